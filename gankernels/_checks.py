@@ -1,0 +1,187 @@
+"""Argument checks, one subject each. The C++ operators raise the same types with the same texts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def check_objective(objective: int) -> None:
+    if objective not in (1, 2, 3):
+        raise ValueError(f"objective must be 1, 2 or 3, got {objective!r}")
+
+
+def check_required(name: str, value: object, objective: int) -> None:
+    if value is None:
+        raise ValueError(f"{name} is required by objective {objective}, got None")
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """A tensor of one of the four float dtypes that the operators compute in."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+
+
+def check_dim(name: str, x: Tensor, dim: int) -> int:
+    """Returns ``dim`` as a non-negative index."""
+    if x.ndim == 0:
+        raise ValueError(f"{name} must have at least 1 dimension, got a 0-dim tensor")
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(
+            f"dim must be in [{-x.ndim}, {x.ndim - 1}] for {name} with {x.ndim} dimensions, "
+            f"got {dim}"
+        )
+    return dim % x.ndim
+
+
+def check_logits(name: str, x: Tensor, dim: int) -> int:
+    """A float tensor with at least one class along ``dim``; returns the non-negative ``dim``."""
+    check_floating(name, x)
+    index = check_dim(name, x, dim)
+    if x.shape[index] == 0:
+        raise ValueError(
+            f"{name} must have at least one class along dim {dim}, got shape {list(x.shape)}"
+        )
+    return index
+
+
+def check_target(name: str, target: Tensor, logits_name: str, logits: Tensor, dim: int) -> None:
+    """A distribution over the classes: (K,), the logits' shape, or 1 in every non-class dim.
+
+    ``dim`` is non-negative. The dtype is free: it is converted to the accumulation dtype.
+    """
+    check_floating(name, target)
+    check_same_device(name, target, logits_name, logits)
+    classes = logits.shape[dim]
+    one_for_all_rows = [1] * logits.ndim
+    one_for_all_rows[dim] = classes
+    if list(target.shape) not in ([classes], list(logits.shape), one_for_all_rows):
+        raise ValueError(
+            f"{name} must have shape [{classes}] or {list(logits.shape)} to match {logits_name}, "
+            f"got {list(target.shape)}"
+        )
+
+
+def check_same_device(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
+    if a.device != b.device:
+        raise RuntimeError(
+            f"{a_name} and {b_name} must be on the same device, got {a.device} and {b.device}"
+        )
+
+
+def check_same_dtype(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
+    if a.dtype != b.dtype:
+        raise TypeError(
+            f"{a_name} and {b_name} must have the same dtype, got {a.dtype} and {b.dtype}"
+        )
+
+
+def check_same_shape(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{a_name} and {b_name} must have the same shape, "
+            f"got {list(a.shape)} and {list(b.shape)}"
+        )
+
+
+def check_same_ndim(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
+    if a.ndim != b.ndim:
+        raise ValueError(
+            f"{a_name} and {b_name} must have the same number of dimensions, "
+            f"got {a.ndim} and {b.ndim}"
+        )
+
+
+def check_same_classes(a_name: str, a: Tensor, b_name: str, b: Tensor, dim: int) -> None:
+    if a.shape[dim] != b.shape[dim]:
+        raise ValueError(
+            f"{a_name} and {b_name} must have the same number of classes along dim {dim}, "
+            f"got {a.shape[dim]} and {b.shape[dim]}"
+        )
+
+
+def check_scale(scale: float | Tensor, x: Tensor) -> None:
+    """A gradient factor: a number, a 0-dim tensor, or one entry per sample of ``x``."""
+    if not isinstance(scale, Tensor) or scale.ndim == 0:
+        return
+    check_floating("scale", scale)
+    samples = list(x.shape[:1])
+    if list(scale.shape) != samples:
+        raise ValueError(f"scale must have shape [] or {samples}, got {list(scale.shape)}")
+
+
+def check_alpha(alpha: float | Tensor) -> None:
+    if isinstance(alpha, Tensor) and alpha.ndim != 0:
+        raise ValueError(f"alpha must be a number or a 0-dim tensor, got shape {list(alpha.shape)}")
+
+
+def check_writable(name: str, x: Tensor) -> None:
+    """May ``x`` be overwritten element by element, and does autograd allow it?"""
+    if x.is_leaf and x.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name} must not be a leaf that requires grad, got one outside torch.no_grad()"
+        )
+    if _may_overlap(x):
+        raise RuntimeError(
+            f"{name} must not overlap itself in memory, "
+            f"got shape {list(x.shape)} with strides {list(x.stride())}"
+        )
+
+
+def _may_overlap(x: Tensor) -> bool:
+    # No element is shared when each stride steps over all that the smaller strides can reach.
+    reach = 0
+    dims = [(stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+    for stride, size in sorted(dims):
+        if stride <= reach:
+            return x.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
+def check_statistics(name: str, x: Tensor, dim: int) -> int:
+    """Mean and log-variance stacked along ``dim``; returns the non-negative ``dim``."""
+    index = check_logits(name, x, dim)
+    if x.shape[index] % 2:
+        raise ValueError(
+            f"{name} must have an even number of channels along dim {dim}, "
+            f"got shape {list(x.shape)}"
+        )
+    return index
+
+
+def check_noise(noise: Tensor, shape: list[int], like_name: str, like: Tensor) -> None:
+    check_floating("noise", noise)
+    check_same_device("noise", noise, like_name, like)
+    if list(noise.shape) != shape:
+        raise ValueError(
+            f"noise must have shape {shape} to match {like_name}, got {list(noise.shape)}"
+        )
+
+
+def check_anchor_values(name: str, anchor: Tensor) -> None:
+    """Entries finite and not negative, some mass. Reads the values, so it waits for a GPU."""
+    check_floating(name, anchor)
+    lowest, highest = (float(value) for value in torch.aminmax(anchor.detach()))
+    # aminmax propagates NaN.
+    if not (abs(lowest) < float("inf") and abs(highest) < float("inf")):
+        raise ValueError(f"{name} must be finite, got values in [{lowest}, {highest}]")
+    if lowest < 0:
+        raise ValueError(f"{name} must not be negative, got a minimum of {lowest}")
+    if highest == 0:
+        raise ValueError(f"{name} must have a positive entry, got 0 everywhere")

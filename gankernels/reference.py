@@ -1,0 +1,354 @@
+"""The operators in plain PyTorch: the specification, the fallback, and the oracle of the tests.
+
+Any device, any order of derivative, ``torch.func`` and ``torch.compile(fullgraph=True)``. Every
+function computes in float32 (float64 for float64 inputs) and gives a loss in that dtype. Notation:
+logits ``z``, ``lse`` = log-sum-exp over the classes, ``softplus(x) = log(1 + exp(x))``, and
+``0 log 0 = 0``. The full documentation of each name is at ``gankernels.functional``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gankernels import _checks as check
+
+__all__ = [
+    "gradient_reversal",
+    "gradient_scale",
+    "hinge_d_loss",
+    "hinge_g_loss",
+    "logistic_d_loss",
+    "lsgan_d_loss",
+    "lsgan_g_loss",
+    "negate_",
+    "nonsaturating_g_loss",
+    "realness_d_loss",
+    "realness_g_loss",
+    "relativistic_d_loss",
+    "relativistic_g_loss",
+    "resample_logits",
+    "saturating_g_loss",
+    "softmax_kl",
+    "softmax_kl_logits",
+    "wasserstein_d_loss",
+    "wasserstein_g_loss",
+]
+
+
+# --- shared pieces -------------------------------------------------------------------------------
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype the operators compute in and return a loss in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _upcast(x: Tensor) -> Tensor:
+    return x.to(accumulation_dtype(x.dtype))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # F.softplus is linear above a threshold of 20, which is off by 2e-9; log-sigmoid is exact.
+    return -F.logsigmoid(-x)
+
+
+def _reduce(rows: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return rows.mean()
+    return rows.sum() if reduction == "sum" else rows
+
+
+def _check_two_batches(real: Tensor, fake: Tensor, reduction: str) -> None:
+    """Batches may differ in shape unless the per-row losses are to be added."""
+    check.check_reduction(reduction)
+    check.check_floating("real_logits", real)
+    check.check_floating("fake_logits", fake)
+    check.check_same_dtype("real_logits", real, "fake_logits", fake)
+    check.check_same_device("real_logits", real, "fake_logits", fake)
+    if reduction == "none":
+        check.check_same_shape("real_logits", real, "fake_logits", fake)
+
+
+def _check_one_batch(fake: Tensor, reduction: str) -> None:
+    check.check_reduction(reduction)
+    check.check_floating("fake_logits", fake)
+
+
+# --- losses over distributions -------------------------------------------------------------------
+
+
+def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
+    """KL(A || softmax(z)) = sum A (log A - log softmax(z)), per row."""
+    check.check_reduction(reduction)
+    index = check.check_logits("logits", logits, dim)
+    check.check_target("target", target, "logits", logits, index)
+    return _reduce(_kl_rows(logits, target, index), reduction)
+
+
+def softmax_kl_logits(
+    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
+) -> Tensor:
+    """KL(p || q) = sum p (log p - log q) with p = softmax(p_logits), q = softmax(q_logits)."""
+    check.check_reduction(reduction)
+    index = check.check_logits("p_logits", p_logits, dim)
+    check.check_floating("q_logits", q_logits)
+    check.check_same_dtype("p_logits", p_logits, "q_logits", q_logits)
+    check.check_same_device("p_logits", p_logits, "q_logits", q_logits)
+    check.check_same_shape("p_logits", p_logits, "q_logits", q_logits)
+    return _reduce(_kl_logits_rows(p_logits, q_logits, index), reduction)
+
+
+def realness_d_loss(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    """KL(A1 || softmax(real)) + KL(A0 || softmax(fake)): Xiangli et al. 2020, equation 3."""
+    check.check_reduction(reduction)
+    index = check.check_logits("real_logits", real_logits, dim)
+    check.check_logits("fake_logits", fake_logits, dim)
+    check.check_same_ndim("real_logits", real_logits, "fake_logits", fake_logits)
+    check.check_same_classes("real_logits", real_logits, "fake_logits", fake_logits, dim)
+    _check_two_batches(real_logits, fake_logits, reduction)
+    check.check_target("real_anchor", real_anchor, "real_logits", real_logits, index)
+    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
+    real = _kl_rows(real_logits, real_anchor, index)
+    fake = _kl_rows(fake_logits, fake_anchor, index)
+    return _reduce(real, reduction) + _reduce(fake, reduction)
+
+
+def realness_g_loss(
+    real_logits: Tensor | None,
+    fake_logits: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    """Xiangli et al. 2020, equations 18, 19 and 20, with p = softmax(real), q = softmax(fake):
+
+    1: -KL(A0 || q)      2: KL(p || q) - KL(A0 || q)      3: KL(A1 || q) - KL(A0 || q)
+    """
+    check.check_reduction(reduction)
+    check.check_objective(objective)
+    index = check.check_logits("fake_logits", fake_logits, dim)
+    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
+    rows = -_kl_rows(fake_logits, fake_anchor, index)
+    if objective == 2:
+        check.check_required("real_logits", real_logits, objective)
+        assert real_logits is not None
+        check.check_floating("real_logits", real_logits)
+        check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
+        check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
+        check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
+        rows = rows + _kl_logits_rows(real_logits, fake_logits, index)
+    elif objective == 3:
+        check.check_required("real_anchor", real_anchor, objective)
+        assert real_anchor is not None
+        check.check_target("real_anchor", real_anchor, "fake_logits", fake_logits, index)
+        rows = rows + _kl_rows(fake_logits, real_anchor, index)
+    return _reduce(rows, reduction)
+
+
+def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
+    log_q = F.log_softmax(_upcast(logits), dim)
+    target = target.to(log_q.dtype)
+    if target.ndim != logits.ndim:
+        target = target.reshape([-1 if d == dim else 1 for d in range(logits.ndim)])
+    # A zero bin counts 0 whatever its logit, except in a row that log_softmax makes NaN.
+    no_mass = (target == 0) & ~log_q.isnan()
+    log_ratio = target.masked_fill(no_mass, 1).log() - log_q.masked_fill(no_mass, 0)
+    return (target * log_ratio).sum(dim)
+
+
+def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
+    log_p = F.log_softmax(_upcast(p_logits), dim)
+    log_q = F.log_softmax(_upcast(q_logits), dim)
+    p = log_p.exp()
+    no_mass = (p == 0) & ~log_q.isnan()
+    return (p * (log_p - log_q).masked_fill(no_mass, 0)).sum(dim)
+
+
+# --- scalar losses: every element is a row -------------------------------------------------------
+
+
+def logistic_d_loss(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """softplus(-r) + s r  +  softplus(f): the BCE of targets 1 - s (real) and 0 (fake)."""
+    check.check_label_smoothing(label_smoothing)
+    _check_two_batches(real_logits, fake_logits, reduction)
+    real = _softplus(-_upcast(real_logits))
+    if label_smoothing:  # 0 * inf is NaN
+        real = real + label_smoothing * _upcast(real_logits)
+    return _reduce(real, reduction) + _reduce(_softplus(_upcast(fake_logits)), reduction)
+
+
+def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """softplus(-f)"""
+    _check_one_batch(fake_logits, reduction)
+    return _reduce(_softplus(-_upcast(fake_logits)), reduction)
+
+
+def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """-softplus(f)"""
+    _check_one_batch(fake_logits, reduction)
+    return _reduce(-_softplus(_upcast(fake_logits)), reduction)
+
+
+def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """relu(1 - r) + relu(1 + f)"""
+    _check_two_batches(real_logits, fake_logits, reduction)
+    real, fake = _upcast(real_logits), _upcast(fake_logits)
+    return _reduce(torch.relu(1 - real), reduction) + _reduce(torch.relu(1 + fake), reduction)
+
+
+def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """-f"""
+    _check_one_batch(fake_logits, reduction)
+    return _reduce(-_upcast(fake_logits), reduction)
+
+
+def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """-r + f"""
+    _check_two_batches(real_logits, fake_logits, reduction)
+    return _reduce(-_upcast(real_logits), reduction) + _reduce(_upcast(fake_logits), reduction)
+
+
+def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """-f"""
+    return hinge_g_loss(fake_logits, reduction)
+
+
+def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """(r - 1)^2 / 2 + f^2 / 2"""
+    _check_two_batches(real_logits, fake_logits, reduction)
+    real = 0.5 * (_upcast(real_logits) - 1).square()
+    fake = 0.5 * _upcast(fake_logits).square()
+    return _reduce(real, reduction) + _reduce(fake, reduction)
+
+
+def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """(f - 1)^2 / 2"""
+    _check_one_batch(fake_logits, reduction)
+    return _reduce(0.5 * (_upcast(fake_logits) - 1).square(), reduction)
+
+
+def relativistic_d_loss(
+    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """softplus(-(r - mean f)) + softplus(f - mean r)"""
+    _check_two_batches(real_logits, fake_logits, reduction)
+    return _relativistic(_upcast(real_logits), _upcast(fake_logits), reduction)
+
+
+def relativistic_g_loss(
+    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """softplus(-(f - mean r)) + softplus(r - mean f): the D loss with the roles exchanged."""
+    _check_two_batches(real_logits, fake_logits, reduction)
+    return _relativistic(_upcast(fake_logits), _upcast(real_logits), reduction)
+
+
+def _relativistic(up: Tensor, down: Tensor, reduction: str) -> Tensor:
+    """Lower when ``up`` is above the mean of ``down`` and ``down`` below the mean of ``up``."""
+    raised = _softplus(down.mean() - up)
+    lowered = _softplus(down - up.mean())
+    return _reduce(raised, reduction) + _reduce(lowered, reduction)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
+    """Forward x, backward -alpha g. Not the derivative of its forward: twice gives alpha^2."""
+    check.check_floating("x", x)
+    check.check_alpha(alpha)
+    return _scale_gradient(x, -alpha)
+
+
+def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
+    """Forward x, backward scale g, with one factor for all or one per sample (dim 0)."""
+    check.check_floating("x", x)
+    check.check_scale(scale, x)
+    if isinstance(scale, Tensor) and scale.ndim == 1:
+        scale = scale.reshape([-1] + [1] * (x.ndim - 1))
+    return _scale_gradient(x, scale)
+
+
+def negate_(t: Tensor) -> Tensor:
+    """t <- -t in place; returns t."""
+    check.check_floating("t", t)
+    check.check_writable("t", t)
+    return t.neg_()
+
+
+def resample_logits(
+    mu_logvar: Tensor,
+    dim: int = 1,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """mu + e exp(logvar / 2), e ~ N(0, 1), from 2K channels: K means, then K log-variances."""
+    index = check.check_statistics("mu_logvar", mu_logvar, dim)
+    mean, log_variance = _upcast(mu_logvar).chunk(2, index)
+    if noise is None:
+        noise = _standard_normal(mean, generator)
+    check.check_noise(noise, list(mean.shape), "mu_logvar", mu_logvar)
+    noise = noise.detach().to(mean.dtype)
+    return (mean + noise * (0.5 * log_variance).exp()).to(mu_logvar.dtype)
+
+
+def _standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None:  # torch.compile takes no generator argument, not even None
+        return torch.randn(like.shape, dtype=like.dtype, device=like.device)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _scale_gradient(x: Tensor, scale: float | Tensor) -> Tensor:
+    # torch.compile takes no autograd.Function with a jvp, and needs none.
+    function = _ScaleGradient if torch.compiler.is_compiling() else _ScaleGradientJvp
+    return function.apply(x, scale)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, scale: float | Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | Tensor], output: Tensor) -> None:
+        scale = inputs[1]
+        ctx.scale = None if isinstance(scale, Tensor) else scale
+        if isinstance(scale, Tensor):
+            ctx.save_for_backward(scale)
+            ctx.save_for_forward(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _scaled(ctx, grads[0]), None
+
+
+class _ScaleGradientJvp(_ScaleGradient):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        # Forward mode follows backward, so that both modes agree.
+        return _scaled(ctx, tangents[0])
+
+
+def _scaled(ctx: Any, gradient: Tensor) -> Tensor:
+    scale = ctx.saved_tensors[0] if ctx.scale is None else ctx.scale
+    return (gradient * scale).to(gradient.dtype)
