@@ -1,0 +1,63 @@
+// What the instruction-set specific translation units offer; free of torch and of the instruction sets.
+#pragma once
+
+#include <cstdint>
+
+namespace gankernels {
+
+enum class Dtype { kHalf, kBFloat16, kFloat, kDouble };
+
+// One tensor seen as rows of classes: row (o, i) and class k lie at data + o*outer + i*inner + k*cls (elements).
+struct Rows {
+  void* data = nullptr;
+  int64_t outer = 0, inner = 0, cls = 0;
+};
+
+// What stands before the || of the positive divergence.
+enum class Positive {
+  kAnchor,   // broadcast anchors, already combined into one vector
+  kTarget,   // per-row targets
+  kSoftmax,  // softmax of other logits
+};
+
+// loss_row = KL(P || q) - KL(M || q) with q = softmax(q_logits); P or M may be absent.
+//   = sum P log P - sum M log M - sum B t + S log sum exp t,   B = P - M, S = sum B, t = q_logits - max.
+//   d/dq_logits = S q - B
+struct KlProblem {
+  int64_t rows = 0, inner_rows = 1, classes = 0;
+  bool class_contiguous = true;  // else the inner row stride is 1
+  Dtype dtype = Dtype::kFloat;
+  Positive positive = Positive::kAnchor;
+  Rows q_logits, p_logits;
+  Rows p_target, m_target;           // accumulation dtype, or the logits' dtype where target_like_logits
+  bool target_like_logits = false;
+  const void* anchor = nullptr;      // B, accumulation dtype (kAnchor), contiguous
+  double entropy = 0, mass = 0;      // sum P log P - sum M log M and S (kAnchor)
+  bool linear = false;               // S = 0: the loss is linear in t and needs no exponential of it
+  Rows q_grad, p_grad, target_grad;  // written where data is set
+  double weight = 1;                 // gradients are multiplied by it
+  void* row_loss = nullptr;          // per-row losses (accumulation dtype), in row order, where set
+  bool add_to_row_loss = false;
+};
+
+struct Kernels {
+  const char* name;
+  // Rows [begin, end); returns the sum of their losses. `scratch` holds scratch_bytes(problem).
+  double (*kl)(const KlProblem& problem, int64_t begin, int64_t end, void* scratch);
+  // out = in * factor over n elements; in and out may be the same.
+  void (*scale)(Dtype dtype, const void* in, void* out, int64_t n, double factor);
+};
+
+const Kernels& portable_kernels();
+#if defined(__x86_64__) && defined(__GNUC__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
+
+// Room for two intermediate values per class and lane, of the widest vector.
+inline int64_t scratch_bytes(const KlProblem& p) {
+  const int64_t lanes = p.class_contiguous ? 1 : 16;
+  return 2 * (p.classes + 16) * lanes * static_cast<int64_t>(sizeof(double));
+}
+
+}  // namespace gankernels

@@ -1,0 +1,14 @@
+// The kernels for any machine: 16-byte vectors, which every x86-64 and AArch64 has.
+#define GK_ISA portable
+#define GK_VECTOR_BYTES 16
+#include "../math/kl.h"
+#include "../math/scale.h"
+
+namespace gankernels {
+
+const Kernels& portable_kernels() {
+  static const Kernels kernels{"portable", portable::kl, portable::scale};
+  return kernels;
+}
+
+}  // namespace gankernels

@@ -1,0 +1,358 @@
+// softmax + KL divergence and its gradients, one exponential per element, for rows of any layout.
+//
+// The mathematics is written once over `Tile`: either one row whose classes fill the lanes (class stride 1), or one row
+// per lane (row stride 1). Only loading and reducing differ.
+#pragma once
+
+#include <limits>
+
+#include "../cpu/kernels.h"
+#include "elementary.h"
+
+namespace gankernels::GK_ISA {
+
+template <class T>
+struct Operand {
+  T* p;
+  int64_t step;
+};
+
+template <class A, bool kClassContiguous>
+struct Tile {
+  const KlProblem& problem;
+  int64_t row, outer, inner;  // first row, and its coordinates
+  int active;                 // rows in this tile
+
+  template <class T>
+  GK_INLINE Operand<T> operand(const Rows& rows) const {
+    T* base = static_cast<T*>(rows.data);
+    if (base == nullptr) return {nullptr, 0};
+    return {base + outer * rows.outer + inner * rows.inner, kClassContiguous ? lanes<A> : rows.cls};
+  }
+
+  GK_INLINE Operand<A> buffer(void* scratch, int which) const {
+    const int64_t size = (problem.classes + lanes<A>) * (kClassContiguous ? 1 : lanes<A>);
+    return {static_cast<A*>(scratch) + which * size, lanes<A>};
+  }
+
+  // f(step, count of active elements) for every vector of the row or column of rows.
+  template <class F>
+  GK_INLINE void each(F&& f) const {
+    if constexpr (kClassContiguous) {
+      const int64_t whole = problem.classes / lanes<A>;
+      const int rest = static_cast<int>(problem.classes % lanes<A>);
+      for (int64_t k = 0; k < whole; ++k) f(k, Full<A>{});
+      if (rest != 0) f(whole, Partial{rest});
+    } else if (active == lanes<A>) {
+      for (int64_t k = 0; k < problem.classes; ++k) f(k, Full<A>{});
+    } else {
+      for (int64_t k = 0; k < problem.classes; ++k) f(k, Partial{active});
+    }
+  }
+
+  template <class T, class N>
+  GK_INLINE Vec<A> get(Operand<T> x, int64_t k, N n, A fill = A{}) const {
+    return load<A>(x.p + k * x.step, n, fill);
+  }
+  template <class T, class N>
+  GK_INLINE void put(Operand<T> x, int64_t k, Vec<A> v, N n) const {
+    store<A>(x.p + k * x.step, v, n);
+  }
+  // A vector shared by all rows.
+  template <class N>
+  GK_INLINE Vec<A> shared(const A* x, int64_t k, N n) const {
+    if constexpr (kClassContiguous) return load<A>(x + k * lanes<A>, n);
+    return splat<A>(x[k]);
+  }
+  GK_INLINE Vec<A> sum(Vec<A> v) const {
+    if constexpr (kClassContiguous) return splat<A>(reduce_sum<A>(v));
+    return v;
+  }
+  GK_INLINE Vec<A> max(Vec<A> v) const {
+    if constexpr (kClassContiguous) return splat<A>(reduce_max<A>(v));
+    return v;
+  }
+
+  GK_INLINE double emit(Vec<A> loss) const {
+    A x[lanes<A>];
+    std::memcpy(x, &loss, sizeof(loss));
+    A* out = static_cast<A*>(problem.row_loss);
+    double total = 0;
+    for (int i = 0; i < active; ++i) {
+      total += static_cast<double>(x[i]);
+      if (out != nullptr) out[row + i] = problem.add_to_row_loss ? out[row + i] + x[i] : x[i];
+    }
+    return total;
+  }
+};
+
+template <class A, bool kClassContiguous, class F>
+GK_INLINE double for_each_tile(const KlProblem& p, int64_t begin, int64_t end, F&& f) {
+  double total = 0;
+  for (int64_t row = begin; row < end;) {
+    const int64_t outer = row / p.inner_rows, inner = row % p.inner_rows;
+    int64_t active = 1;
+    if constexpr (!kClassContiguous) {
+      active = p.inner_rows - inner;
+      if (active > end - row) active = end - row;
+      if (active > lanes<A>) active = lanes<A>;
+    }
+    const Tile<A, kClassContiguous> tile{p, row, outer, inner, static_cast<int>(active)};
+    total += tile.emit(f(tile));
+    row += active;
+  }
+  return total;
+}
+
+template <class A>
+inline constexpr A kInfinity = std::numeric_limits<A>::infinity();
+
+template <class A, class Tile, class T>
+GK_INLINE Vec<A> row_max(const Tile& tile, Operand<T> z) {
+  Vec<A> m = splat<A>(-kInfinity<A>);
+  tile.each([&](int64_t k, auto n) {
+    const Vec<A> x = tile.get(z, k, n, -kInfinity<A>);
+    m = x > m ? x : m;
+  });
+  return tile.max(m);
+}
+
+// 0 for finite rows, NaN where log_softmax would give NaN: a NaN, a +inf, or nothing but -inf.
+template <class A, class Tile, class T>
+GK_INLINE Vec<A> poison(const Tile& tile, Operand<T> z, Vec<A> max) {
+  Vec<A> bad = max - max;
+  tile.each([&](int64_t k, auto n) {
+    const Vec<A> x = tile.get(z, k, n);
+    bad = x != x ? x : bad;
+  });
+  return tile.sum(bad);
+}
+
+// b * t with 0 * (-inf) = 0; a NaN in b stays.
+template <class V>
+GK_INLINE V masked_product(V b, V t) {
+  return b == 0 ? V{} : V(b * t);
+}
+
+// a log a with 0 log 0 = 0.
+template <class A>
+GK_INLINE Vec<A> x_log_x(Vec<A> a) {
+  return a == A(0) ? Vec<A>{} : Vec<A>(a * log<A>(a));
+}
+
+// ---- broadcast anchors: B, S and the entropies are known before the rows are read --------------------------------
+
+template <class T, bool kClassContiguous, bool kGradient>
+double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  const A* anchor = static_cast<const A*>(p.anchor);
+  const Vec<A> mass = splat<A>(static_cast<A>(p.mass)), entropy = splat<A>(static_cast<A>(p.entropy));
+  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+    const auto z = tile.template operand<const T>(p.q_logits);
+    const auto grad = tile.template operand<T>(p.q_grad);
+    // Where the gradient has the accumulation type its own memory holds the exponentials in between.
+    const auto exps = [&] {
+      if constexpr (std::is_same_v<T, A>) return grad;
+      else return tile.buffer(scratch, 0);
+    }();
+    const Vec<A> m = row_max<A>(tile, z);
+    Vec<A> s{}, dot{};
+    tile.each([&](int64_t k, auto n) {
+      const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
+      const Vec<A> e = exp<A>(t);
+      s += e;
+      dot += masked_product(tile.shared(anchor, k, n), t);
+      if constexpr (kGradient) tile.put(exps, k, e, n);
+    });
+    s = tile.sum(s);
+    if constexpr (kGradient) {
+      const Vec<A> r = weight * mass / s;
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> b = tile.shared(anchor, k, n);
+        tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);
+      });
+    }
+    return Vec<A>(entropy + mass * log<A>(s) - tile.sum(dot));
+  });
+}
+
+// S = 0: loss = entropy - sum B t, gradient -B, no exponential.
+template <class T, bool kClassContiguous>
+double kl_anchor_linear(const KlProblem& p, int64_t begin, int64_t end, void*) {
+  using A = Accumulate<T>;
+  const A* anchor = static_cast<const A*>(p.anchor);
+  const Vec<A> entropy = splat<A>(static_cast<A>(p.entropy)), weight = splat<A>(static_cast<A>(p.weight));
+  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+    const auto z = tile.template operand<const T>(p.q_logits);
+    const auto grad = tile.template operand<T>(p.q_grad);
+    const Vec<A> m = row_max<A>(tile, z);
+    Vec<A> dot{};
+    tile.each([&](int64_t k, auto n) {
+      dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - m));
+    });
+    const Vec<A> bad = poison<A>(tile, z, m);
+    if (grad.p != nullptr)
+      tile.each([&](int64_t k, auto n) { tile.put(grad, k, bad - weight * tile.shared(anchor, k, n), n); });
+    return Vec<A>(bad + entropy - tile.sum(dot));
+  });
+}
+
+// ---- per-row targets ---------------------------------------------------------------------------------------------
+
+// d/dP = log P + 1 - log q, and 0 where P = 0.
+template <class T, class P, bool kClassContiguous>
+double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+    const auto z = tile.template operand<const T>(p.q_logits);
+    const auto positive = tile.template operand<const P>(p.p_target);
+    const auto negative = tile.template operand<const P>(p.m_target);
+    const auto grad = tile.template operand<T>(p.q_grad);
+    const auto target_grad = tile.template operand<P>(p.target_grad);
+    const auto exps = tile.buffer(scratch, 0);
+    const auto target = [&](auto x, int64_t k, auto n) {
+      return x.p == nullptr ? Vec<A>{} : tile.get(x, k, n);
+    };
+    const Vec<A> m = row_max<A>(tile, z);
+    Vec<A> s{}, dot{}, entropy{}, mass{};
+    tile.each([&](int64_t k, auto n) {
+      const Vec<A> plus = target(positive, k, n), minus = target(negative, k, n);
+      const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
+      const Vec<A> e = exp<A>(t);
+      s += e;
+      mass += plus - minus;
+      entropy += x_log_x<A>(plus) - x_log_x<A>(minus);
+      dot += masked_product(Vec<A>(plus - minus), t);
+      tile.put(exps, k, e, Full<A>{});
+    });
+    s = tile.sum(s), mass = tile.sum(mass);
+    const Vec<A> log_s = log<A>(s);
+    if (grad.p != nullptr) {
+      const Vec<A> r = weight * mass / s;
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> b = target(positive, k, n) - target(negative, k, n);
+        tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);
+      });
+    }
+    if (target_grad.p != nullptr) {
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> a = tile.get(positive, k, n);
+        const Vec<A> log_q = tile.get(z, k, n) - m - log_s;
+        tile.put(target_grad, k, a == A(0) ? Vec<A>{} : Vec<A>(weight * (log<A>(a) + A(1) - log_q)), n);
+      });
+    }
+    return Vec<A>(tile.sum(entropy) + mass * log_s - tile.sum(dot));
+  });
+}
+
+// ---- P = softmax(p_logits) ---------------------------------------------------------------------------------------
+
+// With u = p_logits - max, t = q_logits - max, d = u - t and S = 1 - sum M:
+//   loss = sum P u - log sum exp u - sum M log M - sum (P - M) t + S log sum exp t
+//   d/dq_logits = S q - P + M,   d/dp_logits = P (d - sum P d): the log-sum-exp of q drops out.
+template <class T, bool kClassContiguous, bool kLinear>
+double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  const bool has_minus = p.m_target.data != nullptr;
+  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+    const auto a = tile.template operand<const T>(p.p_logits);
+    const auto z = tile.template operand<const T>(p.q_logits);
+    const auto negative = tile.template operand<const A>(p.m_target);
+    const auto q_grad = tile.template operand<T>(p.q_grad);
+    const auto p_grad = tile.template operand<T>(p.p_grad);
+    const auto p_exps = tile.buffer(scratch, 0), q_exps = tile.buffer(scratch, 1);
+    const auto minus_at = [&](int64_t k, auto n) {
+      return has_minus ? tile.get(negative, k, n) : Vec<A>{};
+    };
+    const Vec<A> a_max = row_max<A>(tile, a), z_max = row_max<A>(tile, z);
+    Vec<A> p_sum{}, q_sum{}, dot_u{}, dot_t{}, minus_dot{}, minus_entropy{}, minus_mass{};
+    tile.each([&](int64_t k, auto n) {
+      const Vec<A> u = tile.get(a, k, n, -kInfinity<A>) - a_max;
+      const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
+      const Vec<A> e = exp<A>(u);
+      p_sum += e;
+      dot_u += masked_product(e, u);
+      dot_t += masked_product(e, t);
+      tile.put(p_exps, k, e, Full<A>{});
+      if constexpr (!kLinear) {
+        const Vec<A> f = exp<A>(t);
+        q_sum += f;
+        tile.put(q_exps, k, f, Full<A>{});
+      }
+      if (has_minus) {
+        const Vec<A> minus = minus_at(k, n);
+        minus_dot += masked_product(minus, t);
+        minus_mass += minus;
+        minus_entropy += x_log_x<A>(minus);
+      }
+    });
+    p_sum = tile.sum(p_sum);
+    const Vec<A> r = A(1) / p_sum;
+    dot_u = tile.sum(dot_u) * r, dot_t = tile.sum(dot_t) * r;
+    Vec<A> bad{}, mass{}, q_scale{}, log_q_sum{};
+    if constexpr (kLinear) {
+      bad = poison<A>(tile, z, z_max);
+    } else {
+      q_sum = tile.sum(q_sum);
+      mass = A(1) - tile.sum(minus_mass);
+      q_scale = weight * mass / q_sum;
+      log_q_sum = log<A>(q_sum);
+    }
+    if (q_grad.p != nullptr) {
+      tile.each([&](int64_t k, auto n) {
+        Vec<A> g = bad + weight * (minus_at(k, n) - tile.get(p_exps, k, n) * r);
+        if constexpr (!kLinear) g += q_scale * tile.get(q_exps, k, n);
+        tile.put(q_grad, k, g, n);
+      });
+    }
+    if (p_grad.p != nullptr) {
+      const Vec<A> mean_d = dot_u - dot_t;
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> d = (tile.get(a, k, n) - a_max) - (tile.get(z, k, n) - z_max);
+        const Vec<A> prob = tile.get(p_exps, k, n) * r;
+        tile.put(p_grad, k, Vec<A>(bad + masked_product(Vec<A>(weight * prob), Vec<A>(d - mean_d))), n);
+      });
+    }
+    const Vec<A> minus_part = tile.sum(minus_entropy) - tile.sum(minus_dot);
+    return Vec<A>(bad + dot_u - log<A>(p_sum) - dot_t - minus_part + mass * log_q_sum);
+  });
+}
+
+// ---- choosing the instance ---------------------------------------------------------------------------------------
+
+template <class T, bool kClassContiguous>
+double kl_rows(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  switch (p.positive) {
+    case Positive::kAnchor:
+      if (p.linear) return kl_anchor_linear<T, kClassContiguous>(p, begin, end, scratch);
+      if (p.q_grad.data == nullptr) return kl_anchor<T, kClassContiguous, false>(p, begin, end, scratch);
+      return kl_anchor<T, kClassContiguous, true>(p, begin, end, scratch);
+    case Positive::kTarget:
+      if (p.target_like_logits) return kl_target<T, T, kClassContiguous>(p, begin, end, scratch);
+      return kl_target<T, A, kClassContiguous>(p, begin, end, scratch);
+    default:
+      if (p.linear) return kl_softmax<T, kClassContiguous, true>(p, begin, end, scratch);
+      return kl_softmax<T, kClassContiguous, false>(p, begin, end, scratch);
+  }
+}
+
+template <class T>
+double kl_layout(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  if (p.class_contiguous) return kl_rows<T, true>(p, begin, end, scratch);
+  return kl_rows<T, false>(p, begin, end, scratch);
+}
+
+inline double kl(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  switch (p.dtype) {
+    case Dtype::kHalf: return kl_layout<Half>(p, begin, end, scratch);
+    case Dtype::kBFloat16: return kl_layout<BFloat16>(p, begin, end, scratch);
+    case Dtype::kFloat: return kl_layout<float>(p, begin, end, scratch);
+    default: return kl_layout<double>(p, begin, end, scratch);
+  }
+}
+
+}  // namespace gankernels::GK_ISA

@@ -1,0 +1,130 @@
+"""Loads the compiled operators once and decides, call by call, whether they or the reference serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from gankernels import _checks
+
+BACKENDS = ("auto", "reference")
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+_METADATA = Path(__file__).with_name("_build.json")
+
+
+def _minor(version: str) -> str:
+    """``2.13.0+cpu`` -> ``2.13``: the C++ ABI of torch is stable within a minor release."""
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def _metadata() -> dict[str, Any]:
+    try:
+        return dict(json.loads(_METADATA.read_text()))
+    except FileNotFoundError:
+        return {"error": "the extension was not built"}
+    except (OSError, ValueError) as error:
+        return {"error": f"build metadata {_METADATA.name} is unreadable: {error}"}
+
+
+def _load(metadata: dict[str, Any]) -> tuple[Any, str | None]:
+    """The extension module and None, or None and the reason why the reference serves."""
+    backend = os.environ.get("GANKERNELS_BACKEND", "auto")
+    if backend not in BACKENDS:
+        raise ValueError(f"GANKERNELS_BACKEND must be one of {BACKENDS}, got {backend!r}")
+    if backend == "reference":
+        return None, "GANKERNELS_BACKEND=reference"
+    if metadata.get("error"):
+        return None, str(metadata["error"])
+    if _minor(metadata["torch"]) != _minor(torch.__version__):
+        return None, (
+            f"the extension was built for torch {metadata['torch']}, "
+            f"this is torch {torch.__version__}: rebuild it"
+        )
+    try:
+        from gankernels import _C  # type: ignore[attr-defined]
+    except ImportError as error:
+        return None, f"the extension does not load: {error}"
+    return _C, None
+
+
+METADATA = _metadata()
+EXTENSION, REASON = _load(METADATA)
+if EXTENSION is None and os.environ.get("GANKERNELS_BACKEND", "auto") == "auto":
+    if os.environ.get("GANKERNELS_REQUIRE_EXT") == "1":
+        raise ImportError(f"GANKERNELS_REQUIRE_EXT=1, but {REASON}")
+    warnings.warn(f"gankernels runs on its PyTorch reference: {REASON}", stacklevel=2)
+
+DEVICE_TYPES = frozenset({"cpu"} if EXTENSION is not None else ())
+
+
+def reference_serves(*tensors: object) -> bool:
+    """Whether plain PyTorch must answer: no kernel for the device, or a transform that kernels cannot see.
+
+    Anything that is not a tensor goes to the reference too, whose checks name it.
+    """
+    if EXTENSION is None:
+        return True
+    for tensor in tensors:
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type not in DEVICE_TYPES:
+            return True
+    if torch.compiler.is_compiling():
+        return False
+    # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
+    return EXTENSION.transforms_active() or forward_ad._current_level >= 0
+
+
+def reduction_code(reduction: str) -> int:
+    code = REDUCTIONS.get(reduction)
+    if code is None:
+        _checks.check_reduction(reduction)
+        raise AssertionError("unreachable")
+    return code
+
+
+def _bind(name: str) -> Any:
+    """The operator's only overload, looked up once: resolving it per call costs a microsecond."""
+    return getattr(torch.ops.gankernels, name).default if EXTENSION is not None else None
+
+
+softmax_kl = _bind("softmax_kl")
+softmax_kl_logits = _bind("softmax_kl_logits")
+realness_d_loss = _bind("realness_d_loss")
+realness_g_loss = _bind("realness_g_loss")
+softmax_kl_value_and_grad = _bind("softmax_kl_value_and_grad")
+softmax_kl_logits_value_and_grad = _bind("softmax_kl_logits_value_and_grad")
+realness_d_loss_value_and_grad = _bind("realness_d_loss_value_and_grad")
+realness_g_loss_value_and_grad = _bind("realness_g_loss_value_and_grad")
+
+
+def build_info() -> dict[str, Any]:
+    """What was compiled, against what, and which backend runs on which device.
+
+    Returns:
+        A dictionary: ``extension`` (bool), ``reason`` (why the reference serves, or None), ``torch_built`` and
+        ``torch_running`` (versions), ``compiler``, ``cpu_capability`` (``avx512``, ``avx2`` or ``portable``:
+        the instruction set picked on this machine), ``threads`` and ``backends`` (device type to backend).
+
+    Example:
+        >>> import gankernels as gk
+        >>> sorted(gk.build_info()["backends"])
+        ['cpu', 'cuda']
+    """
+    loaded = EXTENSION is not None
+    return {
+        "extension": loaded,
+        "reason": REASON,
+        "torch_built": METADATA.get("torch"),
+        "torch_running": torch.__version__,
+        "compiler": METADATA.get("compiler"),
+        "debug": METADATA.get("debug"),
+        "cpu_capability": EXTENSION.cpu_capability() if loaded else None,
+        "threads": torch.get_num_threads(),
+        "backends": {"cpu": "C++ extension" if loaded else "reference", "cuda": "reference"},
+    }
