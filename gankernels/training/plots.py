@@ -1,0 +1,290 @@
+"""Pictures of a run: sample grids, loss curves, an animation, scatter plots.
+
+Grids and animations need Pillow, curves and scatter plots matplotlib. Figures are drawn through
+matplotlib's object interface on the Agg canvas, so a program's own pyplot state is left alone, and
+every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "read_metrics",
+    "save_animation",
+    "save_curves",
+    "save_grid",
+    "save_scatter",
+    "write_whole",
+]
+
+_MIN_TILE = 64  # pixels on a side below which an image is enlarged, so that digits can be seen
+_PADDING = 2  # pixels between the images of a grid
+_BACKGROUND = 255
+_PLAYERS = frozenset(("d", "g", "real", "fake"))
+_NOT_CURVES = frozenset(("step", "epoch", "images", "time", "seconds", "wall_time"))
+
+
+def save_grid(
+    images: Tensor, path: str | Path, *, value_range: tuple[float, float], columns: int = 8
+) -> Path:
+    """Save images side by side as one PNG; small ones are enlarged by a whole factor.
+
+    Args:
+        images: ``(N, C, H, W)`` with 1 or 3 channels: floating point in ``value_range`` (values
+            beyond it are clamped, NaN becomes its lower end), or ``uint8`` as it is.
+        path: The file to write; its folder is created.
+        value_range: The values that become black and white.
+        columns: Images in a row.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: The shape, the range or the number of columns is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_grid(torch.zeros(2, 1, 8, 8), f"{folder}/a.png", value_range=(-1, 1)).name
+        'a.png'
+    """
+    from PIL import Image
+
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
+        raise ValueError(f"images must be (N, 1 or 3, H, W), got {tuple(images.shape)}")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    canvas = _tile(_to_uint8(images.detach().cpu(), value_range), columns)
+    array = canvas.permute(1, 2, 0).squeeze(-1).numpy()
+    picture = Image.fromarray(array)
+    return write_whole(path, lambda file: picture.save(file, format="PNG"))
+
+
+def _to_uint8(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    if images.dtype == torch.uint8:
+        return images
+    low, high = value_range
+    if not low < high:
+        raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+    unit = (images.float() - low) / (high - low)
+    return unit.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1).mul(255).round().byte()
+
+
+def _tile(images: Tensor, columns: int) -> Tensor:
+    """Lay ``(N, C, H, W)`` out row by row on one ``(C, H', W')`` canvas."""
+    factor = max(1, math.ceil(_MIN_TILE / max(images.shape[2:])))
+    images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    blank = images.new_full((rows * columns - count, channels, height, width), _BACKGROUND)
+    padding = (_PADDING, 0, _PADDING, 0)  # left and top of each; the canvas closes right and bottom
+    cells = F.pad(torch.cat([images, blank]), padding, value=_BACKGROUND)
+    cells = cells.view(rows, columns, channels, height + _PADDING, width + _PADDING)
+    canvas = cells.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return F.pad(canvas, (0, _PADDING, 0, _PADDING), value=_BACKGROUND)
+
+
+def save_animation(
+    png_paths: Sequence[str | Path], gif_path: str | Path, *, milliseconds: int = 150
+) -> Path:
+    """Join pictures of one size into an endless GIF that rests on its last frame.
+
+    Args:
+        png_paths: The frames in order.
+        gif_path: The file to write; its folder is created.
+        milliseconds: Time of a frame; the last one stays ten times as long.
+
+    Returns:
+        ``gif_path``.
+
+    Raises:
+        ValueError: There is no frame, or one differs in size from the first.
+        FileNotFoundError: A frame is missing.
+    """
+    from PIL import Image
+
+    if not png_paths:
+        raise ValueError("png_paths is empty; expected at least one picture")
+    frames = []
+    for path in png_paths:
+        with Image.open(path) as picture:
+            frames.append(picture.convert("RGB"))
+        (size, expected) = (frames[-1].size, frames[0].size)
+        if size != expected:
+            raise ValueError(f"{path}: expected {expected} pixels like {png_paths[0]}, got {size}")
+    # Pillow merges equal neighbours and adds up their times.
+    times = [milliseconds] * (len(frames) - 1) + [milliseconds * 10]
+    options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "loop": 0}
+    return write_whole(
+        gif_path, lambda file: frames[0].save(file, format="GIF", duration=times, **options)
+    )
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
+    """Read a run's ``metrics.jsonl``: one JSON object with an integer "step" on each line.
+
+    A run that was killed and resumed may have left half a last line and repeated steps: the half
+    line is dropped, and the last record of a step counts.
+
+    Args:
+        run_dir: The run's folder.
+
+    Returns:
+        The records by ascending step.
+
+    Raises:
+        FileNotFoundError: There is no ``metrics.jsonl``.
+        ValueError: It holds no record, or a whole line that is not such an object; the message has
+            the file and the line number.
+    """
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the metrics of a training run")
+    *lines, half = path.read_text(encoding="utf-8").split("\n")
+    records: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        record = _parse(line)
+        if record is None:
+            raise ValueError(
+                f'{path}, line {number}: expected a JSON object with an integer "step"'
+            )
+        records[record["step"]] = record
+    last = _parse(half)
+    if last is not None:
+        records[last["step"]] = last
+    if not records:
+        raise ValueError(f"{path}: no metrics in it; expected one JSON object on each line")
+    return [records[step] for step in sorted(records)]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and type(record.get("step")) is int else None
+
+
+def save_curves(run_dir: str | Path) -> Path:
+    """Draw ``curves.png`` from a run's ``metrics.jsonl``.
+
+    What the discriminator, the generator, real and fake samples have in common shares a panel:
+    ``d_loss`` and ``g_loss``, ``real_score`` and ``fake_score``; any other number has its own.
+
+    Args:
+        run_dir: The run's folder.
+
+    Returns:
+        The path of ``curves.png``.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`read_metrics`; also if no record has a number.
+    """
+    records = read_metrics(run_dir)
+    panels = _panels(records)
+    if not panels:
+        raise ValueError(f"{Path(run_dir) / 'metrics.jsonl'}: no numbers besides the step to draw")
+    figure = _figure(8, 2.6 * len(panels))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        for name in names:
+            points = [(r["step"], float(r[name])) for r in records if _is_number(r.get(name))]
+            steps, values = zip(*points, strict=True)
+            # A lone point has no line to be seen by.
+            axis.plot(steps, values, label=name, linewidth=1, marker="." if len(steps) < 2 else "")
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+        axis.margins(x=0.01)
+        if len(names) > 1:
+            axis.legend(loc="upper right")
+    axes[-1].set_xlabel("step")
+    return write_whole(
+        Path(run_dir) / "curves.png", lambda file: figure.savefig(file, format="png", dpi=120)
+    )
+
+
+def _panels(records: list[dict[str, Any]]) -> dict[str, list[str]]:
+    names = dict.fromkeys(
+        name
+        for record in records
+        for name, value in record.items()
+        if name not in _NOT_CURVES and _is_number(value)
+    )
+    panels: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda name: (not name.endswith("loss"), "score" not in name)):
+        player, _, quantity = name.partition("_")
+        title = quantity if quantity and player in _PLAYERS else name
+        panels.setdefault(title, []).append(name)
+    return panels
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def save_scatter(points: Tensor, centres: Tensor, path: str | Path) -> Path:
+    """Draw generated points over the centres of a mixture; points out of the frame are counted.
+
+    Args:
+        points: ``(N, 2)``.
+        centres: ``(M, 2)``; the frame reaches one and a half units beyond them.
+        path: The PNG to write; its folder is created.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: A shape is wrong.
+    """
+    for name, value in (("points", points), ("centres", centres)):
+        if value.dim() != 2 or value.shape[1] != 2 or not len(value):
+            raise ValueError(f"{name} must be (N, 2), got {tuple(value.shape)}")
+    points, centres = points.detach().float().cpu(), centres.detach().float().cpu()
+    low, high = centres.amin(0) - 1.5, centres.amax(0) + 1.5
+    # NaN compares false, so a point that is not finite counts as outside.
+    outside = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
+    figure = _figure(5, 5)
+    axis = figure.add_subplot()
+    axis.scatter(*points.T.numpy(), s=4, alpha=0.4, linewidths=0, label="generated")
+    axis.scatter(*centres.T.numpy(), s=80, marker="+", color="black", label="centres")
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axis.set_title(f"{len(points):,} points, {outside:,} outside the frame")
+    axis.legend(loc="upper right")
+    return write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_whole(path: str | Path, save: Callable[[Path], object]) -> Path:
+    """Save beside the target and rename, so that a killed run leaves no half file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,149 @@
+"""The report of a run: one HTML file with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gankernels.training.plots import read_metrics, save_curves, write_whole
+
+__all__ = ["write_report"]
+
+_MEDIA = {".png": "image/png", ".gif": "image/gif"}
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #8888; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { text-align: left; vertical-align: top; padding: 0.15rem 1.5rem 0.15rem 0; }
+th { font-weight: 500; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+tr + tr { border-top: 1px solid #8883; }
+img { max-width: 100%; image-rendering: pixelated; }
+figure { margin: 1rem 0; }
+figcaption { font-size: 0.9rem; opacity: 0.75; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+"""
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write ``report.html`` of a run: its pictures, last metrics, configuration and environment.
+
+    The pictures are inside the file, which therefore can be moved and mailed. It needs ``config.json``
+    and ``metrics.jsonl``. What it shows of the rest, where it is there: ``final.png``, the first and
+    the last of ``samples/*.png`` in the order of the numbers in their names, ``*.gif``, and
+    ``evaluation.json``; ``curves.png`` is drawn anew.
+
+    Args:
+        run_dir: The run's folder.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: ``config.json`` or ``metrics.jsonl`` is missing.
+        ValueError: One of the JSON files is corrupt; the message names it.
+    """
+    run_dir = Path(run_dir)
+    config = _read_object(run_dir / "config.json")
+    records = read_metrics(run_dir)
+    environment = config.pop("environment", None)
+    title = f"{config.get('recipe', 'training')} run {run_dir.resolve().name}"
+    last = records[-1]
+    sections = [
+        f"<h1>{escape(title)}</h1>\n<p>{last['step']:,} steps</p>",
+        _section("Samples", _samples(run_dir)),
+        _section("Training", [_figure(save_curves(run_dir), "Losses and other metrics by step")]),
+        _section("Evaluation", _evaluation(run_dir / "evaluation.json")),
+        _section("Final metrics", [_table(last)]),
+        _section("Configuration", [_table(config)]),
+        _section("Environment", [_table(environment)] if environment else []),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"{''.join(sections)}</body>\n</html>\n"
+    )
+    return write_whole(
+        run_dir / "report.html", lambda file: file.write_text(page, encoding="utf-8")
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected one of a training run")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a JSON object ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _section(title: str, parts: Iterable[str]) -> str:
+    body = "\n".join(parts)
+    return f"\n<h2>{escape(title)}</h2>\n{body}\n" if body else ""
+
+
+def _samples(run_dir: Path) -> Iterator[str]:
+    if (run_dir / "final.png").is_file():
+        yield _figure(run_dir / "final.png", "At the end")
+    grids = sorted((run_dir / "samples").glob("*.png"), key=_numbers)
+    if len(grids) > 1:
+        first, last = (_figure(path, caption) for path, caption in _ends(grids))
+        yield f'<div class="pair">\n{first}\n{last}\n</div>'
+    elif grids:
+        yield _figure(grids[0], grids[0].stem)
+    for path in sorted(run_dir.glob("*.gif")):
+        yield _figure(path, "Samples from one noise batch as training goes on")
+
+
+def _ends(grids: list[Path]) -> tuple[tuple[Path, str], tuple[Path, str]]:
+    first, last = grids[0], grids[-1]
+    return (first, f"First samples: {first.stem}"), (last, f"Last samples: {last.stem}")
+
+
+def _numbers(path: Path) -> tuple[list[int], str]:
+    return [int(digits) for digits in re.findall(r"\d+", path.stem)], path.name
+
+
+def _evaluation(path: Path) -> list[str]:
+    return [_table(_read_object(path))] if path.is_file() else []
+
+
+def _figure(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    text = escape(caption)
+    source = f"data:{_MEDIA[path.suffix]};base64,{data}"
+    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+
+
+def _table(values: dict[str, Any]) -> str:
+    rows = (
+        f"<tr><th>{escape(name)}</th><td>{escape(_text(value))}</td></tr>"
+        for name, value in _flatten(values)
+    )
+    return "<table>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else str(value)
+    return value if isinstance(value, str) else json.dumps(value)
