@@ -327,7 +327,7 @@ class _ScaleGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: float | Tensor) -> Tensor:
-        return x.view_as(x)
+        return x.clone()  # not a view: an in-place op may follow
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, float | Tensor], output: Tensor) -> None:
