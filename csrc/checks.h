@@ -73,9 +73,11 @@ inline void check_same_shape(const char* a_name, const at::Tensor& a, const char
 
 inline void check_same_classes(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b,
                                int64_t dim) {
-  TORCH_CHECK_VALUE(a.dim() == b.dim() && a.sym_size(dim) == b.sym_size(dim), a_name, " and ", b_name,
-                    " must have the same number of classes along dim ", dim, ", got ", a.sym_sizes(), " and ",
-                    b.sym_sizes());
+  TORCH_CHECK_VALUE(a.dim() == b.dim(), a_name, " and ", b_name, " must have the same number of dimensions, got ",
+                    a.dim(), " and ", b.dim());
+  TORCH_CHECK_VALUE(a.sym_size(dim) == b.sym_size(dim), a_name, " and ", b_name,
+                    " must have the same number of classes along dim ", dim, ", got ", a.sym_size(dim), " and ",
+                    b.sym_size(dim));
 }
 
 // One target for all rows: (K,), or the logits' number of dimensions with size 1 in all but the class one.
@@ -91,7 +93,7 @@ inline bool is_broadcast(const at::Tensor& target, const at::Tensor& logits, int
 inline void check_target(const char* name, const at::Tensor& target, const char* logits_name, const at::Tensor& logits,
                          int64_t dim) {
   check_floating(name, target);
-  check_same_device(logits_name, logits, name, target);
+  check_same_device(name, target, logits_name, logits);
   TORCH_CHECK_VALUE(is_broadcast(target, logits, dim) || target.sym_sizes().equals(logits.sym_sizes()), name,
                     " must have shape [", logits.sym_size(dim), "] or ", logits.sym_sizes(), " to match ", logits_name,
                     ", got ", target.sym_sizes());

@@ -15,9 +15,9 @@ struct Rows {
 
 // What stands before the || of the positive divergence.
 enum class Positive {
-  kAnchor,   // broadcast anchors, already combined into one vector
+  kAnchor,   // broadcast anchors, already combined into one vector: `anchor` holds P - M
   kTarget,   // per-row targets
-  kSoftmax,  // softmax of other logits
+  kSoftmax,  // softmax of other logits; `anchor` holds a broadcast M, if there is one
 };
 
 // loss_row = KL(P || q) - KL(M || q) with q = softmax(q_logits); P or M may be absent.
@@ -31,8 +31,8 @@ struct KlProblem {
   Rows q_logits, p_logits;
   Rows p_target, m_target;           // accumulation dtype, or the logits' dtype where target_like_logits
   bool target_like_logits = false;
-  const void* anchor = nullptr;      // B, accumulation dtype (kAnchor), contiguous
-  double entropy = 0, mass = 0;      // sum P log P - sum M log M and S (kAnchor)
+  const void* anchor = nullptr;      // shared by all rows, accumulation dtype, contiguous
+  double entropy = 0, mass = 0;      // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand
   bool linear = false;               // S = 0: the loss is linear in t and needs no exponential of it
   Rows q_grad, p_grad, target_grad;  // written where data is set
   double weight = 1;                 // gradients are multiplied by it

@@ -252,11 +252,11 @@ double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
 // With u = p_logits - max, t = q_logits - max, d = u - t and S = 1 - sum M:
 //   loss = sum P u - log sum exp u - sum M log M - sum (P - M) t + S log sum exp t
 //   d/dq_logits = S q - P + M,   d/dp_logits = P (d - sum P d): the log-sum-exp of q drops out.
-template <class T, bool kClassContiguous, bool kLinear>
+template <class T, bool kClassContiguous, bool kLinear, bool kRowMinus>
 double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
+  const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
-  const bool has_minus = p.m_target.data != nullptr;
   return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
     const auto a = tile.template operand<const T>(p.p_logits);
     const auto z = tile.template operand<const T>(p.q_logits);
@@ -265,39 +265,39 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
     const auto p_grad = tile.template operand<T>(p.p_grad);
     const auto p_exps = tile.buffer(scratch, 0), q_exps = tile.buffer(scratch, 1);
     const auto minus_at = [&](int64_t k, auto n) {
-      return has_minus ? tile.get(negative, k, n) : Vec<A>{};
+      if constexpr (kRowMinus) return tile.get(negative, k, n);
+      else return anchor == nullptr ? Vec<A>{} : tile.shared(anchor, k, n);
     };
     const Vec<A> a_max = row_max<A>(tile, a), z_max = row_max<A>(tile, z);
-    Vec<A> p_sum{}, q_sum{}, dot_u{}, dot_t{}, minus_dot{}, minus_entropy{}, minus_mass{};
+    Vec<A> p_sum{}, q_sum{}, dot_u{}, dot_t{}, minus_dot{}, entropy{}, minus_mass{};
     tile.each([&](int64_t k, auto n) {
       const Vec<A> u = tile.get(a, k, n, -kInfinity<A>) - a_max;
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
-      const Vec<A> e = exp<A>(u);
+      const Vec<A> e = exp<A>(u), minus = minus_at(k, n);
       p_sum += e;
       dot_u += masked_product(e, u);
       dot_t += masked_product(e, t);
+      minus_dot += masked_product(minus, t);
       tile.put(p_exps, k, e, Full<A>{});
       if constexpr (!kLinear) {
         const Vec<A> f = exp<A>(t);
         q_sum += f;
         tile.put(q_exps, k, f, Full<A>{});
       }
-      if (has_minus) {
-        const Vec<A> minus = minus_at(k, n);
-        minus_dot += masked_product(minus, t);
+      if constexpr (kRowMinus) {
         minus_mass += minus;
-        minus_entropy += x_log_x<A>(minus);
+        entropy -= x_log_x<A>(minus);
       }
     });
     p_sum = tile.sum(p_sum);
     const Vec<A> r = A(1) / p_sum;
     dot_u = tile.sum(dot_u) * r, dot_t = tile.sum(dot_t) * r;
-    Vec<A> bad{}, mass{}, q_scale{}, log_q_sum{};
+    Vec<A> mass = splat<A>(static_cast<A>(p.mass)), bad{}, q_scale{}, log_q_sum{};
+    if constexpr (kRowMinus) mass = A(1) - tile.sum(minus_mass);
     if constexpr (kLinear) {
       bad = poison<A>(tile, z, z_max);
     } else {
       q_sum = tile.sum(q_sum);
-      mass = A(1) - tile.sum(minus_mass);
       q_scale = weight * mass / q_sum;
       log_q_sum = log<A>(q_sum);
     }
@@ -316,8 +316,8 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
         tile.put(p_grad, k, Vec<A>(bad + masked_product(Vec<A>(weight * prob), Vec<A>(d - mean_d))), n);
       });
     }
-    const Vec<A> minus_part = tile.sum(minus_entropy) - tile.sum(minus_dot);
-    return Vec<A>(bad + dot_u - log<A>(p_sum) - dot_t - minus_part + mass * log_q_sum);
+    const Vec<A> known = splat<A>(static_cast<A>(p.entropy)) + tile.sum(entropy);
+    return Vec<A>(bad + known + dot_u - log<A>(p_sum) - dot_t + tile.sum(minus_dot) + mass * log_q_sum);
   });
 }
 
@@ -335,8 +335,9 @@ double kl_rows(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
       if (p.target_like_logits) return kl_target<T, T, kClassContiguous>(p, begin, end, scratch);
       return kl_target<T, A, kClassContiguous>(p, begin, end, scratch);
     default:
-      if (p.linear) return kl_softmax<T, kClassContiguous, true>(p, begin, end, scratch);
-      return kl_softmax<T, kClassContiguous, false>(p, begin, end, scratch);
+      if (p.linear) return kl_softmax<T, kClassContiguous, true, false>(p, begin, end, scratch);
+      if (p.m_target.data == nullptr) return kl_softmax<T, kClassContiguous, false, false>(p, begin, end, scratch);
+      return kl_softmax<T, kClassContiguous, false, true>(p, begin, end, scratch);
   }
 }
 

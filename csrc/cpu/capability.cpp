@@ -1,0 +1,44 @@
+#include "capability.h"
+
+#include <cstdlib>
+#include <string>
+
+namespace gankernels {
+
+namespace {
+
+bool has_avx2() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#else
+  return false;
+#endif
+}
+
+bool has_avx512() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
+#endif
+}
+
+const Kernels& choose() {
+  const char* variable = std::getenv("GANKERNELS_CPU_CAPABILITY");
+  const std::string wanted = variable == nullptr ? "" : variable;
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (has_avx512() && (wanted != "avx2" && wanted != "portable")) return avx512_kernels();
+  if (has_avx2() && wanted != "portable") return avx2_kernels();
+#endif
+  return portable_kernels();
+}
+
+}  // namespace
+
+const Kernels& cpu_kernels() {
+  static const Kernels& kernels = choose();
+  return kernels;
+}
+
+}  // namespace gankernels

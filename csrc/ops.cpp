@@ -1,0 +1,105 @@
+// Operator schemas, Meta kernels and the Python module.
+#include <Python.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/library.h>
+
+#include "cpu/capability.h"
+#include "losses.h"
+
+namespace gankernels {
+
+TORCH_LIBRARY(gankernels, m) {
+  // Meta kernels live in this library: importing gankernels is enough to compile.
+  m.set_python_module("gankernels");
+
+  m.def("softmax_kl(Tensor logits, Tensor target, int dim=1, int reduction=1) -> Tensor");
+  m.def("softmax_kl_logits(Tensor p_logits, Tensor q_logits, int dim=1, int reduction=1) -> Tensor");
+  m.def(
+      "realness_d_loss(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim=1, "
+      "int reduction=1) -> Tensor");
+  m.def(
+      "realness_g_loss(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, "
+      "int objective=2, int dim=1, int reduction=1) -> Tensor");
+
+  m.def(
+      "softmax_kl_value_and_grad(Tensor logits, Tensor target, int dim, int reduction, bool logits_grad, "
+      "bool target_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "softmax_kl_logits_value_and_grad(Tensor p_logits, Tensor q_logits, int dim, int reduction, bool p_grad, "
+      "bool q_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "realness_d_loss_value_and_grad(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, "
+      "int dim, int reduction, bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
+      "realness_g_loss_value_and_grad(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, "
+      "Tensor? fake_anchor, int objective, int dim, int reduction, bool real_grad, bool fake_grad, bool fold_mean, "
+      "float grad_scale) -> (Tensor, Tensor, Tensor)");
+
+  // gradient * grad_output, per row along `dim` where grad_output is not a scalar, over `rows` where that is positive.
+  m.def("scale_gradient(Tensor gradient, Tensor grad_output, int dim, SymInt rows) -> Tensor");
+}
+
+namespace {
+
+TwoGradients softmax_kl_meta(const Tensor& logits, const Tensor& target, int64_t dim, int64_t reduction,
+                             bool logits_grad, bool target_grad, bool, double) {
+  return prepare_softmax_kl(logits, target, dim, reduction, logits_grad, target_grad).outputs;
+}
+
+TwoGradients softmax_kl_logits_meta(const Tensor& p_logits, const Tensor& q_logits, int64_t dim, int64_t reduction,
+                                    bool p_grad, bool q_grad, bool, double) {
+  return prepare_softmax_kl_logits(p_logits, q_logits, dim, reduction, p_grad, q_grad).outputs;
+}
+
+TwoGradients realness_d_loss_meta(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
+                                  const Tensor& fake_anchor, int64_t dim, int64_t reduction, bool real_grad,
+                                  bool fake_grad, bool, double) {
+  return prepare_realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, real_grad, fake_grad).outputs;
+}
+
+TwoGradients realness_g_loss_meta(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
+                                  const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction,
+                                  bool real_grad, bool fake_grad, bool, double) {
+  return prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, real_grad, fake_grad)
+      .outputs;
+}
+
+Tensor scale_gradient_meta(const Tensor& gradient, const Tensor&, int64_t, c10::SymInt) {
+  return at::empty_like(gradient);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gankernels, Meta, m) {
+  m.impl("softmax_kl_value_and_grad", TORCH_FN(softmax_kl_meta));
+  m.impl("softmax_kl_logits_value_and_grad", TORCH_FN(softmax_kl_logits_meta));
+  m.impl("realness_d_loss_value_and_grad", TORCH_FN(realness_d_loss_meta));
+  m.impl("realness_g_loss_value_and_grad", TORCH_FN(realness_g_loss_meta));
+  m.impl("scale_gradient", TORCH_FN(scale_gradient_meta));
+}
+
+}  // namespace gankernels
+
+namespace {
+
+PyObject* cpu_capability(PyObject*, PyObject*) {
+  return PyUnicode_FromString(gankernels::cpu_kernels().name);
+}
+
+PyObject* transforms_active(PyObject*, PyObject*) {
+  return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
+}
+
+PyMethodDef methods[] = {
+    {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use."},
+    {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators of gankernels.", -1, methods, nullptr,
+                      nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }

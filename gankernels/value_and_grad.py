@@ -1,0 +1,208 @@
+"""Losses as value and gradients at once, without a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gankernels import _checks, _ops, functional, reference
+
+Gradients = tuple[Tensor | None, ...]
+ValueAndGrad = Callable[..., tuple[Tensor, Gradients]]
+
+
+def value_and_grad(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+    r"""A function that returns the loss and its gradients to the logits, from one kernel and without a graph.
+
+    ``value_and_grad(loss)(*args)`` returns ``(value, gradients)`` with one gradient for each logits argument
+    of ``loss``, in order. Continue the backward pass through the networks with
+    ``torch.autograd.backward(logits, gradients)``: same numbers as ``loss(*args).backward()``, but no loss
+    node, no saved tensors, and no multiplication by a gradient of one.
+
+    Args:
+        loss_fn: A loss of this package, a bound ``discriminator`` or ``generator`` of one of its modules, or
+            any function of tensors (then through autograd, one gradient per floating-point tensor among its
+            positional arguments).
+
+    Returns:
+        A function of the same arguments. Losses of this package take one more, ``grad_scale=1.0``: a factor
+        on the gradients applied before they are rounded to the logits' dtype, for instance
+        ``GradScaler.get_scale()``; the value is not scaled.
+        If any logits argument requires grad, gradients of those that do not are ``None`` and cost nothing;
+        if none does, all are computed. With ``reduction="none"`` the gradients are those of the sum.
+        The gradients are plain tensors: they cannot be differentiated again (use the loss itself for that).
+
+    Raises:
+        What the loss raises; TypeError if ``loss_fn`` is not callable.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> real, fake = torch.zeros(4, 2), torch.zeros(4, 2)
+        >>> anchors = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0])
+        >>> loss, (g_real, g_fake) = gk.value_and_grad(gk.realness_d_loss)(real, fake, *anchors)
+        >>> loss
+        tensor(1.3863)
+        >>> g_real[0]  # (softmax - A1) / 4
+        tensor([ 0.1250, -0.1250])
+    """
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}")
+    fused = _FUSED.get(loss_fn)
+    if fused is not None:
+        return fused
+    owner = getattr(loss_fn, "__self__", None)
+    method: ValueAndGrad | None = getattr(owner, f"{loss_fn.__name__}_value_and_grad", None) if owner else None
+    return method if method is not None else _of_any(loss_fn)
+
+
+def _of_any(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+    def compute(*args: Any, **kwargs: Any) -> tuple[Tensor, Gradients]:
+        places = tuple(
+            i for i, x in enumerate(args) if isinstance(x, Tensor) and x.is_floating_point()
+        )
+        return _through_autograd(loss_fn, args, kwargs, places, 1.0)
+
+    return compute
+
+
+def _wanted(*logits: Tensor | None) -> tuple[bool, ...]:
+    """Gradients of the logits that require grad, or of all where none does."""
+    required = tuple(x is not None and x.requires_grad for x in logits)
+    return required if any(required) else tuple(x is not None for x in logits)
+
+
+def _through_autograd(
+    loss_fn: Callable[..., Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    places: tuple[int, ...],
+    grad_scale: float,
+) -> tuple[Tensor, Gradients]:
+    """The same contract by differentiating the loss on detached logits."""
+    wanted = _wanted(*(args[i] for i in places))
+    detached = list(args)
+    for i, want in zip(places, wanted, strict=True):
+        if args[i] is not None:
+            detached[i] = args[i].detach().requires_grad_(want)
+    with torch.enable_grad():
+        loss = loss_fn(*detached, **kwargs)
+    leaves = [detached[i] for i, want in zip(places, wanted, strict=True) if want]
+    total = loss if loss.ndim == 0 else loss.sum()
+    found = iter(torch.autograd.grad(total * grad_scale, leaves, allow_unused=True))
+    return loss.detach(), tuple(next(found) if want else None for want in wanted)
+
+
+def _softmax_kl(
+    logits: Tensor,
+    target: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    validate: bool = False,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    if validate:
+        _checks.check_anchor_values("target", target)
+    if _ops.reference_serves(logits, target):
+        args = (logits, target, dim, reduction)
+        return _through_autograd(reference.softmax_kl, args, {}, (0,), grad_scale)
+    loss, grad, _ = _ops.softmax_kl_value_and_grad(
+        logits, target, dim, _ops.reduction_code(reduction), True, False, True, grad_scale
+    )
+    return loss, (grad,)
+
+
+def _softmax_kl_logits(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    if _ops.reference_serves(p_logits, q_logits):
+        args = (p_logits, q_logits, dim, reduction)
+        return _through_autograd(reference.softmax_kl_logits, args, {}, (0, 1), grad_scale)
+    p, q = _wanted(p_logits, q_logits)
+    loss, g_p, g_q = _ops.softmax_kl_logits_value_and_grad(
+        p_logits, q_logits, dim, _ops.reduction_code(reduction), p, q, True, grad_scale
+    )
+    return loss, (g_p if p else None, g_q if q else None)
+
+
+def _realness_d_loss(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    validate: bool = False,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    if validate:
+        functional._validate_anchors(real_anchor, fake_anchor)
+    if _ops.reference_serves(real_logits, fake_logits, real_anchor, fake_anchor):
+        args = (real_logits, fake_logits, real_anchor, fake_anchor, dim, reduction)
+        return _through_autograd(reference.realness_d_loss, args, {}, (0, 1), grad_scale)
+    real, fake = _wanted(real_logits, fake_logits)
+    loss, g_real, g_fake = _ops.realness_d_loss_value_and_grad(
+        real_logits,
+        fake_logits,
+        real_anchor,
+        fake_anchor,
+        dim,
+        _ops.reduction_code(reduction),
+        real,
+        fake,
+        True,
+        grad_scale,
+    )
+    return loss, (g_real if real else None, g_fake if fake else None)
+
+
+def _realness_g_loss(
+    real_logits: Tensor | None,
+    fake_logits: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    validate: bool = False,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    if validate:
+        functional._validate_anchors(real_anchor, fake_anchor)
+    used = real_logits if objective == 2 else None
+    if _ops.reference_serves(*functional._present(used, fake_logits, real_anchor, fake_anchor)):
+        args = (used, fake_logits, real_anchor, fake_anchor, objective, dim, reduction)
+        return _through_autograd(reference.realness_g_loss, args, {}, (0, 1), grad_scale)
+    real, fake = _wanted(used, fake_logits)
+    loss, g_real, g_fake = _ops.realness_g_loss_value_and_grad(
+        used,
+        fake_logits,
+        real_anchor,
+        fake_anchor,
+        objective,
+        dim,
+        _ops.reduction_code(reduction),
+        real,
+        fake,
+        True,
+        grad_scale,
+    )
+    return loss, (g_real if real else None, g_fake if fake else None)
+
+
+_FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
+    functional.softmax_kl: _softmax_kl,
+    functional.softmax_kl_logits: _softmax_kl_logits,
+    functional.realness_d_loss: _realness_d_loss,
+    functional.realness_g_loss: _realness_g_loss,
+}
