@@ -57,8 +57,7 @@ class Loss : public Function<Loss<Op>> {
     variable_list saved = inputs;
     saved.insert(saved.end(), result.gradients.begin(), result.gradients.end());
     ctx->save_for_backward(std::move(saved));
-    ctx->saved_data["parameters"] =
-        c10::List<int64_t>({parameters.dim, parameters.reduction, parameters.objective});
+    ctx->saved_data["parameters"] = c10::List<int64_t>({parameters.dim, parameters.reduction, parameters.objective});
     return result.loss;
   }
 
@@ -158,8 +157,7 @@ struct SoftmaxKlLogits {
   static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
         "gankernels::softmax_kl_logits_value_and_grad");
-    auto [loss, g_p, g_q] =
-        op.call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[1]), 1.0);
+    auto [loss, g_p, g_q] = op.call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[1]), 1.0);
     return {loss, {when(needed[0], g_p), when(needed[1], g_q)}};
   }
 
@@ -189,8 +187,8 @@ struct RealnessD {
     static const auto op =
         find<TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool, bool,
                           bool, double)>("gankernels::realness_d_loss_value_and_grad");
-    auto [loss, g_real, g_fake] = op.call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1],
-                                          folds_mean(in[0]), 1.0);
+    auto [loss, g_real, g_fake] =
+        op.call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0);
     return {loss, {when(needed[0], g_real), when(needed[1], g_fake), Tensor(), Tensor()}};
   }
 
@@ -207,8 +205,8 @@ struct RealnessD {
   }
 };
 
-Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
-                                const Tensor& fake_anchor, int64_t dim, int64_t reduction) {
+Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor, const Tensor& fake_anchor,
+                       int64_t dim, int64_t reduction) {
   if (requires_grad(real_anchor) || requires_grad(fake_anchor)) {
     prepare_realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, false, false);
     return softmax_kl(real, real_anchor, dim, reduction) + softmax_kl(fake, fake_anchor, dim, reduction);
@@ -239,8 +237,7 @@ struct RealnessG {
     const int64_t dim = at::maybe_wrap_dim(p.dim, fake.dim());
     const Tensor g = formulas::per_row(grad_output, fake, dim, p.reduction);
     variable_list out(4);
-    if (needed[0] && p.objective == 2)
-      out[0] = (g * formulas::kl_to_p_logits(real, fake, dim)).to(real.scalar_type());
+    if (needed[0] && p.objective == 2) out[0] = (g * formulas::kl_to_p_logits(real, fake, dim)).to(real.scalar_type());
     if (needed[1]) {
       Tensor to_fake = -formulas::kl_to_logits(in[3], fake, dim);
       if (p.objective == 2)
@@ -253,7 +250,7 @@ struct RealnessG {
 };
 
 Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
-                                const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction) {
+                       const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction) {
   if (requires_grad(real_anchor) || requires_grad(fake_anchor)) {
     prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, false, false);
     const Tensor negative = softmax_kl(fake, *fake_anchor, dim, reduction);
@@ -261,8 +258,9 @@ Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const Opt
     if (objective == 2) return softmax_kl_logits(*real, fake, dim, reduction) - negative;
     return softmax_kl(fake, *real_anchor, dim, reduction) - negative;
   }
-  return apply<RealnessG>({real.value_or(Tensor()), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor())},
-                          {dim, reduction, objective});
+  return apply<RealnessG>(
+      {real.value_or(Tensor()), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor())},
+      {dim, reduction, objective});
 }
 
 // The gradient that it returns does not depend on the logits any more: differentiating it would silently lose a term.

@@ -1,7 +1,8 @@
 // The loss operators of every backend: what they check, what they return, how the rest of the library calls them.
 //
-// Each loss has two operators. `name` is the differentiable one that users call. `name_value_and_grad` is the one that a
-// backend implements: the loss and the gradients that were asked for, from one pass over the logits, outside autograd.
+// Each loss has two operators. `name` is the differentiable one that users call. `name_value_and_grad` is the one that
+// a backend implements: the loss and the gradients that were asked for, from one pass over the logits, outside
+// autograd.
 //
 // Common arguments of the latter:
 //   *_grad      which gradients to compute; one not asked for comes back with no elements
@@ -57,9 +58,11 @@ inline Prepared prepare_softmax_kl(const Tensor& logits, const Tensor& target, i
   dim = check_logits("logits", logits, dim);
   check_target("target", target, "logits", logits, dim);
   TORCH_CHECK_VALUE(!target_grad || target.sym_sizes().equals(logits.sym_sizes()),
-                    "target must have the shape of logits, ", logits.sym_sizes(), ", where its gradient is asked for, got ",
-                    target.sym_sizes());
-  return {dim, {empty_loss(logits, dim, reduction), empty_gradient(logits, logits_grad), empty_gradient(target, target_grad)}};
+                    "target must have the shape of logits, ", logits.sym_sizes(),
+                    ", where its gradient is asked for, got ", target.sym_sizes());
+  return {
+      dim,
+      {empty_loss(logits, dim, reduction), empty_gradient(logits, logits_grad), empty_gradient(target, target_grad)}};
 }
 
 inline Prepared prepare_softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim,
@@ -70,7 +73,8 @@ inline Prepared prepare_softmax_kl_logits(const Tensor& p_logits, const Tensor& 
   check_same_device("p_logits", p_logits, "q_logits", q_logits);
   check_same_dtype("p_logits", p_logits, "q_logits", q_logits);
   check_same_shape("p_logits", p_logits, "q_logits", q_logits);
-  return {dim, {empty_loss(q_logits, dim, reduction), empty_gradient(p_logits, p_grad), empty_gradient(q_logits, q_grad)}};
+  return {dim,
+          {empty_loss(q_logits, dim, reduction), empty_gradient(p_logits, p_grad), empty_gradient(q_logits, q_grad)}};
 }
 
 inline Prepared prepare_realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
@@ -111,7 +115,9 @@ inline Prepared prepare_realness_g_loss(const OptionalTensor& real, const Tensor
   if (objective == 3)
     check_target("real_anchor", required("real_anchor", real_anchor, objective), "fake_logits", fake, dim);
   const bool with_real = real_grad && objective == 2;
-  return {dim, {empty_loss(fake, dim, reduction), empty_gradient(with_real ? *real : fake, with_real), empty_gradient(fake, fake_grad)}};
+  return {dim,
+          {empty_loss(fake, dim, reduction), empty_gradient(with_real ? *real : fake, with_real),
+           empty_gradient(fake, fake_grad)}};
 }
 
 }  // namespace gankernels

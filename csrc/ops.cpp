@@ -83,9 +83,7 @@ TORCH_LIBRARY_IMPL(gankernels, Meta, m) {
 
 namespace {
 
-PyObject* cpu_capability(PyObject*, PyObject*) {
-  return PyUnicode_FromString(gankernels::cpu_kernels().name);
-}
+PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(gankernels::cpu_kernels().name); }
 
 PyObject* transforms_active(PyObject*, PyObject*) {
   return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
@@ -97,8 +95,15 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators of gankernels.", -1, methods, nullptr,
-                      nullptr, nullptr, nullptr};
+PyModuleDef module = {PyModuleDef_HEAD_INIT,
+                      "_C",
+                      "The compiled operators of gankernels.",
+                      -1,
+                      methods,
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      nullptr};
 
 }  // namespace
 

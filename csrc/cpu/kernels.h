@@ -29,7 +29,7 @@ struct KlProblem {
   Dtype dtype = Dtype::kFloat;
   Positive positive = Positive::kAnchor;
   Rows q_logits, p_logits;
-  Rows p_target, m_target;           // accumulation dtype, or the logits' dtype where target_like_logits
+  Rows p_target, m_target;  // accumulation dtype, or the logits' dtype where target_like_logits
   bool target_like_logits = false;
   const void* anchor = nullptr;      // shared by all rows, accumulation dtype, contiguous
   double entropy = 0, mass = 0;      // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand

@@ -14,7 +14,8 @@ namespace gankernels {
 
 namespace {
 
-// Elements per unit of parallel work. Units, not threads, own partial sums: the result is the same for any thread count.
+// Elements per unit of parallel work. Units, not threads, own partial sums: the result is the same for any thread
+// count.
 constexpr int64_t kChunkElements = 16384;
 
 Dtype kernel_dtype(at::ScalarType type) {
@@ -98,7 +99,8 @@ class Divergence {
     if (problem.rows == 0 || describe(problem, dim_, operands())) return;
     for (Bound& bound : bounds_) {
       bound.lent = bound.tensor;
-      bound.tensor = bound.is_output ? at::empty_like(bound.tensor, at::MemoryFormat::Contiguous) : bound.tensor.contiguous();
+      bound.tensor =
+          bound.is_output ? at::empty_like(bound.tensor, at::MemoryFormat::Contiguous) : bound.tensor.contiguous();
     }
     TORCH_INTERNAL_ASSERT(describe(problem, dim_, operands()));
   }
@@ -280,8 +282,8 @@ TwoGradients realness_d_loss_cpu(const Tensor& real, const Tensor& fake, const T
 TwoGradients realness_g_loss_cpu(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
                                  const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction,
                                  bool real_grad, bool fake_grad, bool fold_mean, double grad_scale) {
-  auto [d, outputs] = prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction,
-                                              real_grad, fake_grad);
+  auto [d, outputs] =
+      prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, real_grad, fake_grad);
   auto& [loss, g_real, g_fake] = outputs;
   Divergence divergence(fake, d, reduction, fold_mean, grad_scale);
   if (objective == 2) {

@@ -61,8 +61,7 @@ GK_INLINE Vec<A> scale_by_power_of_two(Vec<A> y, Vec<A> n) {
   const IntVec<A> whole = convert<IntVec<A>>(n);
   // Two factors: 2^n alone would leave the exponent range where the result is subnormal.
   const IntVec<A> half = whole / 2, rest = whole - half;
-  return y * bit_cast<Vec<A>>((half + Traits<A>::bias) << bits) *
-         bit_cast<Vec<A>>((rest + Traits<A>::bias) << bits);
+  return y * bit_cast<Vec<A>>((half + Traits<A>::bias) << bits) * bit_cast<Vec<A>>((rest + Traits<A>::bias) << bits);
 #endif
 }
 
@@ -71,8 +70,8 @@ GK_INLINE Vec<A> scale_by_power_of_two(Vec<A> y, Vec<A> n) {
 template <class A>
 GK_INLINE Vec<A> exp(Vec<A> x) {
   constexpr bool is_float = std::is_same_v<A, float>;
-  constexpr A lowest = is_float ? A(-104) : A(-746);    // below: less than half the least subnormal
-  constexpr A highest = is_float ? A(89) : A(710);      // above: infinity
+  constexpr A lowest = is_float ? A(-104) : A(-746);  // below: less than half the least subnormal
+  constexpr A highest = is_float ? A(89) : A(710);    // above: infinity
   constexpr A log2_e = A(1.44269504088896340736);
   constexpr A ln2_high = is_float ? A(0.693145751953125) : A(0.69314718036912381649);
   constexpr A ln2_low = is_float ? A(1.428606765330187045e-6) : A(1.90821492927058770002e-10);

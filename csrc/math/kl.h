@@ -31,7 +31,7 @@ struct Tile {
   }
 
   GK_INLINE Operand<A> buffer(void* scratch, int which) const {
-    const int64_t size = (problem.classes + lanes<A>) * (kClassContiguous ? 1 : lanes<A>);
+    const int64_t size = (problem.classes + lanes<A>)*(kClassContiguous ? 1 : lanes<A>);
     return {static_cast<A*>(scratch) + which * size, lanes<A>};
   }
 
@@ -188,9 +188,8 @@ double kl_anchor_linear(const KlProblem& p, int64_t begin, int64_t end, void*) {
     const auto grad = tile.template operand<T>(p.q_grad);
     const Vec<A> m = row_max<A>(tile, z);
     Vec<A> dot{};
-    tile.each([&](int64_t k, auto n) {
-      dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - m));
-    });
+    tile.each(
+        [&](int64_t k, auto n) { dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - m)); });
     const Vec<A> bad = poison<A>(tile, z, m);
     if (grad.p != nullptr)
       tile.each([&](int64_t k, auto n) { tile.put(grad, k, bad - weight * tile.shared(anchor, k, n), n); });
@@ -212,9 +211,7 @@ double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
     const auto grad = tile.template operand<T>(p.q_grad);
     const auto target_grad = tile.template operand<P>(p.target_grad);
     const auto exps = tile.buffer(scratch, 0);
-    const auto target = [&](auto x, int64_t k, auto n) {
-      return x.p == nullptr ? Vec<A>{} : tile.get(x, k, n);
-    };
+    const auto target = [&](auto x, int64_t k, auto n) { return x.p == nullptr ? Vec<A>{} : tile.get(x, k, n); };
     const Vec<A> m = row_max<A>(tile, z);
     Vec<A> s{}, dot{}, entropy{}, mass{};
     tile.each([&](int64_t k, auto n) {

@@ -59,9 +59,9 @@ struct Traits<double> {
 #if defined(__GNUC__)
 template <class T, int kLanes>
 struct VectorOf;
-#define GK_VECTOR_OF(T, LANES)                                     \
-  template <>                                                      \
-  struct VectorOf<T, LANES> {                                      \
+#define GK_VECTOR_OF(T, LANES)                                      \
+  template <>                                                       \
+  struct VectorOf<T, LANES> {                                       \
     typedef T type __attribute__((vector_size(LANES * sizeof(T)))); \
   };
 #define GK_VECTORS(LANES)       \
@@ -174,9 +174,7 @@ using UIntVec = uint32_t;
 using ShortVec = uint16_t;
 #endif
 
-GK_INLINE Vec<float> widen(ShortVec h, BFloat16*) {
-  return bit_cast<Vec<float>>(convert<UIntVec>(h) << 16);
-}
+GK_INLINE Vec<float> widen(ShortVec h, BFloat16*) { return bit_cast<Vec<float>>(convert<UIntVec>(h) << 16); }
 
 GK_INLINE ShortVec narrow(Vec<float> x, BFloat16*) {
   const UIntVec bits = bit_cast<UIntVec>(x);
@@ -186,16 +184,12 @@ GK_INLINE ShortVec narrow(Vec<float> x, BFloat16*) {
 }
 
 #if defined(GK_AVX512)
-GK_INLINE Vec<float> widen(ShortVec h, Half*) {
-  return bit_cast<Vec<float>>(_mm512_cvtph_ps(bit_cast<__m256i>(h)));
-}
+GK_INLINE Vec<float> widen(ShortVec h, Half*) { return bit_cast<Vec<float>>(_mm512_cvtph_ps(bit_cast<__m256i>(h))); }
 GK_INLINE ShortVec narrow(Vec<float> x, Half*) {
   return bit_cast<ShortVec>(_mm512_cvtps_ph(bit_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT));
 }
 #elif defined(GK_AVX2)
-GK_INLINE Vec<float> widen(ShortVec h, Half*) {
-  return bit_cast<Vec<float>>(_mm256_cvtph_ps(bit_cast<__m128i>(h)));
-}
+GK_INLINE Vec<float> widen(ShortVec h, Half*) { return bit_cast<Vec<float>>(_mm256_cvtph_ps(bit_cast<__m128i>(h))); }
 GK_INLINE ShortVec narrow(Vec<float> x, Half*) {
   return bit_cast<ShortVec>(_mm256_cvtps_ph(bit_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT));
 }

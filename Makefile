@@ -1,0 +1,52 @@
+# Every target works on a bare machine with python3 >= 3.10, a C++ compiler and make; none does its work twice.
+PYTHON ?= python3
+# The CPU build of a pinned torch; set TORCH= for another (e.g. TORCH=torch for the newest CUDA build).
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+JOBS ?= 2
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: build train test lint format bench info clean
+
+build: $(STAMPS)/build
+
+train: build
+	$(BIN)/python -m gankernels train
+
+test: build
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: build
+	$(BIN)/python -m benchmarks.run
+
+info: build
+	$(BIN)/python -m gankernels info
+
+clean:
+	rm -rf build $(STAMPS) gankernels/_build.json gankernels/*.so *.egg-info
+
+$(STAMPS)/torch:
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS)
+	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja numpy
+	touch $@
+
+# The build sees the torch above, not one of pip's own: hence --no-build-isolation.
+$(STAMPS)/build: $(STAMPS)/torch $(SOURCES)
+	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint]"
+	touch $@
