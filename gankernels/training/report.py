@@ -30,17 +30,17 @@ tr + tr { border-top: 1px solid #8883; }
 img { max-width: 100%; image-rendering: pixelated; }
 figure { margin: 1rem 0; }
 figcaption { font-size: 0.9rem; opacity: 0.75; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+.stills { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
 """
 
 
 def write_report(run_dir: str | Path) -> Path:
     """Write ``report.html`` of a run: its pictures, last metrics, configuration and environment.
 
-    The pictures are inside the file, which therefore can be moved and mailed. It needs ``config.json``
-    and ``metrics.jsonl``. What it shows of the rest, where it is there: ``final.png``, the first and
-    the last of ``samples/*.png`` in the order of the numbers in their names, ``*.gif``, and
-    ``evaluation.json``; ``curves.png`` is drawn anew.
+    The pictures are inside the file, which therefore can be moved and mailed. It needs
+    ``config.json`` and ``metrics.jsonl``. Of the rest it shows what is there: ``final.png``, the
+    first and the last of ``samples/*.png`` in the order of the numbers in their names, ``*.gif``
+    and ``evaluation.json``; ``curves.png`` is drawn anew.
 
     Args:
         run_dir: The run's folder.
@@ -95,21 +95,20 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 
 def _samples(run_dir: Path) -> Iterator[str]:
-    if (run_dir / "final.png").is_file():
-        yield _figure(run_dir / "final.png", "At the end")
+    stills = [(run_dir / "final.png", "At the end")]
     grids = sorted((run_dir / "samples").glob("*.png"), key=_numbers)
-    if len(grids) > 1:
-        first, last = (_figure(path, caption) for path, caption in _ends(grids))
-        yield f'<div class="pair">\n{first}\n{last}\n</div>'
-    elif grids:
-        yield _figure(grids[0], grids[0].stem)
+    if grids:
+        stills.append((grids[0], f"First samples: {grids[0].stem}"))
+        stills.append((grids[-1], f"Last samples: {grids[-1].stem}"))
+    # The last samples are often the final picture, and the first ones may be the only ones.
+    distinct: dict[bytes, str] = {}
+    for path, caption in stills:
+        if path.is_file():
+            distinct.setdefault(path.read_bytes(), _figure(path, caption))
+    if distinct:
+        yield '<div class="stills">\n' + "\n".join(distinct.values()) + "\n</div>"
     for path in sorted(run_dir.glob("*.gif")):
         yield _figure(path, "Samples from one noise batch as training goes on")
-
-
-def _ends(grids: list[Path]) -> tuple[tuple[Path, str], tuple[Path, str]]:
-    first, last = grids[0], grids[-1]
-    return (first, f"First samples: {first.stem}"), (last, f"Last samples: {last.stem}")
 
 
 def _numbers(path: Path) -> tuple[list[int], str]:
