@@ -38,9 +38,12 @@ class _Call(NamedTuple):
     def loss(self) -> Tensor:
         return self.function(*self.logits, *self.constants, **self.options)
 
-    def value_and_grad(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        loss, grads = value_and_grad(self.function)(*self.logits, *self.constants, **self.options)
-        return loss, tuple(grads)
+    def value_and_grad(self, grad_scale: float) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        # Only the package's own losses take grad_scale.
+        scale = {} if grad_scale == 1 else {"grad_scale": grad_scale}
+        return value_and_grad(self.function)(
+            *self.logits, *self.constants, **self.options, **scale
+        )
 
 
 class GANLoss(nn.Module):
@@ -77,24 +80,26 @@ class GANLoss(nn.Module):
         return self._generator_call(real_logits, fake_logits).loss()
 
     def discriminator_value_and_grad(
-        self, real_logits: Tensor, fake_logits: Tensor
+        self, real_logits: Tensor, fake_logits: Tensor, grad_scale: float = 1.0
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
         """``(loss, (g_real, g_fake))`` without building a graph; see ``gankernels.value_and_grad``.
 
         If any of the logits requires grad, the gradient of those that do not is ``None``.
+        ``grad_scale`` multiplies the gradients, not the loss.
         """
-        loss, (g_real, g_fake) = self._discriminator_call(real_logits, fake_logits).value_and_grad()
+        call = self._discriminator_call(real_logits, fake_logits)
+        loss, (g_real, g_fake) = call.value_and_grad(grad_scale)
         return loss, (g_real, g_fake)
 
     def generator_value_and_grad(
-        self, real_logits: Tensor | None, fake_logits: Tensor
+        self, real_logits: Tensor | None, fake_logits: Tensor, grad_scale: float = 1.0
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
         """``(loss, (g_real, g_fake))`` without building a graph; see ``gankernels.value_and_grad``.
 
         ``g_real`` is ``None`` where the loss does not use the real logits, or where they do not
         require grad and the fake logits do.
         """
-        loss, grads = self._generator_call(real_logits, fake_logits).value_and_grad()
+        loss, grads = self._generator_call(real_logits, fake_logits).value_and_grad(grad_scale)
         # A loss of the fake logits alone has one gradient.
         g_real = grads[0] if len(grads) == 2 and self.generator_uses_real else None
         return loss, (g_real, grads[-1])

@@ -48,6 +48,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _upcast(x: Tensor) -> Tensor:
+    # Once per input: the gradients of several uses must add up before they are rounded.
     return x.to(accumulation_dtype(x.dtype))
 
 
@@ -86,7 +87,7 @@ def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "m
     check.check_reduction(reduction)
     index = check.check_logits("logits", logits, dim)
     check.check_target("target", target, "logits", logits, index)
-    return _reduce(_kl_rows(logits, target, index), reduction)
+    return _reduce(_kl_rows(_upcast(logits), target, index), reduction)
 
 
 def softmax_kl_logits(
@@ -99,7 +100,8 @@ def softmax_kl_logits(
     check.check_same_dtype("p_logits", p_logits, "q_logits", q_logits)
     check.check_same_device("p_logits", p_logits, "q_logits", q_logits)
     check.check_same_shape("p_logits", p_logits, "q_logits", q_logits)
-    return _reduce(_kl_logits_rows(p_logits, q_logits, index), reduction)
+    rows = _kl_logits_rows(_upcast(p_logits), _upcast(q_logits), index)
+    return _reduce(rows, reduction)
 
 
 def realness_d_loss(
@@ -119,8 +121,8 @@ def realness_d_loss(
     _check_two_batches(real_logits, fake_logits, reduction)
     check.check_target("real_anchor", real_anchor, "real_logits", real_logits, index)
     check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    real = _kl_rows(real_logits, real_anchor, index)
-    fake = _kl_rows(fake_logits, fake_anchor, index)
+    real = _kl_rows(_upcast(real_logits), real_anchor, index)
+    fake = _kl_rows(_upcast(fake_logits), fake_anchor, index)
     return _reduce(real, reduction) + _reduce(fake, reduction)
 
 
@@ -141,7 +143,8 @@ def realness_g_loss(
     check.check_objective(objective)
     index = check.check_logits("fake_logits", fake_logits, dim)
     check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    rows = -_kl_rows(fake_logits, fake_anchor, index)
+    fake = _upcast(fake_logits)
+    rows = -_kl_rows(fake, fake_anchor, index)
     if objective == 2:
         check.check_required("real_logits", real_logits, objective)
         assert real_logits is not None
@@ -149,17 +152,17 @@ def realness_g_loss(
         check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
         check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
         check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
-        rows = rows + _kl_logits_rows(real_logits, fake_logits, index)
+        rows = rows + _kl_logits_rows(_upcast(real_logits), fake, index)
     elif objective == 3:
         check.check_required("real_anchor", real_anchor, objective)
         assert real_anchor is not None
         check.check_target("real_anchor", real_anchor, "fake_logits", fake_logits, index)
-        rows = rows + _kl_rows(fake_logits, real_anchor, index)
+        rows = rows + _kl_rows(fake, real_anchor, index)
     return _reduce(rows, reduction)
 
 
 def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
-    log_q = F.log_softmax(_upcast(logits), dim)
+    log_q = F.log_softmax(logits, dim)
     target = target.to(log_q.dtype)
     if target.ndim != logits.ndim:
         target = target.reshape([-1 if d == dim else 1 for d in range(logits.ndim)])
@@ -170,8 +173,7 @@ def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
 
 
 def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
-    log_p = F.log_softmax(_upcast(p_logits), dim)
-    log_q = F.log_softmax(_upcast(q_logits), dim)
+    log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
     p = log_p.exp()
     no_mass = (p == 0) & ~log_q.isnan()
     return (p * (log_p - log_q).masked_fill(no_mass, 0)).sum(dim)
@@ -189,10 +191,11 @@ def logistic_d_loss(
     """softplus(-r) + s r  +  softplus(f): the BCE of targets 1 - s (real) and 0 (fake)."""
     check.check_label_smoothing(label_smoothing)
     _check_two_batches(real_logits, fake_logits, reduction)
-    real = _softplus(-_upcast(real_logits))
+    real, fake = _upcast(real_logits), _upcast(fake_logits)
+    real_rows = _softplus(-real)
     if label_smoothing:  # 0 * inf is NaN
-        real = real + label_smoothing * _upcast(real_logits)
-    return _reduce(real, reduction) + _reduce(_softplus(_upcast(fake_logits)), reduction)
+        real_rows = real_rows + label_smoothing * real
+    return _reduce(real_rows, reduction) + _reduce(_softplus(fake), reduction)
 
 
 def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:

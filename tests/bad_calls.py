@@ -1,0 +1,432 @@
+"""Calls that must be refused, with the exact error: one table for every backend.
+
+A row names a public function, builds its arguments, and gives the error's type and text. The
+reference and the compiled operators are both run against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class BadCall(NamedTuple):
+    function: str
+    arguments: Callable[[], Arguments]
+    error: type[Exception]
+    message: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.function}: {self.message}"
+
+
+def _call(*args: Any, **kwargs: Any) -> Arguments:
+    return args, kwargs
+
+
+def _zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> torch.Tensor:
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+A = torch.full((5,), 0.2)
+REDUCTION = "reduction must be 'mean', 'sum' or 'none', got 'avg'"
+
+_TWO_BATCH = [
+    "logistic_d_loss",
+    "hinge_d_loss",
+    "wasserstein_d_loss",
+    "lsgan_d_loss",
+    "relativistic_d_loss",
+    "relativistic_g_loss",
+]
+_ONE_BATCH = [
+    "nonsaturating_g_loss",
+    "saturating_g_loss",
+    "hinge_g_loss",
+    "wasserstein_g_loss",
+    "lsgan_g_loss",
+]
+
+DISTRIBUTION_LOSSES = [
+    # softmax_kl
+    BadCall(
+        "softmax_kl",
+        lambda: _call([[0.0]], A),
+        TypeError,
+        "logits must be a Tensor, got list",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5, dtype=torch.int64), A),
+        TypeError,
+        "logits must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5, dtype=torch.complex64), A),
+        TypeError,
+        "logits must be a floating-point tensor, got torch.complex64",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), _zeros(5, dtype=torch.int32)),
+        TypeError,
+        "target must be a floating-point tensor, got torch.int32",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), None),
+        TypeError,
+        "target must be a Tensor, got NoneType",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(), A),
+        ValueError,
+        "logits must have at least 1 dimension, got a 0-dim tensor",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, dim=2),
+        ValueError,
+        "dim must be in [-2, 1] for logits with 2 dimensions, got 2",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, dim=-3),
+        ValueError,
+        "dim must be in [-2, 1] for logits with 2 dimensions, got -3",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 0), _zeros(0)),
+        ValueError,
+        "logits must have at least one class along dim 1, got shape [4, 0]",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), _zeros(4)),
+        ValueError,
+        "target must have shape [5] or [4, 5] to match logits, got [4]",
+    ),
+    BadCall(
+        "softmax_kl",  # no silent broadcast of (N, K) against (K, N)
+        lambda: _call(_zeros(4, 5), _zeros(5, 4)),
+        ValueError,
+        "target must have shape [5] or [4, 5] to match logits, got [5, 4]",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), _zeros(4, 1)),
+        ValueError,
+        "target must have shape [5] or [4, 5] to match logits, got [4, 1]",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5, 3), _zeros(4, 5, 1)),
+        ValueError,
+        "target must have shape [5] or [4, 5, 3] to match logits, got [4, 5, 1]",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), _zeros(5, device="meta")),
+        RuntimeError,
+        "target and logits must be on the same device, got meta and cpu",
+    ),
+    BadCall("softmax_kl", lambda: _call(_zeros(4, 5), A, reduction="avg"), ValueError, REDUCTION),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, reduction=None),
+        ValueError,
+        "reduction must be 'mean', 'sum' or 'none', got None",
+    ),
+    # softmax_kl_logits
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5)),
+        ValueError,
+        "p_logits and q_logits must have the same shape, got [4, 5] and [3, 5]",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, dtype=torch.float64)),
+        TypeError,
+        "p_logits and q_logits must have the same dtype, got torch.float32 and torch.float64",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, device="meta")),
+        RuntimeError,
+        "p_logits and q_logits must be on the same device, got cpu and meta",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, dtype=torch.bool)),
+        TypeError,
+        "q_logits must be a floating-point tensor, got torch.bool",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), dim=3),
+        ValueError,
+        "dim must be in [-2, 1] for p_logits with 2 dimensions, got 3",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), reduction="avg"),
+        ValueError,
+        REDUCTION,
+    ),
+    # realness_d_loss
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 6), A, A),
+        ValueError,
+        "real_logits and fake_logits must have the same number of classes along dim 1, got 5 and 6",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, 2), A, A),
+        ValueError,
+        "real_logits and fake_logits must have the same number of dimensions, got 2 and 3",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5), A, A, reduction="none"),
+        ValueError,
+        "real_logits and fake_logits must have the same shape, got [4, 5] and [3, 5]",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, dtype=torch.float16), A, A),
+        TypeError,
+        "real_logits and fake_logits must have the same dtype, got torch.float32 and torch.float16",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5, device="meta"), A, A),
+        RuntimeError,
+        "real_logits and fake_logits must be on the same device, got cpu and meta",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), _zeros(6), A),
+        ValueError,
+        "real_anchor must have shape [5] or [4, 5] to match real_logits, got [6]",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5), A, _zeros(4, 5)),
+        ValueError,
+        "fake_anchor must have shape [5] or [3, 5] to match fake_logits, got [4, 5]",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), None, A, A),
+        TypeError,
+        "fake_logits must be a Tensor, got NoneType",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), A, A, reduction="avg"),
+        ValueError,
+        REDUCTION,
+    ),
+    # realness_g_loss
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), A, A, objective=4),
+        ValueError,
+        "objective must be 1, 2 or 3, got 4",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(None, _zeros(4, 5), None, A, objective=2),
+        ValueError,
+        "real_logits is required by objective 2, got None",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(None, _zeros(4, 5), None, A, objective=3),
+        ValueError,
+        "real_anchor is required by objective 3, got None",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(_zeros(3, 5), _zeros(4, 5), None, A, objective=2),
+        ValueError,
+        "real_logits and fake_logits must have the same shape, got [3, 5] and [4, 5]",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(None, _zeros(4, 5), None, None, objective=1),
+        TypeError,
+        "fake_anchor must be a Tensor, got NoneType",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(None, _zeros(4, 5), _zeros(4), A, objective=3),
+        ValueError,
+        "real_anchor must have shape [5] or [4, 5] to match fake_logits, got [4]",
+    ),
+    BadCall(
+        "realness_g_loss",
+        lambda: _call(None, _zeros(4, 5), None, A, objective=1, reduction="avg"),
+        ValueError,
+        REDUCTION,
+    ),
+]
+
+SCALAR_LOSSES = [
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(4, dtype=torch.int64)),
+            TypeError,
+            "fake_logits must be a floating-point tensor, got torch.int64",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(4, dtype=torch.bfloat16)),
+            TypeError,
+            "real_logits and fake_logits must have the same dtype, "
+            "got torch.float32 and torch.bfloat16",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(4, device="meta")),
+            RuntimeError,
+            "real_logits and fake_logits must be on the same device, got cpu and meta",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(3), reduction="none"),
+            ValueError,
+            "real_logits and fake_logits must have the same shape, got [4] and [3]",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(name, lambda: _call(_zeros(4), _zeros(4), reduction="avg"), ValueError, REDUCTION)
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(name, lambda: _call(_zeros(4), reduction="avg"), ValueError, REDUCTION)
+        for name in _ONE_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4, dtype=torch.int64)),
+            TypeError,
+            "fake_logits must be a floating-point tensor, got torch.int64",
+        )
+        for name in _ONE_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(0.5),
+            TypeError,
+            "fake_logits must be a Tensor, got float",
+        )
+        for name in _ONE_BATCH
+    ),
+    BadCall(
+        "logistic_d_loss",
+        lambda: _call(_zeros(4), _zeros(4), label_smoothing=1.0),
+        ValueError,
+        "label_smoothing must be in [0, 1), got 1.0",
+    ),
+    BadCall(
+        "logistic_d_loss",
+        lambda: _call(_zeros(4), _zeros(4), label_smoothing=-0.1),
+        ValueError,
+        "label_smoothing must be in [0, 1), got -0.1",
+    ),
+]
+
+LAYERS = [
+    BadCall(
+        "gradient_reversal",
+        lambda: _call(_zeros(4, dtype=torch.int64)),
+        TypeError,
+        "x must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "gradient_reversal",
+        lambda: _call(_zeros(4), _zeros(4)),
+        ValueError,
+        "alpha must be a number or a 0-dim tensor, got shape [4]",
+    ),
+    BadCall(
+        "gradient_scale",
+        lambda: _call(_zeros(4, 2), _zeros(2)),
+        ValueError,
+        "scale must have shape [] or [4], got [2]",
+    ),
+    BadCall(
+        "gradient_scale",
+        lambda: _call(_zeros(4, 2), _zeros(4, dtype=torch.int64)),
+        TypeError,
+        "scale must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "negate_",
+        lambda: _call(_zeros(4, dtype=torch.int64)),
+        TypeError,
+        "t must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "negate_",
+        lambda: _call(_zeros(4).requires_grad_()),
+        RuntimeError,
+        "t must not be a leaf that requires grad, got one outside torch.no_grad()",
+    ),
+    BadCall(
+        "negate_",
+        lambda: _call(_zeros(1, 3).expand(4, 3)),
+        RuntimeError,
+        "t must not overlap itself in memory, got shape [4, 3] with strides [0, 1]",
+    ),
+    BadCall(
+        "negate_",
+        lambda: _call(_zeros(8).as_strided((3, 3), (2, 1))),
+        RuntimeError,
+        "t must not overlap itself in memory, got shape [3, 3] with strides [2, 1]",
+    ),
+    BadCall(
+        "resample_logits",
+        lambda: _call(_zeros(4, 5)),
+        ValueError,
+        "mu_logvar must have an even number of channels along dim 1, got shape [4, 5]",
+    ),
+    BadCall(
+        "resample_logits",
+        lambda: _call(_zeros(4, 6), noise=_zeros(4, 6)),
+        ValueError,
+        "noise must have shape [4, 3] to match mu_logvar, got [4, 6]",
+    ),
+    BadCall(
+        "resample_logits",
+        lambda: _call(_zeros(4, 6), dim=2),
+        ValueError,
+        "dim must be in [-2, 1] for mu_logvar with 2 dimensions, got 2",
+    ),
+]
+
+BAD_CALLS = DISTRIBUTION_LOSSES + SCALAR_LOSSES + LAYERS
