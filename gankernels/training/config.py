@@ -1,0 +1,213 @@
+"""The configuration of a run: two dataclasses, saved beside the run and enough to repeat it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["StepConfig", "TrainConfig"]
+
+LOSSES = ("realness", "logistic", "minimax", "hinge", "wasserstein", "lsgan", "relativistic")
+STEPS = ("alternating", "reversal", "one_pass", "ratio")
+
+
+def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def _positive(name: str, value: float, least: float = 1) -> None:
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What one training step does. The defaults change nothing but speed.
+
+    Args:
+        order: ``"d_first"`` or ``"g_first"``: which player an alternating step updates first.
+        fake_first: Whether D sees the fake batch before the real one. The losses do not care; the
+            running statistics of a BatchNorm in D do, and so does dropout's random stream.
+        g_updates: Generator updates per discriminator update (alternating steps only).
+        alpha: Strength of the gradient reversal (reversal steps only).
+        amp: None, ``"bf16"`` or ``"fp16"``: autocast dtype of both networks. Losses stay float32.
+        accumulate: Micro-batches per update; must divide the batch. Equal to one large batch for
+            losses that are means over samples and networks without BatchNorm.
+        clip: Largest gradient norm of each network, or None.
+        r1_gamma: Weight of the R1 penalty ``gamma/2 E|grad D(real)|^2``; 0 turns it off.
+        r1_every: Lazy regularisation: the penalty is applied every so many steps, times as many.
+        grad_norms: Measure both gradient norms, which names the phase when one is not finite.
+        channels_last: Memory format of networks and batches; average pooling and convolutions of
+            small images are much faster in it on a CPU.
+        compile: Run both networks through ``torch.compile``.
+        optimizer: ``"fused"``, ``"foreach"`` or ``"loop"``: which form of Adam runs.
+
+    Raises:
+        ValueError: An option is outside its range, or two of them exclude each other.
+    """
+
+    order: str = "d_first"
+    fake_first: bool = False
+    g_updates: int = 1
+    alpha: float = 1.0
+    amp: str | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    r1_gamma: float = 0.0
+    r1_every: int = 16
+    grad_norms: bool = True
+    channels_last: bool = True
+    compile: bool = False
+    optimizer: str = "fused"
+
+    def __post_init__(self) -> None:
+        _choice("order", self.order, ("d_first", "g_first"))
+        _choice("amp", self.amp, (None, "bf16", "fp16"))
+        _choice("optimizer", self.optimizer, ("fused", "foreach", "loop"))
+        for name in ("g_updates", "accumulate", "r1_every"):
+            _positive(name, getattr(self, name))
+        _positive("r1_gamma", self.r1_gamma, 0)
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive or None, got {self.clip!r}")
+        if self.compile and self.r1_gamma:
+            # The compiled backward has no derivative of its own (AOTAutograd).
+            raise ValueError("r1_gamma needs double backward, which compile=True does not have")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a run. Defaults of a recipe: ``recipes.configuration(name)``.
+
+    Args:
+        recipe: Name of a registered recipe, or ``"custom"`` for networks handed over in Python.
+        preset: Which of the recipe's presets this configuration started from.
+        network: Name of the pair in :mod:`gankernels.training.networks`.
+        network_options: Further keyword arguments of that builder.
+        data: A specification that :func:`gankernels.training.data.load` understands.
+        image_size: Height and width the images are resized to; None for points.
+        channels: 1 (grey), 3 (colour) or None for points.
+        value_range: What black and white become.
+        flip: Mirror every image with probability one half.
+        loss: One of the package's losses.
+        loss_options: Keyword arguments of :func:`gankernels.training.recipes.make_loss`.
+        outcomes: Logits per sample of the realness loss; every other loss has one.
+        step_kind: ``"alternating"``, ``"reversal"``, ``"one_pass"`` or ``"ratio"``.
+        step: Options of the step.
+        steps: Number of steps (an alternating step updates both players).
+        batch_size: Real images per step and process.
+        noise: ``"normal"`` or ``"uniform"`` on ``[0, 1)``.
+        noise_dim: Width of the noise.
+        g_lr, d_lr: Learning rates of Adam.
+        beta1, beta2: Its moment decays.
+        shared_optimizer: One Adam for both networks, as in the first article.
+        decay: Share of the run, at its end, over which the learning rates fall linearly to zero.
+        ema: Decay of the generator's weight average, which samples then come from; 0 for none.
+        seed: Seed of the networks, the noise, the order of the data and the anchors.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        threads: CPU threads; None keeps PyTorch's choice.
+        sync_batchnorm: Under ``torchrun``, share batch statistics between processes.
+        log_every, sample_every, checkpoint_every: Steps between lines, pictures and checkpoints.
+        samples: Pictures in a grid.
+    """
+
+    recipe: str = "realness"
+    preset: str = "quick"
+    network: str = "realness_article"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    data: str = "digits"
+    image_size: int | None = 32
+    channels: int | None = 1
+    value_range: tuple[float, float] = (0.0, 1.0)
+    flip: bool = False
+    loss: str = "realness"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    outcomes: int = 20
+    step_kind: str = "alternating"
+    step: StepConfig = field(default_factory=StepConfig)
+    steps: int = 1000
+    batch_size: int = 128
+    noise: str = "normal"
+    noise_dim: int = 100
+    g_lr: float = 1e-4
+    d_lr: float = 1e-4
+    beta1: float = 0.0
+    beta2: float = 0.9
+    shared_optimizer: bool = False
+    decay: float = 0.0
+    ema: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    sync_batchnorm: bool = False
+    log_every: int = 20
+    sample_every: int = 200
+    checkpoint_every: int = 500
+    samples: int = 64
+
+    def __post_init__(self) -> None:
+        _choice("loss", self.loss, (*LOSSES, "custom"))
+        _choice("step_kind", self.step_kind, STEPS)
+        _choice("noise", self.noise, ("normal", "uniform"))
+        counts = ("steps", "batch_size", "noise_dim", "outcomes", "samples")
+        for name in (*counts, "log_every", "sample_every", "checkpoint_every"):
+            _positive(name, getattr(self, name))
+        for name in ("decay", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+        if self.threads is not None:
+            _positive("threads", self.threads)
+        if self.batch_size % self.step.accumulate:
+            raise ValueError(
+                f"accumulate={self.step.accumulate} must divide batch_size={self.batch_size}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, text, lists and dictionaries, as JSON and a checkpoint hold them."""
+        return {**asdict(self), "value_range": list(self.value_range)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: A key is unknown.
+        """
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
+        values = dict(values)
+        if isinstance(values.get("step"), dict):
+            values["step"] = StepConfig(**values["step"])
+        if "value_range" in values:
+            values["value_range"] = tuple(values["value_range"])
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read what :meth:`save` wrote."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def but(self, **changes: Any) -> TrainConfig:
+        """This configuration with some fields changed; names of step options work too.
+
+        Example:
+            >>> TrainConfig().but(steps=10, clip=1.0).step.clip
+            1.0
+        """
+        step_names = {f.name for f in fields(StepConfig)}
+        step = {k: v for k, v in changes.items() if k in step_names}
+        rest = {k: v for k, v in changes.items() if k not in step_names}
+        known = {f.name for f in fields(self)}
+        unknown = set(rest) - known
+        if unknown:
+            raise ValueError(f"unknown configuration names: {', '.join(sorted(unknown))}")
+        if step:
+            rest["step"] = replace(rest.get("step", self.step), **step)
+        return replace(self, **rest)

@@ -1,0 +1,123 @@
+"""Several processes: torchrun's environment, and what a run needs of ``torch.distributed``.
+
+One process without ``torchrun`` goes through the same functions, which then do nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["World", "bare", "join"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others.
+
+    Args:
+        rank: Number of this process.
+        size: Number of processes.
+        device: Where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module, sync_batchnorm: bool) -> nn.Module:
+        """Average the gradients of ``network`` between processes.
+
+        Buffers are not broadcast: a second forward pass before the backward pass would overwrite
+        the statistics the first one saved. :meth:`align_buffers` brings them together instead.
+        """
+        if self.size == 1:
+            return network
+        if sync_batchnorm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+    def align_buffers(self, network: nn.Module) -> None:
+        """Give every process the buffers of the first, as a checkpoint holds them."""
+        if self.size > 1:
+            for buffer in bare(network).buffers():
+                dist.broadcast(buffer, src=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes on the first one; an empty list elsewhere."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.gather_object(value, values if self.is_main else None, dst=0)
+        return values if self.is_main else []
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process raised the flag."""
+        if self.size == 1:
+            return flag
+        raised = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return bool(raised.item())
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network without its DistributedDataParallel wrapper."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device {name!r} was asked for, but PyTorch sees no CUDA device")
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started: gloo on the CPU, NCCL on GPUs."""
+    here = _device(device)
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1 or dist.is_initialized():
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        yield World(rank, dist.get_world_size() if dist.is_initialized() else 1, here)
+        return
+    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, here)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,445 @@
+"""The training loop: steps, metrics, pictures, checkpoints, and a clean end for every cause."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from gankernels.training import checkpoint, data, evaluation, plots, recipes, report, steps
+from gankernels.training.config import TrainConfig
+from gankernels.training.distributed import World, bare, join
+from gankernels.training.metrics import MetricLog, NonFiniteError
+
+__all__ = ["RunInterruptedError", "Trainer", "load_generator", "sampler", "train"]
+
+
+class RunInterruptedError(Exception):
+    """A signal asked the run to stop; it was saved first.
+
+    Args:
+        step: Steps done.
+        signum: The signal.
+    """
+
+    def __init__(self, step: int, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.step = step
+        self.signum = signum
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    generator: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    loss: nn.Module | None = None,
+    image_data: data.ImageData | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Train a GAN and leave everything about it in a folder.
+
+    The folder gets ``config.json``, ``metrics.jsonl``, ``samples/``, ``final.png``,
+    ``samples.gif``, ``curves.png``, ``checkpoint.pt`` and ``report.html``. The global random state
+    is seeded. Under ``torchrun`` every process calls this function and the first one writes.
+
+    Args:
+        config: See :class:`TrainConfig`; :func:`gankernels.training.configuration` makes one.
+        run_dir: The folder.
+        generator: Noise ``(N, config.noise_dim)`` to samples; None builds ``config.network``'s.
+        discriminator: Samples to logits; None likewise.
+        loss: A :class:`gankernels.GANLoss`; None takes ``config.loss``.
+        image_data: The real samples; None loads ``config.data``.
+        resume: Continue from the folder's checkpoint, bit for bit.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The configuration is inconsistent, or the folder holds a run already.
+        NonFiniteError: A loss or gradient is no longer finite; the last checkpoint is kept.
+        RunInterruptedError: SIGTERM or Ctrl-C; the run was saved.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    run_dir = Path(run_dir)
+    with join(config.device) as world:
+        given = {"generator": generator, "discriminator": discriminator, "loss": loss}
+        trainer = Trainer(config, run_dir, world, image_data=image_data, **given)
+        if resume:
+            trainer.restore(checkpoint.load(run_dir, world.device))
+        elif (run_dir / "checkpoint.pt").exists():
+            raise ValueError(f"{run_dir} holds a run already: resume it, or choose another folder")
+        trainer.run(progress and world.is_main)
+    return run_dir
+
+
+class _Decay:
+    """Factor of the learning rate: 1, then linearly to 0 over the last ``share`` of the run."""
+
+    def __init__(self, steps: int, share: float) -> None:
+        self.steps = steps
+        self.share = share
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, (1 - step / self.steps) / self.share) if self.share else 1.0
+
+
+class Trainer:
+    """The state of a run. :func:`train` is the way to use it; its parts are here to be looked at.
+
+    Args:
+        config: The configuration.
+        run_dir: Where everything goes.
+        world: This process among the others.
+        generator, discriminator, loss, image_data: What replaces the configuration's own.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        world: World,
+        *,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        loss: nn.Module | None = None,
+        image_data: data.ImageData | None = None,
+    ) -> None:
+        self.config, self.run_dir, self.world = config, run_dir, world
+        self.done = 0
+        torch.manual_seed(config.seed)
+        if generator is None or discriminator is None:
+            built = recipes.build_networks(config)
+            generator = built[0] if generator is None else generator
+            discriminator = built[1] if discriminator is None else discriminator
+        self.loss = (recipes.make_loss(config) if loss is None else loss).to(world.device)
+        self._build_players(generator.to(world.device), discriminator.to(world.device))
+        self._build_stream(_load_data(config) if image_data is None else image_data)
+        # Dropout and the noise differ between processes, the networks and the data order do not.
+        torch.manual_seed(config.seed + 1_000_003 * world.rank)
+        self.noise_generator = torch.Generator(world.device)
+        self.noise_generator.manual_seed(config.seed + 1 + 1_000_003 * world.rank)
+        self.noise = recipes.make_noise(config, world.device, self.noise_generator)
+        self.metrics = MetricLog(
+            run_dir / "metrics.jsonl", world, scaled=self.players.scaler is not None
+        )
+
+    def _build_players(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        config, step = self.config, self.config.step
+        self.ema: AveragedModel | None = None
+        if config.ema:
+            average = get_ema_multi_avg_fn(config.ema)
+            self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True)
+            steps.prepare(self.ema, replace(step, compile=False))
+        generator, discriminator = (
+            self.world.wrap(steps.prepare(n, step), config.sync_batchnorm)
+            for n in (generator, discriminator)
+        )
+        of_g, of_d = list(generator.parameters()), list(discriminator.parameters())
+        betas = (config.beta1, config.beta2)
+        if config.shared_optimizer:
+            shared = steps.adam(of_g + of_d, config.g_lr, betas, step)
+            self.optimizers = [shared]
+        else:
+            self.optimizers = [
+                steps.adam(of_g, config.g_lr, betas, step),
+                steps.adam(of_d, config.d_lr, betas, step),
+            ]
+        scaler = steps.grad_scaler(step, self.world.device)
+        self.players = steps.Players(
+            generator, discriminator, self.optimizers[0], self.optimizers[-1], scaler
+        )
+        decay = _Decay(config.steps, config.decay)
+        self.schedulers = [LambdaLR(o, decay) for o in self.optimizers]
+
+    def _build_stream(self, image_data: data.ImageData) -> None:
+        config, world = self.config, self.world
+        self.data_name = image_data.name
+        on_device = data.ImageData(
+            image_data.images.to(world.device), name=image_data.name
+        )  # labels are not needed to train
+        self.stream = data.BatchStream(
+            on_device,
+            config.batch_size,
+            seed=config.seed,
+            value_range=config.value_range,
+            flip=config.flip,
+            rank=world.rank,
+            world_size=world.size,
+        )
+
+    # ------------------------------------------------------------------------------- running
+
+    def run(self, progress: bool = True) -> None:
+        """Train until ``config.steps`` are done, a signal comes, or a value is not finite."""
+        self._open()
+        config = self.config
+        with _stop_signals() as stop, self._bar(progress) as bar:
+            while self.done < config.steps:
+                self.step()
+                bar.update()
+                logged = self.done % config.log_every == 0
+                if self.done % config.sample_every == 0 or self.done == config.steps:
+                    self.sample()
+                if logged or self.done == config.steps:
+                    self._log(bar)
+                if self.done % config.checkpoint_every == 0 or self.done == config.steps:
+                    self.save()
+                # Processes must agree on when to stop, and talk only when they log.
+                if (self.world.size == 1 or logged) and self.world.any(bool(stop)):
+                    self.save()
+                    self._finish()
+                    raise RunInterruptedError(self.done, stop[0] if stop else signal.SIGTERM)
+        self._finish()
+
+    def step(self) -> None:
+        """One training step."""
+        real = next(self.stream)
+        run = steps.STEPS[self.config.step_kind]
+        metrics = run(self.players, self.loss, real, self.noise, self.config.step, self.done)
+        for scheduler in self.schedulers:
+            scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(bare(self.players.generator))
+        self.done += 1
+        self.metrics.add(self.done, metrics)
+
+    def _open(self) -> None:
+        self._writer = None
+        self._clock = (time.perf_counter(), self.done)
+        if not self.world.is_main:
+            return
+        (self.run_dir / "samples").mkdir(parents=True, exist_ok=True)
+        self.config.save(self.run_dir / "config.json")
+        if self.done == 0:
+            self.metrics.path.write_text("", encoding="utf-8")
+            self.sample()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.done)
+
+    def _bar(self, progress: bool) -> Any:
+        return tqdm(
+            total=self.config.steps,
+            initial=self.done,
+            desc=f"{self.config.recipe} on {self.data_name}",
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not progress,
+        )
+
+    def _log(self, bar: Any) -> None:
+        since, at = self._clock
+        now = time.perf_counter()
+        images = (self.done - at) * self.config.batch_size * self.world.size
+        self._clock = (now, self.done)
+        record = self.metrics.write(self.done, images_per_second=round(images / (now - since), 1))
+        shown = ("d_loss", "g_loss", "images_per_second", "modes_recovered")
+        bar.set_postfix({k: f"{record[k]:.4g}" for k in shown if k in record}, refresh=False)
+        if self._writer is not None:
+            for name, value in record.items():
+                self._writer.add_scalar(name, value, self.done)
+
+    # ------------------------------------------------------------------------------ pictures
+
+    def sample(self) -> None:
+        """Save what the generator makes of the fixed noise."""
+        if not self.world.is_main:
+            return
+        network = bare(self.players.generator) if self.ema is None else self.ema
+        path = self.run_dir / "samples" / f"step_{self.done:07d}.png"
+        samples = _generate(network, _fixed_noise(self.config, self.world.device))
+        if samples.dim() == 4:
+            plots.save_grid(samples, path, value_range=self.config.value_range)
+            return
+        centres = data.gaussian_centres()
+        plots.save_scatter(samples, centres, path)
+        self.metrics.note(evaluation.evaluate_mixture(samples, centres, data.GAUSSIAN_SIGMA))
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if not self.world.is_main:
+            return
+        frames = sorted((self.run_dir / "samples").glob("step_*.png"))
+        plots.save_animation(frames, self.run_dir / "samples.gif")
+        shutil.copyfile(frames[-1], self.run_dir / "final.png")
+        if self.metrics.path.stat().st_size:
+            plots.save_curves(self.run_dir)
+            report.write_report(self.run_dir)
+
+    # ---------------------------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Write ``checkpoint.pt``, unless the run is no longer finite.
+
+        Raises:
+            NonFiniteError: A metric or a weight is NaN or infinite; the old checkpoint stays.
+        """
+        pending = self.metrics.state_dict()
+        for name in ("generator", "discriminator"):
+            network = getattr(self.players, name)
+            self.world.align_buffers(network)
+            norm = nn.utils.get_total_norm([p.detach() for p in network.parameters()])
+            if not norm.isfinite():
+                raise NonFiniteError(
+                    f"the weights of the {name} are not finite at step {self.done}"
+                )
+        own = checkpoint.random_states(self.noise_generator, self.world.device)
+        processes = self.world.gather(own)
+        if self.world.is_main:
+            checkpoint.save(
+                self.run_dir / "checkpoint.pt",
+                {"step": self.done, "metrics": pending, "processes": processes, **self._states()},
+            )
+        self.world.barrier()
+
+    def _states(self) -> dict[str, Any]:
+        players = self.players
+        return {
+            "config": self.config.to_dict(),
+            "generator": bare(players.generator).state_dict(),
+            "discriminator": bare(players.discriminator).state_dict(),
+            "loss": self.loss.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "schedulers": [s.state_dict() for s in self.schedulers],
+            "scaler": None if players.scaler is None else players.scaler.state_dict(),
+            "stream": self.stream.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            ValueError: It was written by another number of processes, or by other networks.
+        """
+        if len(state["processes"]) != self.world.size:
+            raise ValueError(
+                f"the checkpoint is of {len(state['processes'])} processes, got {self.world.size}"
+            )
+        players = self.players
+        try:
+            bare(players.generator).load_state_dict(state["generator"])
+            bare(players.discriminator).load_state_dict(state["discriminator"])
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint is of other networks: {error}") from error
+        self.loss.load_state_dict(state["loss"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        if players.scaler is not None:
+            players.scaler.load_state_dict(state["scaler"])
+        self.stream.load_state_dict(state["stream"])
+        self.done = state["step"]
+        self.metrics.load_state_dict(state["metrics"], self.done)
+        checkpoint.restore_random_states(
+            state["processes"][self.world.rank], self.noise_generator, self.world.device
+        )
+
+
+# ---------------------------------------------------------------------------------------- pieces
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that fills when SIGTERM or Ctrl-C arrives; a second one acts at once."""
+    arrived: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(signum: int, _frame: object) -> None:
+        arrived.append(signum)
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    try:
+        for s in (signal.SIGTERM, signal.SIGINT):
+            before[s] = signal.signal(s, note)
+    except ValueError:  # not the main thread: signals are the caller's business
+        before.clear()
+    try:
+        yield arrived
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _load_data(config: TrainConfig) -> data.ImageData:
+    return data.load(config.data, image_size=config.image_size, channels=config.channels)
+
+
+def _fixed_noise(config: TrainConfig, device: torch.device) -> Tensor:
+    generator = torch.Generator(device).manual_seed(config.seed)
+    return recipes.make_noise(config, device, generator)(config.samples)
+
+
+def sampler(
+    network: nn.Module, config: TrainConfig, device: str, seed: int = 0
+) -> Callable[[int], Tensor]:
+    """``draw(n)``: further ``n`` samples at every call, the same ones for the same ``seed``."""
+    generator = torch.Generator(device).manual_seed(seed)
+    noise = recipes.make_noise(config, torch.device(device), generator)
+    return lambda count: _generate(network, noise(count))
+
+
+@torch.no_grad()
+def _generate(network: nn.Module, noise: Tensor) -> Tensor:
+    """Samples in evaluation mode, which leaves a training network's statistics alone."""
+    training = network.training
+    network.eval()
+    try:
+        return network(noise).float().cpu()
+    finally:
+        network.train(training)
+
+
+def load_generator(
+    path: str | Path, device: str = "cpu", generator: nn.Module | None = None
+) -> tuple[nn.Module, TrainConfig]:
+    """The generator of a checkpoint (its weight average where there is one), ready to sample.
+
+    Args:
+        path: A checkpoint, or the folder of a run.
+        device: Where to put it.
+        generator: The network to load into, for runs with networks of one's own.
+
+    Raises:
+        FileNotFoundError, ValueError: See :func:`gankernels.training.checkpoint.load`.
+    """
+    state = checkpoint.load(Path(path), device)
+    config = TrainConfig.from_dict(state["config"])
+    network = recipes.build_networks(config)[0] if generator is None else generator
+    weights = state["generator"]
+    if state["ema"] is not None:
+        weights = {
+            name.removeprefix("module."): value
+            for name, value in state["ema"].items()
+            if name.startswith("module.")
+        }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of other networks: {error}") from error
+    steps.prepare(network, replace(config.step, compile=False))
+    return network.to(device).eval(), config

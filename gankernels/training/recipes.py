@@ -1,0 +1,336 @@
+"""The recipes: what the three articles and the paper's toy experiment train, as configurations.
+
+A recipe is a name, a line of text and a few presets; a preset is a :class:`TrainConfig`. Presets
+called ``article`` have the settings of the source; where those do not lead to good pictures within
+minutes on a CPU, the default is ``quick`` (same losses, same step) and its text says what differs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gankernels as gk
+from gankernels.training import networks
+from gankernels.training.config import StepConfig, TrainConfig
+
+__all__ = [
+    "LOSSES",
+    "NETWORKS",
+    "RECIPES",
+    "Recipe",
+    "build_networks",
+    "configuration",
+    "make_loss",
+    "make_noise",
+    "register",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named family of configurations.
+
+    Args:
+        name: What ``train NAME`` calls it.
+        summary: One line for ``--help``.
+        presets: Configurations by name; the first is the default.
+        notes: One line per preset.
+    """
+
+    name: str
+    summary: str
+    presets: dict[str, TrainConfig]
+    notes: dict[str, str]
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def register(recipe: Recipe) -> Recipe:
+    """Make a recipe known to :func:`configuration` and the command line."""
+    if set(recipe.notes) != set(recipe.presets):
+        raise ValueError(f"recipe {recipe.name!r}: every preset needs a note, and only those")
+    RECIPES[recipe.name] = recipe
+    return recipe
+
+
+def configuration(
+    recipe: str = "realness", preset: str | None = None, **changes: Any
+) -> TrainConfig:
+    """The configuration of a recipe's preset with some values changed.
+
+    Args:
+        recipe: Name of the recipe.
+        preset: Name of its preset; None takes its default.
+        **changes: Fields of :class:`TrainConfig` or :class:`StepConfig`.
+
+    Raises:
+        ValueError: A name is unknown.
+
+    Example:
+        >>> configuration("dcgan", steps=10).steps
+        10
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; expected one of {', '.join(RECIPES)}")
+    presets = RECIPES[recipe].presets
+    preset = preset or next(iter(presets))
+    if preset not in presets:
+        raise ValueError(
+            f"recipe {recipe!r} has no preset {preset!r}; expected one of {', '.join(presets)}"
+        )
+    base = presets[preset].but(recipe=recipe, preset=preset)
+    if changes.get("loss", base.loss) != base.loss:
+        changes.setdefault("loss_options", {})  # the preset's options belong to its own loss
+    return base.but(**changes)
+
+
+# --------------------------------------------------------------------------------------- parts
+
+NETWORKS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+    name: getattr(networks, name)
+    for name in (
+        "realness_article",
+        "dcgan_article",
+        "dcgan_small",
+        "dcgan_spectral",
+        "grl_mlp",
+        "toy_mlp",
+    )
+}
+
+
+def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
+    """The generator and the discriminator of a configuration, with fresh weights."""
+    if config.network not in NETWORKS:
+        raise ValueError(
+            f"unknown network {config.network!r}; expected one of {', '.join(NETWORKS)}"
+        )
+    build = NETWORKS[config.network]
+    outcomes = config.outcomes if config.loss == "realness" else 1
+    shape = {"image_size": config.image_size, "channels": config.channels}
+    known = inspect.signature(build).parameters
+    options = {k: v for k, v in shape.items() if k in known and v is not None}
+    return build(outcomes=outcomes, noise_dim=config.noise_dim, **options, **config.network_options)
+
+
+def _realness(outcomes: int, seed: int, anchors: str = "article", **options: Any) -> nn.Module:
+    """Anchors: article or official histograms, the latter skewed to both ends, or Gaussians."""
+    if anchors == "article":
+        real, fake = gk.anchors.article(outcomes, seed=seed)
+    elif anchors == "skewed":
+        real, fake = gk.anchors.official(outcomes, seed=seed)
+        real = gk.anchors.skewed(real, 1.0, -1.0, 1.0)
+        fake = gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
+    elif anchors == "gaussian":
+        real = gk.anchors.gaussian(outcomes, 1.0, 1.0, -2.0, 2.0)
+        fake = gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
+    else:
+        raise ValueError(f"anchors must be article, skewed or gaussian, got {anchors!r}")
+    return gk.RealnessLoss(real, fake, **options)
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "logistic": gk.LogisticLoss,
+    "minimax": lambda **options: gk.LogisticLoss(saturating=True, **options),
+    "hinge": gk.HingeLoss,
+    "wasserstein": gk.WassersteinLoss,
+    "lsgan": gk.LSGANLoss,
+    "relativistic": gk.RelativisticLoss,
+}
+
+
+def make_loss(config: TrainConfig) -> nn.Module:
+    """The loss of a configuration: ``config.loss`` with ``config.loss_options``.
+
+    The realness loss takes ``objective`` (1, 2, 3) and ``anchors``: ``article`` (histograms of
+    1,000 draws), ``skewed`` (the official repository's, skewed by 1 to both ends) or ``gaussian``
+    (full support).
+    """
+    if config.loss == "realness":
+        return _realness(config.outcomes, config.seed, **config.loss_options)
+    if config.loss not in LOSSES:
+        raise ValueError(f"unknown loss {config.loss!r}; expected realness, {', '.join(LOSSES)}")
+    return LOSSES[config.loss](**config.loss_options)
+
+
+def make_noise(
+    config: TrainConfig, device: torch.device, generator: torch.Generator
+) -> Callable[[int], Tensor]:
+    """``noise(n)`` of a configuration, drawn from ``generator``."""
+    draw = torch.randn if config.noise == "normal" else torch.rand
+
+    def noise(count: int) -> Tensor:
+        return draw(count, config.noise_dim, device=device, generator=generator)
+
+    return noise
+
+
+# ------------------------------------------------------------------------------------- recipes
+
+_REALNESS_ARTICLE = TrainConfig(
+    network="realness_article",
+    data="digits",
+    channels=3,
+    flip=True,
+    loss="realness",
+    loss_options={"objective": 2, "anchors": "article"},
+    g_lr=1e-4,
+    d_lr=1e-4,
+    beta1=0.0,
+    beta2=0.9,
+    steps=39_000,
+    sample_every=1_000,
+    checkpoint_every=1_000,
+)
+
+register(
+    Recipe(
+        "realness",
+        "RealnessGAN: the discriminator gives a distribution over outcomes (third article)",
+        {
+            "quick": _REALNESS_ARTICLE.but(
+                channels=1,
+                flip=False,
+                g_lr=2e-3,
+                d_lr=2e-3,
+                decay=0.5,
+                ema=0.99,
+                steps=1_200,
+                sample_every=100,
+                checkpoint_every=200,
+            ),
+            "article": _REALNESS_ARTICLE,
+            "strong": TrainConfig(
+                network="dcgan_spectral",
+                network_options={"width": 32},
+                channels=1,
+                value_range=(-1.0, 1.0),
+                outcomes=51,
+                loss_options={"objective": 2, "anchors": "skewed"},
+                noise_dim=128,
+                g_lr=2e-4,
+                d_lr=2e-4,
+                beta1=0.0,
+                beta2=0.999,
+                ema=0.995,
+                steps=1_500,
+            ),
+        },
+        {
+            "quick": "the article's networks, losses and step; grey digits without flips, learning "
+            "rate 2e-3 falling to zero in the second half, EMA, 1,200 steps",
+            "article": "the article's settings: colour, flips, learning rate 1e-4, 100 epochs of "
+            "CIFAR-10's length (--data cifar10:DIR for its data)",
+            "strong": "the paper's form: DCGAN, spectral norm in D, feature resampling, skewed "
+            "anchors, 51 outcomes, EMA",
+        },
+    )
+)
+
+_DCGAN = TrainConfig(
+    network="dcgan_small",
+    image_size=28,
+    channels=1,
+    value_range=(-1.0, 1.0),
+    loss="logistic",
+    step=StepConfig(order="g_first", fake_first=True),
+    g_lr=2e-4,
+    d_lr=2e-4,
+    beta1=0.5,
+    beta2=0.9,
+    steps=1_500,
+)
+
+register(
+    Recipe(
+        "dcgan",
+        "DCGAN with the logistic loss, generator first (second article)",
+        {
+            "quick": _DCGAN,
+            "one_pass": _DCGAN.but(step_kind="one_pass"),
+            "ratio": _DCGAN.but(step_kind="ratio", network_options={"d_batch_norm": False}),
+            "article": _DCGAN.but(network="dcgan_article", image_size=32, steps=4_690),
+        },
+        {
+            "quick": "7-14-28 generator, one BatchNorm in D: the form that gives all ten digits",
+            "one_pass": "the same networks, exact simultaneous updates from one forward pass",
+            "ratio": "no normalisation in D, both updates from one forward and one backward pass",
+            "article": "the article's blocks taken literally, 1-2-...-32 pixels with BatchNorm "
+            "throughout, ten epochs of 60,000 digits; collapses on small data",
+        },
+    )
+)
+
+register(
+    Recipe(
+        "grl",
+        "one optimizer for both networks through gradient reversal (first article)",
+        {
+            "quick": TrainConfig(
+                network="grl_mlp",
+                image_size=28,
+                value_range=(-1.0, 1.0),
+                loss="minimax",
+                step_kind="reversal",
+                step=StepConfig(fake_first=True),
+                noise="uniform",
+                g_lr=2e-4,
+                d_lr=2e-4,
+                beta1=0.5,
+                beta2=0.999,
+                shared_optimizer=True,
+                steps=12_000,
+                log_every=100,
+                sample_every=1_000,
+                checkpoint_every=2_000,
+            ),
+        },
+        {"quick": "perceptrons with dropout in D, Adam 2e-4 (0.5, 0.999), 12,000 steps"},
+    )
+)
+
+_TOY = TrainConfig(
+    network="toy_mlp",
+    data="gaussians",
+    image_size=None,
+    channels=None,
+    loss="realness",
+    loss_options={"objective": 2, "anchors": "skewed"},
+    outcomes=5,
+    step=StepConfig(g_updates=3),
+    batch_size=100,
+    noise_dim=128,
+    g_lr=1e-4,
+    d_lr=1e-4,
+    beta1=0.8,
+    beta2=0.999,
+    steps=2_000,
+    log_every=50,
+    sample_every=100,
+    checkpoint_every=500,
+    samples=2_000,
+)
+
+register(
+    Recipe(
+        "toy",
+        "the paper's 3x3 mixture of Gaussians with perceptrons",
+        {
+            "realness": _TOY,
+            "standard": _TOY.but(loss="logistic", loss_options={}),
+            "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
+        },
+        {
+            "realness": "five outcomes, three generator updates per discriminator update",
+            "standard": "the logistic GAN with three generator updates",
+            "standard_1": "the logistic GAN with one generator update",
+        },
+    )
+)
