@@ -41,9 +41,7 @@ class _Call(NamedTuple):
     def value_and_grad(self, grad_scale: float) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         # Only the package's own losses take grad_scale.
         scale = {} if grad_scale == 1 else {"grad_scale": grad_scale}
-        return value_and_grad(self.function)(
-            *self.logits, *self.constants, **self.options, **scale
-        )
+        return value_and_grad(self.function)(*self.logits, *self.constants, **self.options, **scale)
 
 
 class GANLoss(nn.Module):
