@@ -1,0 +1,209 @@
+"""Gradient penalties, and the second derivative of every loss that they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gankernels as gk
+from gankernels import anchors, reference
+from gankernels.penalties import gradient_penalty, r1_penalty
+
+F64 = torch.float64
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+K = 5
+A1 = anchors.gaussian(K, 1, 1, -2, 2, dtype=F64)
+A0 = anchors.gaussian(K, -1, 1, -2, 2, dtype=F64)
+
+
+class Quadratic(nn.Module):
+    """D(x) = x' M x / 2 per output, so that grad_x D = M x is known."""
+
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        m = torch.randn(outputs, 6, 6, dtype=F64, generator=generator)
+        self.m = nn.Parameter(m + m.mT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return 0.5 * torch.einsum("ni,kij,nj->nk", x, self.m, x)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Of the summed outputs, by hand."""
+        return x.flatten(1) @ self.m.sum(0)
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(4, 1, 2, 3, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def parameter_gradient(loss: Tensor, net: nn.Module) -> Tensor:
+    return torch.autograd.grad(loss, list(net.parameters()))[0]
+
+
+# --- R1 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_r1_is_half_the_mean_squared_gradient(outputs: int) -> None:
+    net, x = Quadratic(outputs), images().requires_grad_()
+    penalty = r1_penalty(net(x), x)
+    expected = 0.5 * net.gradient(x).square().sum(1).mean()
+    torch.testing.assert_close(penalty, expected, **EXACT)
+    got, want = parameter_gradient(penalty, net), parameter_gradient(expected, net)
+    # x'Mx has the same gradient for M and its transpose.
+    torch.testing.assert_close(got + got.mT, want + want.mT, **EXACT)
+    assert got.abs().max() > 0.1
+
+
+def test_r1_of_a_distribution_penalises_the_expected_realness() -> None:
+    net, x = Quadratic(K), images().mul(0.2).requires_grad_()
+    outcomes = torch.linspace(-1, 1, K, dtype=F64)
+    z = net(x)
+    penalty = r1_penalty(z, x, outcomes=outcomes)
+    # d/dx sum q v = sum q (v - E v) dz/dx
+    q = z.softmax(1)
+    weight = q * (outcomes - (q @ outcomes)[:, None])
+    gradient = torch.einsum("nk,kij,nj->ni", weight, net.m, x.flatten(1))
+    torch.testing.assert_close(penalty, 0.5 * gradient.square().sum(1).mean(), **EXACT)
+    # Shifting all logits of an image by anything leaves a distribution, and so the penalty, alone.
+    shifted = r1_penalty(z + x.flatten(1).sum(1, keepdim=True) ** 2, x, outcomes=outcomes)
+    torch.testing.assert_close(shifted, penalty, **EXACT)
+    last = r1_penalty(net(x).view(4, 1, 1, K).movedim(1, 3), x, outcomes=outcomes, dim=2)
+    torch.testing.assert_close(last, penalty, **EXACT)
+
+
+def test_r1_of_half_images_is_float32() -> None:
+    x = torch.full((2, 3), 300.0, dtype=torch.float16, requires_grad=True)
+    penalty = r1_penalty((x * x * 0.5).sum(1), x)  # gradient x: its square overflows float16
+    assert penalty.dtype == torch.float32
+    assert penalty.item() == 0.5 * 3 * 300**2
+
+
+# --- WGAN-GP -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [1.0, 0.0, 3.0])
+def test_gradient_penalty_is_taken_between_the_images(center: float) -> None:
+    net, real, fake = Quadratic(), images(0), images(1)
+    penalty = gradient_penalty(net, real, fake, torch.Generator().manual_seed(7), center=center)
+    u = torch.rand(4, 1, 1, 1, dtype=F64, generator=torch.Generator().manual_seed(7))
+    between = u * real + (1 - u) * fake
+    expected = (net.gradient(between).norm(dim=1) - center).square().mean()
+    torch.testing.assert_close(penalty, expected, **EXACT)
+    got, want = parameter_gradient(penalty, net), parameter_gradient(expected, net)
+    torch.testing.assert_close(got + got.mT, want + want.mT, **EXACT)
+    assert got.abs().max() > 0.1
+
+
+def test_gradient_penalty_draws_one_number_per_image() -> None:
+    seen = []
+    real, fake = torch.ones(64, 3, 4), torch.zeros(64, 3, 4)
+
+    def discriminator(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return x.sum((1, 2))
+
+    gradient_penalty(discriminator, real, fake)
+    u = seen[0].flatten(1)
+    assert torch.equal(u.amin(1), u.amax(1))
+    assert u.min() >= 0
+    assert u.max() <= 1
+    assert u[:, 0].unique().numel() == 64
+
+
+def test_gradient_penalty_leaves_the_images_alone_and_works_without_grad_mode() -> None:
+    net = Quadratic()
+    real, fake = images(0).requires_grad_(), images(1).requires_grad_()
+    gradient_penalty(net, real, fake).backward()
+    assert real.grad is None
+    assert fake.grad is None
+    with torch.no_grad():
+        value = gradient_penalty(net, real, fake, torch.Generator().manual_seed(7))
+    assert value > 0
+
+
+def test_gradient_penalty_is_finite_where_the_gradient_is_zero() -> None:
+    weight = torch.zeros(3, requires_grad=True)
+    penalty = gradient_penalty(lambda x: x @ weight, torch.ones(2, 3), torch.zeros(2, 3))
+    assert penalty == 1
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    assert gradient.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_gradient_penalty_of_a_distribution() -> None:
+    net, x = Quadratic(K), images()
+    outcomes = torch.linspace(-1, 1, K, dtype=F64)
+    with_x = x.clone().requires_grad_()
+    expected = (net(with_x).softmax(1) @ outcomes).sum()
+    (gradient,) = torch.autograd.grad(expected, with_x)
+    penalty = gradient_penalty(net, x, x, outcomes=outcomes)
+    torch.testing.assert_close(
+        penalty, (gradient.flatten(1).norm(dim=1) - 1).square().mean(), **EXACT
+    )
+
+
+# --- penalties through the losses of the package -------------------------------------------------
+
+# (functional, reference) of (D(real), D(fake)).
+THROUGH: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
+    "softmax_kl": lambda m, r, f: m.softmax_kl(r, A1) + m.softmax_kl(f, A0),
+    "softmax_kl_logits": lambda m, r, f: m.softmax_kl_logits(r, f),
+    "realness_d_loss": lambda m, r, f: m.realness_d_loss(r, f, A1, A0),
+    "realness_g_loss 1": lambda m, r, f: m.realness_g_loss(None, f, None, A0, objective=1),
+    "realness_g_loss 2": lambda m, r, f: m.realness_g_loss(r, f, None, A0, objective=2),
+    "realness_g_loss 3": lambda m, r, f: m.realness_g_loss(None, f, A1, A0, objective=3),
+    "logistic_d_loss": lambda m, r, f: m.logistic_d_loss(r, f),
+    "nonsaturating_g_loss": lambda m, r, f: m.nonsaturating_g_loss(f),
+    "saturating_g_loss": lambda m, r, f: m.saturating_g_loss(f),
+    "hinge_d_loss": lambda m, r, f: m.hinge_d_loss(r, f),
+    "hinge_g_loss": lambda m, r, f: m.hinge_g_loss(f),
+    "wasserstein_d_loss": lambda m, r, f: m.wasserstein_d_loss(r, f),
+    "lsgan_d_loss": lambda m, r, f: m.lsgan_d_loss(r, f),
+    "lsgan_g_loss": lambda m, r, f: m.lsgan_g_loss(f),
+    "relativistic_d_loss": lambda m, r, f: m.relativistic_d_loss(r, f),
+    "relativistic_g_loss": lambda m, r, f: m.relativistic_g_loss(r, f),
+}
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_a_penalty_on_the_gradient_of_a_loss_is_not_lost(name: str) -> None:
+    """The squared gradient of the *loss* with respect to the images, differentiated again."""
+
+    def penalty_gradient(module: object) -> Tensor:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, K)).double()
+        real, fake = images(0).requires_grad_(), images(1).requires_grad_()
+        loss = THROUGH[name](module, net(real), net(fake))
+        grads = torch.autograd.grad(loss, (real, fake), create_graph=True, materialize_grads=True)
+        penalty = sum(g.square().sum() for g in grads)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(
+            penalty, list(net.parameters()), materialize_grads=True)])  # fmt: skip
+
+    got, want = penalty_gradient(gk.functional), penalty_gradient(reference)
+    torch.testing.assert_close(got, want, **EXACT)
+    assert want.abs().max() > 1e-6
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def test_bad_arguments_are_refused() -> None:
+    x = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="real_images must require grad before D is run on it"):
+        r1_penalty(x.sum(1), x)
+    x = x.requires_grad_()
+    with pytest.raises(RuntimeError, match="real_logits must depend on real_images"):
+        r1_penalty(torch.ones(2), x)
+    with pytest.raises(ValueError, match=r"outcomes must have shape \[3\] to match real_logits"):
+        r1_penalty(x * 2, x, outcomes=torch.ones(4))
+    with pytest.raises(ValueError, match=r"must have the same shape, got \[2, 3\] and \[1, 3\]"):
+        gradient_penalty(lambda x: x, x, x[:1])
+    with pytest.raises(TypeError, match="real_images must be a floating-point tensor"):
+        gradient_penalty(lambda x: x, torch.ones(2, 3, dtype=torch.int64), x)
+    with pytest.raises(RuntimeError, match=r"discriminator\(images\) must depend on images"):
+        gradient_penalty(lambda x: torch.ones(2), x, x)
