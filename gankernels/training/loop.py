@@ -374,8 +374,8 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(s, handler)
 
     try:
-        for s in (signal.SIGTERM, signal.SIGINT):
-            before[s] = signal.signal(s, note)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, note)
     except ValueError:  # not the main thread: signals are the caller's business
         before.clear()
     try:

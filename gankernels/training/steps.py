@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 import gankernels as gk
 from gankernels.penalties import r1_penalty
+from gankernels.reference import gradient_reversal
 from gankernels.training.config import StepConfig
 from gankernels.training.distributed import bare
 from gankernels.training.networks import has_batchnorm
@@ -249,7 +250,7 @@ def reversal_step(
     for last, real_part, latents in _micro_batches(real, noise(len(real)), config):
         with _no_sync(last, players.generator, players.discriminator):
             with _autocast(real, config):
-                fake = gk.gradient_reversal(players.generator(latents), config.alpha)
+                fake = gradient_reversal(players.generator(latents), config.alpha)
             roots = _DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
@@ -345,12 +346,17 @@ def ratio_step(
             roots = _DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
             assert samples.grad is not None
-            ratio = gk.nonsaturating_ratio(roots.fake_logits)
+            ratio = _nonsaturating_ratio(roots.fake_logits)
             ratio = ratio.view(-1, *[1] * (samples.dim() - 1))
             fake.backward((samples.grad * ratio).to(fake.dtype))
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
         _add(total, roots.metrics | {"g_loss": value}, config)
     return total | _update(players, config, players.discriminator, players.generator)
+
+
+def _nonsaturating_ratio(fake_logits: Tensor) -> Tensor:
+    """``-sigmoid(-f) / sigmoid(f) = -exp(-f)``, in float32 and short of its overflow at -88."""
+    return -torch.exp(-fake_logits.clamp(min=-80))
 
 
 def _check_ratio(players: Players, loss: StepLoss) -> None:
@@ -360,7 +366,7 @@ def _check_ratio(players: Players, loss: StepLoss) -> None:
             "BatchNorm layer, which mixes them; use one_pass_step, or another normalisation "
             "(spectral, group and layer norm are exact)"
         )
-    if not isinstance(loss, gk.LogisticLoss) or loss.generator_uses_real:
+    if not isinstance(loss, gk.LogisticLoss) or loss.saturating:
         raise ValueError(
             "ratio_step is derived for the non-saturating logistic loss, got "
             f"{type(loss).__name__}; one_pass_step serves every loss"
