@@ -373,9 +373,8 @@ def _check_range(low: float, high: float) -> None:
 
 
 def _bin_counts(samples: Tensor, K: int, low: float, high: float) -> Tensor:
-    """Counts by comparison with ``low + k (high - low) / K``, the edges of ``numpy.histogram``."""
+    """Counts by comparison with the edges ``low + k (high - low) / K``, as ``numpy.histogram``."""
     edges = low + torch.arange(K + 1, dtype=samples.dtype, device="cpu") * ((high - low) / K)
-    edges[-1] = high
     inside = samples[(samples >= low) & (samples <= high)]
     bins = torch.searchsorted(edges, inside, right=True) - 1
     return torch.bincount(bins.clamp(max=K - 1), minlength=K)

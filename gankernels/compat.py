@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gankernels import _checks as check
 from gankernels import anchors
@@ -166,8 +167,12 @@ class CategoricalLoss(nn.Module):
 
 
 def _is_traced() -> bool:
-    # A tensor made under torch.compile or a torch.func transform must not outlive it.
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    # A tensor made under torch.compile, a torch.func transform or fake tensors must not outlive it.
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or is_in_torch_dispatch_mode()
+    )
 
 
 @lru_cache(maxsize=64)

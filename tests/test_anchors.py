@@ -61,10 +61,15 @@ def test_gaussian_has_full_support_and_mirrors() -> None:
     torch.testing.assert_close(real, fake.flip(0))
 
 
-def test_gaussian_far_outside_the_range_is_still_a_distribution() -> None:
-    anchor = anchors.gaussian(7, 100, 1, -2, 2)
-    assert anchor.argmax() == 6
-    assert anchor.sum() == 1
+@pytest.mark.parametrize("distance", [9.0, 100.0])
+def test_gaussian_far_outside_the_range_is_still_a_distribution(distance: float) -> None:
+    # A plain difference of the CDF is 0 beyond 8.3 standard deviations on the upper side.
+    above = anchors.gaussian(4, distance, 1, -2, 0, dtype=F64)
+    below = anchors.gaussian(4, -distance, 1, 0, 2, dtype=F64)
+    torch.testing.assert_close(above, below.flip(0), rtol=1e-10, atol=0)
+    assert above.argmax() == 3
+    assert above.min() > 0
+    assert above.sum().item() == pytest.approx(1)
 
 
 def test_gaussian_is_the_limit_of_the_articles_histogram() -> None:
@@ -183,6 +188,7 @@ def test_skewed_is_linear_and_works_on_rows() -> None:
 def test_smoothed() -> None:
     rows = torch.tensor([[0.0, 1.0], [0.5, 0.5]])
     torch.testing.assert_close(anchors.smoothed(rows, 0.2), torch.tensor([[0.1, 0.9], [0.5, 0.5]]))
+    torch.testing.assert_close(anchors.smoothed(torch.eye(4)[:2], 0.4).sum(1), torch.ones(2))
     assert torch.equal(anchors.smoothed(rows, 0), rows)
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from test_anchors import official_projection
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
 import gankernels as gk
@@ -182,7 +184,7 @@ def test_the_skew_map_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(built) == 3
 
 
-def test_the_cached_map_outlives_inference_mode_and_transforms() -> None:
+def test_the_cache_holds_only_tensors_that_can_be_used_anywhere() -> None:
     compat._cached_skew_matrix.cache_clear()
     loss = compat.CategoricalLoss(atoms=7)
     anchor = torch.full((4, 7), 1 / 7, requires_grad=True)
@@ -190,9 +192,16 @@ def test_the_cached_map_outlives_inference_mode_and_transforms() -> None:
     with torch.inference_mode():
         loss(anchor, feature, 0.5)
     g = torch.func.grad(lambda f: loss(anchor.detach(), f, 0.25))(feature.detach())
-    for skew in (0.5, 0.25):
+    with FakeTensorMode():
+        loss(torch.ones(7), torch.ones(4, 7), 0.125)
+    for skew in (0.5, 0.25, 0.125):
         loss(anchor, feature, skew).backward()
-    assert anchor.grad is not None
+        cached = compat._cached_skew_matrix(
+            7, skew, -10, 10, dtype=torch.float32, device=torch.device("cpu")
+        )
+        assert type(cached) is Tensor
+        assert not is_functorch_wrapped_tensor(cached)
+        assert not cached.is_inference()
     (expected,) = torch.autograd.grad(loss(anchor, feature, 0.25), feature)
     torch.testing.assert_close(g, expected)
 
