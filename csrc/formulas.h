@@ -1,6 +1,8 @@
 // Gradients of the losses as differentiable ATen expressions: what backward returns under create_graph.
 #pragma once
 
+#include <ATen/TensorOperators.h>
+
 #include "losses.h"
 
 namespace gankernels::formulas {

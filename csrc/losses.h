@@ -11,7 +11,9 @@
 //   grad_scale  a factor on the gradients, applied before they are rounded to the logits' dtype
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include <tuple>
 

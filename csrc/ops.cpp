@@ -4,7 +4,8 @@
 #include <torch/library.h>
 
 #include "cpu/capability.h"
-#include "losses.h"
+#include "layers.h"
+#include "scalar_losses.h"
 
 namespace gankernels {
 
@@ -36,7 +37,23 @@ TORCH_LIBRARY(gankernels, m) {
       "Tensor? fake_anchor, int objective, int dim, int reduction, bool real_grad, bool fake_grad, bool fold_mean, "
       "float grad_scale) -> (Tensor, Tensor, Tensor)");
 
-  // gradient * grad_output, per row along `dim` where grad_output is not a scalar, over `rows` where that is positive.
+  // `loss` is one of the names of scalar_losses.h; losses of the generator take no real logits.
+  m.def(
+      "scalar_loss(Tensor? real_logits, Tensor fake_logits, str loss, float label_smoothing=0., int reduction=1) "
+      "-> Tensor");
+  m.def(
+      "scalar_loss_value_and_grad(Tensor? real_logits, Tensor fake_logits, str loss, float label_smoothing, "
+      "int reduction, bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)");
+
+  // Identity; its backward multiplies by `factor` and by `scale`, one for all or one per sample.
+  m.def("gradient_scale(Tensor x, Tensor? scale, float factor) -> Tensor");
+  m.def("negate_(Tensor(a!) t) -> Tensor(a!)");
+  m.def("resample_logits(Tensor mu_logvar, Tensor noise, int dim=1) -> Tensor");
+  m.def("resample_forward(Tensor mu_logvar, Tensor noise, int dim) -> Tensor");
+  // `saved` is the resampled tensor, or the noise for 16-bit statistics.
+  m.def("resample_backward(Tensor grad, Tensor mu_logvar, Tensor saved, int dim) -> Tensor");
+
+  // gradient * grad_output, per row along `dim` where grad_output is not a scalar; divided by `rows` where positive.
   m.def("scale_gradient(Tensor gradient, Tensor grad_output, int dim, SymInt rows) -> Tensor");
 }
 
@@ -65,6 +82,19 @@ TwoGradients realness_g_loss_meta(const OptionalTensor& real, const Tensor& fake
       .outputs;
 }
 
+TwoGradients scalar_loss_meta(const OptionalTensor& real, const Tensor& fake, c10::string_view name,
+                              double label_smoothing, int64_t reduction, bool real_grad, bool fake_grad, bool, double) {
+  return prepare_scalar_loss(real, fake, find_scalar_loss(name, label_smoothing), reduction, real_grad, fake_grad);
+}
+
+Tensor resample_forward_meta(const Tensor& statistics, const Tensor& noise, int64_t) {
+  return empty_resampled(statistics, noise);
+}
+
+Tensor resample_backward_meta(const Tensor&, const Tensor& statistics, const Tensor&, int64_t) {
+  return empty_statistics_gradient(statistics);
+}
+
 Tensor scale_gradient_meta(const Tensor& gradient, const Tensor&, int64_t, c10::SymInt) {
   return at::empty_like(gradient);
 }
@@ -76,6 +106,9 @@ TORCH_LIBRARY_IMPL(gankernels, Meta, m) {
   m.impl("softmax_kl_logits_value_and_grad", TORCH_FN(softmax_kl_logits_meta));
   m.impl("realness_d_loss_value_and_grad", TORCH_FN(realness_d_loss_meta));
   m.impl("realness_g_loss_value_and_grad", TORCH_FN(realness_g_loss_meta));
+  m.impl("scalar_loss_value_and_grad", TORCH_FN(scalar_loss_meta));
+  m.impl("resample_forward", TORCH_FN(resample_forward_meta));
+  m.impl("resample_backward", TORCH_FN(resample_backward_meta));
   m.impl("scale_gradient", TORCH_FN(scale_gradient_meta));
 }
 
@@ -89,9 +122,16 @@ PyObject* transforms_active(PyObject*, PyObject*) {
   return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
 }
 
+PyObject* gradient_scale_counts(PyObject*, PyObject*) {
+  const auto [in_place, allocated] = gankernels::gradient_scale_counts();
+  return Py_BuildValue("(LL)", static_cast<long long>(in_place), static_cast<long long>(allocated));
+}
+
 PyMethodDef methods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
+    {"gradient_scale_counts", gradient_scale_counts, METH_NOARGS,
+     "How many gradients gradient_scale has scaled in place, and how many into new memory."},
     {nullptr, nullptr, 0, nullptr},
 };
 

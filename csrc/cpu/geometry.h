@@ -13,6 +13,7 @@ namespace gankernels {
 struct Operand {
   const at::Tensor* tensor;
   Rows* rows;
+  bool is_output;
 };
 
 // Describes all operands (of one shape) by the same two row dimensions and one class dimension.
@@ -53,7 +54,9 @@ inline bool describe(KlProblem& problem, int64_t dim, const std::vector<Operand>
   problem.inner_rows = has_inner ? merged.back().size : 1;
   for (size_t i = 0; i < operands.size(); ++i) {
     Rows& rows = *operands[i].rows;
-    rows.data = operands[i].tensor->data_ptr();
+    // A mutable pointer would make a copy-on-write tensor copy itself.
+    rows.data = operands[i].is_output ? operands[i].tensor->mutable_data_ptr()
+                                      : const_cast<void*>(operands[i].tensor->const_data_ptr());
     rows.cls = operands[i].tensor->stride(dim);
     rows.inner = has_inner ? merged.back().strides[i] : 0;
     rows.outer = merged.size() == (has_inner ? 2u : 1u) ? merged.front().strides[i] : 0;

@@ -40,10 +40,46 @@ struct KlProblem {
   bool add_to_row_loss = false;
 };
 
+enum class ScalarFunction { kSoftplus, kHinge, kSquare, kIdentity };
+
+// One batch's part of a scalar loss: weight * f(sign * (x - offset)) + slope * x for every logit x.
+struct ScalarTerm {
+  ScalarFunction function = ScalarFunction::kIdentity;
+  double sign = 1, offset = 0, weight = 1, slope = 0;
+};
+
+struct ScalarProblem {
+  Dtype dtype = Dtype::kFloat;
+  ScalarTerm term;
+  const void* logits = nullptr;
+  void* grad = nullptr;          // (derivative + gradient_constant) * weight, where set
+  double gradient_constant = 0, weight = 1;
+  void* row_loss = nullptr;      // per-element losses in the accumulation dtype, where set
+  bool add_to_row_loss = false;
+};
+
+struct ScalarSums {
+  double loss = 0, slope = 0;
+};
+
+struct ResampleProblem {
+  Dtype dtype = Dtype::kFloat;
+  int64_t block = 0;                // elements of a block of means
+  const void* statistics = nullptr;
+  const void* noise = nullptr;      // accumulation dtype
+  void* out = nullptr;              // z: written forward, read backward
+  const void* grad_out = nullptr;
+  void* grad_statistics = nullptr;  // set: backward
+};
+
 struct Kernels {
   const char* name;
   // Rows [begin, end); returns the sum of their losses. `scratch` holds scratch_bytes(problem).
   double (*kl)(const KlProblem& problem, int64_t begin, int64_t end, void* scratch);
+  // Elements [begin, end); returns the sums of their losses and derivatives.
+  ScalarSums (*scalar)(const ScalarProblem& problem, int64_t begin, int64_t end);
+  // Blocks [begin, end).
+  void (*resample)(const ResampleProblem& problem, int64_t begin, int64_t end);
   // out = in * factor over n elements; in and out may be the same.
   void (*scale)(Dtype dtype, const void* in, void* out, int64_t n, double factor);
 };

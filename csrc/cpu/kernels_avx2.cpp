@@ -21,12 +21,14 @@
 #define GK_VECTOR_BYTES 32
 #define GK_AVX2
 #include "../math/kl.h"
+#include "../math/resample.h"
+#include "../math/scalar.h"
 #include "../math/scale.h"
 
 namespace gankernels {
 
 const Kernels& avx2_kernels() {
-  static const Kernels kernels{"avx2", avx2::kl, avx2::scale};
+  static const Kernels kernels{"avx2", avx2::kl, avx2::scalar, avx2::resample, avx2::scale};
   return kernels;
 }
 

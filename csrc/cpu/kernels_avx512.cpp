@@ -22,12 +22,14 @@
 #define GK_VECTOR_BYTES 64
 #define GK_AVX512
 #include "../math/kl.h"
+#include "../math/resample.h"
+#include "../math/scalar.h"
 #include "../math/scale.h"
 
 namespace gankernels {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512", avx512::kl, avx512::scale};
+  static const Kernels kernels{"avx512", avx512::kl, avx512::scalar, avx512::resample, avx512::scale};
   return kernels;
 }
 

@@ -2,12 +2,14 @@
 #define GK_ISA portable
 #define GK_VECTOR_BYTES 16
 #include "../math/kl.h"
+#include "../math/resample.h"
+#include "../math/scalar.h"
 #include "../math/scale.h"
 
 namespace gankernels {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable", portable::kl, portable::scale};
+  static const Kernels kernels{"portable", portable::kl, portable::scalar, portable::resample, portable::scale};
   return kernels;
 }
 

@@ -9,23 +9,11 @@
 
 #include "capability.h"
 #include "geometry.h"
+#include "parallel.h"
 
 namespace gankernels {
 
 namespace {
-
-// Elements per unit of parallel work. Units, not threads, own partial sums: the result is the same for any thread
-// count.
-constexpr int64_t kChunkElements = 16384;
-
-Dtype kernel_dtype(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf: return Dtype::kHalf;
-    case at::kBFloat16: return Dtype::kBFloat16;
-    case at::kFloat: return Dtype::kFloat;
-    default: return Dtype::kDouble;
-  }
-}
 
 void* scratch(int64_t bytes) {
   thread_local std::vector<double> memory;
@@ -170,7 +158,7 @@ class Divergence {
 
   std::vector<Operand> operands() const {
     std::vector<Operand> list;
-    for (const Bound& bound : bounds_) list.push_back({&bound.tensor, bound.rows});
+    for (const Bound& bound : bounds_) list.push_back({&bound.tensor, bound.rows, bound.is_output});
     return list;
   }
 
@@ -206,15 +194,6 @@ void run(c10::ArrayRef<const KlProblem*> problems, double* totals) {
     totals[which] = 0;
     for (int64_t i = 0; i < chunks(*problems[which]); ++i) totals[which] += partial[next++];
   }
-}
-
-void write_scalar(const Tensor& loss, double value) {
-  if (loss.scalar_type() == at::kDouble) *loss.mutable_data_ptr<double>() = value;
-  else *loss.mutable_data_ptr<float>() = static_cast<float>(value);
-}
-
-double read_scalar(const Tensor& t) {
-  return t.scalar_type() == at::kDouble ? *t.const_data_ptr<double>() : *t.const_data_ptr<float>();
 }
 
 // Runs one or two divergences and writes their reduced sum.
@@ -297,23 +276,6 @@ TwoGradients realness_g_loss_cpu(const OptionalTensor& real, const Tensor& fake,
   return outputs;
 }
 
-Tensor scale_gradient_cpu(const Tensor& gradient, const Tensor& grad_output, int64_t dim, int64_t rows) {
-  const double average = rows > 0 ? 1.0 / static_cast<double>(rows) : 1.0;
-  if (grad_output.dim() > 0) return (gradient * (grad_output * average).unsqueeze(dim)).to(gradient.scalar_type());
-  const double factor = read_scalar(grad_output) * average;
-  const Tensor out = at::empty_like(gradient);
-  const bool dense = gradient.is_non_overlapping_and_dense() && gradient.strides().equals(out.strides());
-  const Tensor in = dense ? gradient : at::empty_like(gradient).copy_(gradient);
-  const auto dtype = kernel_dtype(gradient.scalar_type());
-  const auto* from = static_cast<const char*>(in.const_data_ptr());
-  auto* to = static_cast<char*>(out.mutable_data_ptr());
-  const int64_t size = gradient.element_size();
-  at::parallel_for(0, gradient.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
-    cpu_kernels().scale(dtype, from + begin * size, to + begin * size, end - begin, factor);
-  });
-  return out;
-}
-
 }  // namespace
 
 TORCH_LIBRARY_IMPL(gankernels, CPU, m) {
@@ -321,7 +283,6 @@ TORCH_LIBRARY_IMPL(gankernels, CPU, m) {
   m.impl("softmax_kl_logits_value_and_grad", TORCH_FN(softmax_kl_logits_cpu));
   m.impl("realness_d_loss_value_and_grad", TORCH_FN(realness_d_loss_cpu));
   m.impl("realness_g_loss_value_and_grad", TORCH_FN(realness_g_loss_cpu));
-  m.impl("scale_gradient", TORCH_FN(scale_gradient_cpu));
 }
 
 }  // namespace gankernels

@@ -1,123 +1,18 @@
-// The one autograd definition of every loss, on the Autograd key: whichever backend computes, this differentiates.
-#include <ATen/TensorSubclassLikeUtils.h>
-#include <ATen/WrapDimUtils.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/graph_task.h>
+// The differentiable losses over distributions: whichever backend computes, this differentiates.
 #include <torch/library.h>
 
-#include "formulas.h"
+#include "../formulas.h"
+#include "loss.h"
 
 namespace gankernels {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-
 namespace {
-
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
-struct Parameters {
-  int64_t dim, reduction, objective;
-};
-
-struct Evaluated {
-  Tensor loss;
-  variable_list gradients;  // one per input, undefined where not needed
-};
-
-Tensor scale(const Tensor& gradient, const Tensor& grad_output, int64_t dim, const c10::SymInt& rows) {
-  static const auto op = find<Tensor(const Tensor&, const Tensor&, int64_t, c10::SymInt)>("gankernels::scale_gradient");
-  return op.call(gradient, grad_output, dim, rows);
-}
-
-// A CPU scalar may be read for free; on a GPU that would stall the host, in a traced graph it cannot be read at all.
-bool is_known_one(const Tensor& grad_output) {
-  if (grad_output.dim() != 0 || !grad_output.device().is_cpu()) return false;
-  if (at::isTensorSubclassLike(grad_output)) return false;
-  return grad_output.scalar_type() == at::kDouble ? *grad_output.const_data_ptr<double>() == 1
-                                                  : *grad_output.const_data_ptr<float>() == 1;
-}
-
-// fp16 gradients of a mean are saved undivided: 1/rows could underflow before a GradScaler's factor arrives.
-bool folds_mean(const Tensor& logits) { return logits.scalar_type() != at::kHalf; }
-
-// Autograd around Op::evaluate (value and gradients in one call) and Op::formula (the gradients, differentiable).
-template <class Op>
-class Loss : public Function<Loss<Op>> {
- public:
-  // A TensorList, not a vector: the only sequence in which Function::apply looks for variables.
-  static Tensor forward(AutogradContext* ctx, at::TensorList list, const Parameters& parameters) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    const variable_list inputs = list.vec();
-    Evaluated result = Op::evaluate(inputs, needs(inputs), parameters);
-    variable_list saved = inputs;
-    saved.insert(saved.end(), result.gradients.begin(), result.gradients.end());
-    ctx->save_for_backward(std::move(saved));
-    ctx->saved_data["parameters"] = c10::List<int64_t>({parameters.dim, parameters.reduction, parameters.objective});
-    return result.loss;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
-    const auto list = ctx->saved_data["parameters"].toIntList();
-    const Parameters parameters{list[0], list[1], list[2]};
-    const variable_list saved = ctx->get_saved_variables();
-    const auto half = static_cast<std::ptrdiff_t>(saved.size() / 2);
-    const variable_list inputs(saved.begin(), saved.begin() + half);
-    variable_list result = at::GradMode::is_enabled()
-                               ? Op::formula(inputs, needs(inputs), grad_outputs[0], parameters)
-                               : scaled({saved.begin() + half, saved.end()}, inputs, grad_outputs[0], parameters);
-    result.emplace_back();  // for `parameters`
-    return result;
-  }
-
- private:
-  static std::vector<bool> needs(const variable_list& inputs) {
-    std::vector<bool> needed;
-    for (const Tensor& t : inputs) needed.push_back(t.defined() && t.requires_grad());
-    return needed;
-  }
-
-  static variable_list scaled(variable_list gradients, const variable_list& inputs, const Tensor& grad_output,
-                              const Parameters& parameters) {
-    const Tensor& logits = inputs[Op::kLogits];
-    const bool divide = parameters.reduction == kMean && !folds_mean(logits);
-    // The saved gradient itself may be handed out when nobody will ask this node again.
-    const bool as_it_is = !divide && !torch::autograd::get_current_graph_task_keep_graph() && is_known_one(grad_output);
-    if (as_it_is) return gradients;
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      if (!gradients[i].defined()) continue;
-      const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
-      gradients[i] = scale(gradients[i], grad_output, dim, divide ? sym_rows(inputs[i], dim) : c10::SymInt(-1));
-    }
-    return gradients;
-  }
-};
-
-// Tensor of an operator's output, undefined where it was not asked for.
-Tensor when(bool needed, Tensor t) { return needed ? std::move(t) : Tensor(); }
-
-template <class Op>
-Tensor apply(const variable_list& inputs, const Parameters& parameters) {
-  if (at::GradMode::is_enabled()) {
-    for (const Tensor& t : inputs)
-      if (t.defined() && t.requires_grad()) return Loss<Op>::apply(at::TensorList(inputs), parameters);
-  }
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return Op::evaluate(inputs, std::vector<bool>(inputs.size(), false), parameters).loss;
-}
-
-bool requires_grad(const OptionalTensor& t) {
-  return at::GradMode::is_enabled() && t.has_value() && t->defined() && t->requires_grad();
-}
 
 // ---- softmax_kl --------------------------------------------------------------------------------------------------
 
 struct SoftmaxKl {
   static constexpr size_t kLogits = 0;  // inputs: logits, target
+  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
@@ -139,20 +34,21 @@ struct SoftmaxKl {
 };
 
 Tensor softmax_kl(const Tensor& logits, const Tensor& target, int64_t dim, int64_t reduction) {
-  if (!requires_grad(target)) return apply<SoftmaxKl>({logits, target}, {dim, reduction, 0});
+  if (!requires_grad(target)) return apply<SoftmaxKl>({logits, target}, {reduction, dim});
   // A learnable target: one row of it per row of logits, and autograd's own expand sums the rows' gradients.
   const int64_t d = check_logits("logits", logits, dim);
   check_target("target", target, "logits", logits, d);
   const bool own_dtype = target.scalar_type() == logits.scalar_type();
   const Tensor t = own_dtype ? target : target.to(accumulate_type(logits.scalar_type()));
   const Tensor rows = formulas::align(t, logits, d).expand_symint(logits.sym_sizes());
-  return apply<SoftmaxKl>({logits, rows}, {dim, reduction, 0});
+  return apply<SoftmaxKl>({logits, rows}, {reduction, dim});
 }
 
 // ---- softmax_kl_logits -------------------------------------------------------------------------------------------
 
 struct SoftmaxKlLogits {
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
+  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
@@ -175,13 +71,14 @@ struct SoftmaxKlLogits {
 };
 
 Tensor softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim, int64_t reduction) {
-  return apply<SoftmaxKlLogits>({p_logits, q_logits}, {dim, reduction, 0});
+  return apply<SoftmaxKlLogits>({p_logits, q_logits}, {reduction, dim});
 }
 
 // ---- realness_d_loss ---------------------------------------------------------------------------------------------
 
 struct RealnessD {
   static constexpr size_t kLogits = 0;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
+  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
     static const auto op =
@@ -211,13 +108,14 @@ Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& rea
     prepare_realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, false, false);
     return softmax_kl(real, real_anchor, dim, reduction) + softmax_kl(fake, fake_anchor, dim, reduction);
   }
-  return apply<RealnessD>({real, fake, real_anchor, fake_anchor}, {dim, reduction, 0});
+  return apply<RealnessD>({real, fake, real_anchor, fake_anchor}, {reduction, dim});
 }
 
 // ---- realness_g_loss ---------------------------------------------------------------------------------------------
 
 struct RealnessG {
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
+  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
     static const auto op =
@@ -260,16 +158,7 @@ Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const Opt
   }
   return apply<RealnessG>(
       {real.value_or(Tensor()), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor())},
-      {dim, reduction, objective});
-}
-
-// The gradient that it returns does not depend on the logits any more: differentiating it would silently lose a term.
-Tensor scale_gradient_autograd(const Tensor& gradient, const Tensor& grad_output, int64_t dim, c10::SymInt rows) {
-  TORCH_CHECK(!requires_grad(gradient) && !requires_grad(grad_output),
-              "gankernels::scale_gradient has no derivative: it is the first-order backward of a loss; "
-              "differentiate the loss with create_graph=True instead");
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return scale(gradient, grad_output, dim, rows);
+      {reduction, dim, objective});
 }
 
 }  // namespace
@@ -288,7 +177,6 @@ TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
   m.impl("softmax_kl_logits_value_and_grad", torch::CppFunction::makeFallthrough());
   m.impl("realness_d_loss_value_and_grad", torch::CppFunction::makeFallthrough());
   m.impl("realness_g_loss_value_and_grad", torch::CppFunction::makeFallthrough());
-  m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
 }
 
 }  // namespace gankernels

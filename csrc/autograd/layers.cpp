@@ -1,0 +1,155 @@
+// Operators that are layers rather than losses: gradient scaling and reversal, negation, feature resampling.
+#include "../layers.h"
+
+#include <ATen/ops/_lazy_clone.h>
+#include <ATen/ops/cat.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "../formulas.h"
+#include "loss.h"
+
+namespace gankernels {
+
+namespace {
+
+std::atomic<int64_t> scaled_in_place{0}, scaled_by_allocation{0};
+
+// ---- gradient_scale: identity forward, g * scale * factor backward -------------------------------------------------
+
+// Whether overwriting `g` can be noticed by anyone: the engine handed over the only reference to the only tensor on it.
+bool is_sole_owner(const Tensor& g) {
+  return g.defined() && g.layout() == at::kStrided && !at::isTensorSubclassLike(g) && g.use_count() == 1 &&
+         g.has_storage() && g.storage().use_count() == 1 && g.is_non_overlapping_and_dense();
+}
+
+Tensor scaled_gradient(Tensor g, const Tensor& scale, double factor) {
+  if (!g.defined()) return g;
+  // One factor per sample: (N,) against (N, ...).
+  Tensor by = scale;
+  if (by.defined() && by.dim() == 1 && g.dim() > 1) {
+    c10::SymDimVector sizes(static_cast<size_t>(g.dim()), 1);
+    sizes[0] = by.sym_size(0);
+    by = by.reshape_symint(sizes);
+  }
+  if (!at::GradMode::is_enabled() && is_sole_owner(g)) {
+    ++scaled_in_place;
+    if (by.defined()) g.mul_(by);
+    if (factor == -1) return g.neg_();
+    return factor == 1 ? g : g.mul_(factor);
+  }
+  ++scaled_by_allocation;
+  if (!by.defined()) return factor == -1 ? g.neg() : g * factor;
+  // A factor of wider dtype must not widen the gradient.
+  return (g * (by * factor)).to(g.scalar_type());
+}
+
+class GradientScale : public Function<GradientScale> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& scale, double factor) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    if (scale.has_value()) ctx->save_for_backward({*scale});
+    ctx->saved_data["factor"] = factor;
+    // Shares memory until someone writes, so an in-place layer may follow; a view would forbid it.
+    return at::isTensorSubclassLike(x) ? x.clone() : at::_lazy_clone(x);
+  }
+
+  // By reference: the gradient is taken out of the engine's list, so that its reference count tells who else holds it.
+  static variable_list backward(AutogradContext* ctx, variable_list& grad_outputs) {
+    const variable_list saved = ctx->get_saved_variables();
+    Tensor g = std::move(grad_outputs[0]);
+    return {scaled_gradient(std::move(g), saved.empty() ? Tensor() : saved[0], ctx->saved_data["factor"].toDouble()),
+            Tensor(), Tensor()};
+  }
+};
+
+Tensor gradient_scale(const Tensor& x, const OptionalTensor& scale, double factor) {
+  check_gradient_scale(x, scale);
+  const OptionalTensor constant = scale.has_value() ? OptionalTensor(scale->detach()) : std::nullopt;
+  return GradientScale::apply(x, constant, factor);
+}
+
+// ---- negate_ -----------------------------------------------------------------------------------------------------
+
+Tensor& negate_(Tensor& t) {
+  check_writable(t);
+  return t.neg_();
+}
+
+// ---- resample_logits ---------------------------------------------------------------------------------------------
+
+class Resample : public Function<Resample> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& statistics, const Tensor& noise, int64_t dim) {
+    static const auto op = find<Tensor(const Tensor&, const Tensor&, int64_t)>("gankernels::resample_forward");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const Tensor z = op.call(statistics, noise, dim);
+    // z - mu gives back noise * exp(logvar / 2), unless z was rounded to 16 bits.
+    const bool keeps_noise = at::isReducedFloatingType(statistics.scalar_type());
+    ctx->save_for_backward({statistics, keeps_noise ? noise : z});
+    ctx->saved_data["dim"] = dim;
+    ctx->saved_data["keeps_noise"] = keeps_noise;
+    return z;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
+    const variable_list saved = ctx->get_saved_variables();
+    const int64_t dim = ctx->saved_data["dim"].toInt();
+    const bool keeps_noise = ctx->saved_data["keeps_noise"].toBool();
+    const Tensor &statistics = saved[0], &g = grad_outputs[0];
+    if (at::GradMode::is_enabled()) {
+      const auto halves = formulas::accumulate(statistics).chunk(2, dim);
+      const Tensor spread = keeps_noise ? saved[1] * (halves[1] * 0.5).exp() : saved[1] - halves[0];
+      return {at::cat({g, (g * spread * 0.5).to(g.scalar_type())}, dim), Tensor(), Tensor()};
+    }
+    static const auto op =
+        find<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t)>("gankernels::resample_backward");
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return {op.call(g, statistics, saved[1], dim), Tensor(), Tensor()};
+  }
+};
+
+Tensor resample_logits(const Tensor& statistics, const Tensor& noise, int64_t dim) {
+  const int64_t d = check_resample(statistics, noise, dim);
+  const Tensor wide_noise = noise.detach().to(accumulate_type(statistics.scalar_type()));
+  return Resample::apply(statistics, wide_noise, d);
+}
+
+Tensor resample_backward_autograd(const Tensor& g, const Tensor& statistics, const Tensor& saved, int64_t dim) {
+  TORCH_CHECK(!requires_grad(g) && !requires_grad(statistics) && !requires_grad(saved),
+              "gankernels::resample_backward has no derivative: differentiate resample_logits with create_graph=True "
+              "instead");
+  static const auto op =
+      find<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t)>("gankernels::resample_backward");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return op.call(g, statistics, saved, dim);
+}
+
+// The gradient that it returns does not depend on the logits any more: differentiating it would silently lose a term.
+Tensor scale_gradient_autograd(const Tensor& gradient, const Tensor& grad_output, int64_t dim, c10::SymInt rows) {
+  TORCH_CHECK(!requires_grad(gradient) && !requires_grad(grad_output),
+              "gankernels::scale_gradient has no derivative: it is the first-order backward of a loss; "
+              "differentiate the loss with create_graph=True instead");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return scale(gradient, grad_output, dim, rows);
+}
+
+}  // namespace
+
+std::pair<int64_t, int64_t> gradient_scale_counts() { return {scaled_in_place.load(), scaled_by_allocation.load()}; }
+
+TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
+  m.impl("gradient_scale", TORCH_FN(gradient_scale));
+  m.impl("negate_", TORCH_FN(negate_));
+  m.impl("resample_logits", TORCH_FN(resample_logits));
+}
+
+TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
+  m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
+  m.impl("resample_forward", torch::CppFunction::makeFallthrough());
+  m.impl("resample_backward", TORCH_FN(resample_backward_autograd));
+}
+
+}  // namespace gankernels
