@@ -1,0 +1,636 @@
+"""One row per operator, and the one tolerance: what every generic test and benchmark is made from.
+
+:data:`OPERATORS` holds the rows. A row says how to draw arguments for an operator, what it is
+differentiable in, and how a user would write it in plain PyTorch; ``tests/contract`` runs the whole
+contract on every row, and ``tests/test_registration.py`` fails for an operator without one.
+:func:`check_operator` runs the numerical part on any device.
+
+Example:
+    >>> from gankernels.testing import check_operator
+    >>> check_operator("softmax_kl")  # every shape, dtype and reduction against float64
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gankernels import functional
+from gankernels import reference as reference_operators
+from gankernels._checks import FLOAT_DTYPES as DTYPES
+from gankernels._checks import REDUCTIONS
+from gankernels.reference import accumulation_dtype
+
+__all__ = [
+    "DTYPES",
+    "OPERATORS",
+    "REDUCTIONS",
+    "Case",
+    "Draw",
+    "Operator",
+    "assert_accurate",
+    "check_operator",
+    "compare",
+    "cotangent",
+    "differentiate",
+    "in_dtype",
+    "tolerance",
+]
+
+Arguments = dict[str, Any]
+"""The arguments of one call by name."""
+
+
+# --- what a call looks like ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, apart from its dtype, device and reduction. A row ignores what does not concern it.
+
+    Args:
+        shape: The shape of the logits (of the layer's input).
+        dim: The class dimension.
+        second_batch: Size of dim 0 of the second batch, where it differs.
+        target: ``"shared"``: one distribution ``(K,)``; ``"kept"``: the same as ``(1, K, 1, ...)``;
+            ``"rows"``: one per row.
+        empty_bins: Whether about half of a target's bins are exactly zero.
+        mass: The sum of a target; where an operator takes two, the second sums to its inverse.
+        target_dtype: The target's dtype, if it is not that of the logits.
+        options: Further keyword arguments, such as ``objective``.
+    """
+
+    shape: tuple[int, ...] = (6, 5)
+    dim: int = 1
+    second_batch: int | None = None
+    target: str = "shared"
+    empty_bins: bool = False
+    mass: float = 1.0
+    target_dtype: torch.dtype | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def label(self) -> str:
+        """Unique among a row's cases, and fit for ``pytest -k``."""
+        parts = [f"{name}={value}" for name, value in self.options.items()]
+        parts.append("x".join(map(str, self.shape)))
+        plain = Case()
+        if self.dim != plain.dim:
+            parts.append(f"dim={self.dim}")
+        if self.second_batch is not None:
+            parts.append(f"second={self.second_batch}")
+        if self.target != plain.target:
+            parts.append(self.target)
+        if self.empty_bins:
+            parts.append("empty_bins")
+        if self.mass != plain.mass:
+            parts.append(f"mass={self.mass}")
+        if self.target_dtype is not None:
+            parts.append(str(self.target_dtype).removeprefix("torch."))
+        return ",".join(parts)
+
+
+class Draw:
+    """A seeded source of tensors; the same numbers on every device, rounded to ``dtype``."""
+
+    def __init__(
+        self, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+    ) -> None:
+        self.dtype = dtype
+        self.device = device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, *shape: int, scale: float = 3.0) -> Tensor:
+        x = torch.randn(shape, dtype=torch.float64, generator=self.generator)
+        return (scale * x).to(self.dtype).to(self.device)
+
+    def distribution(self, case: Case, shape: tuple[int, ...], mass: float) -> Tensor:
+        """A target for logits of ``shape``, as ``case`` wants it."""
+        dim = case.dim % len(shape)
+        if case.target == "rows":
+            wanted = shape
+        else:
+            wanted = tuple(size if d == dim else 1 for d, size in enumerate(shape))
+        weights = torch.randn(wanted, dtype=torch.float64, generator=self.generator).exp()
+        if case.empty_bins:
+            keep = torch.rand(wanted, dtype=torch.float64, generator=self.generator) < 0.5
+            weights = weights * (keep | (weights == weights.amax(dim, keepdim=True)))
+        target = mass * weights / weights.sum(dim, keepdim=True)
+        if case.target == "shared":
+            target = target.flatten()
+        return target.to(case.target_dtype or self.dtype).to(self.device)
+
+
+SHAPES = (
+    Case((6, 5)),
+    Case((4,), dim=0),
+    Case((1, 7)),
+    Case((5, 1)),
+    Case((3, 17)),
+    Case((3, 51)),
+    Case((3, 64)),
+    Case((2, 1025)),
+    Case((33, 20)),
+    Case((900, 20)),  # more than one unit of parallel work
+    Case((17, 6), dim=0),
+    Case((2, 5, 3)),
+    Case((2, 3, 5), dim=-1),
+    Case((3, 2, 5, 2), dim=2),
+    Case((2, 20, 5, 4)),
+)
+"""For operators with a class dimension."""
+
+TARGETS = tuple(
+    replace(case, shape=shape)
+    for shape in [(6, 20), (2, 6, 3)]
+    for case in [
+        Case(target="kept"),
+        Case(target="rows"),
+        Case(empty_bins=True),
+        Case(target="rows", empty_bins=True),
+        Case(mass=1.7),
+        Case(target="kept", mass=0.4),
+        Case(target="rows", mass=1.7, empty_bins=True),
+        Case(target_dtype=torch.float16),
+        Case(target_dtype=torch.float64, empty_bins=True),
+        Case(target="rows", target_dtype=torch.float32, mass=0.4),
+        Case(target="rows", target_dtype=torch.bfloat16),
+    ]
+)
+"""The same for operators with targets."""
+
+UNEVEN = (
+    Case((6, 5), second_batch=9),
+    Case((9, 20), second_batch=1),
+    Case((2, 5, 3), second_batch=4, target="rows", mass=1.7),
+)
+"""The same for operators whose two batches may differ in size."""
+
+
+# --- the rows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One row: everything that the generic tests and benchmarks know about an operator.
+
+    Args:
+        name: Its name in ``gankernels.functional``, ``gankernels.reference`` and, for the
+            differentiable one, ``torch.ops.gankernels``.
+        arguments: Draws the arguments of a case, all but ``reduction``.
+        eager: The formula as users write it in plain PyTorch, computed in the dtype of its inputs;
+            same arguments. Its error is the yardstick of :func:`tolerance`.
+        logits: The arguments of which ``value_and_grad`` returns the gradients, in its order. For
+            a layer, the inputs that it is differentiable in.
+        targets: Further arguments that it is differentiable in; drawn positive, or zero.
+        shapes: The cases of shape; those of targets and of uneven batches are added.
+        options: Settings to run every case with.
+        has_classes: Whether it has a class dimension ``dim``.
+        uneven_batches: Whether its two batches may differ in size.
+        reductions: What ``reduction`` may be; empty where there is no such argument.
+        fused_gradients: Whether ``torch.ops.gankernels`` has a ``..._value_and_grad`` of it.
+        helpers: Other compiled operators that it alone or with others relies on.
+        true_derivative: Whether its backward is the derivative of its forward.
+        writes: Arguments that it writes, by contract.
+        benchmark_shapes: Shapes of interest for timing, the hot case first.
+    """
+
+    name: str
+    arguments: Callable[[Case, Draw], Arguments]
+    eager: Callable[..., Tensor]
+    logits: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    shapes: tuple[Case, ...] = SHAPES
+    options: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),)
+    has_classes: bool = True
+    uneven_batches: bool = False
+    reductions: tuple[str, ...] = REDUCTIONS
+    fused_gradients: bool = True
+    helpers: tuple[str, ...] = ("scale_gradient",)
+    true_derivative: bool = True
+    writes: tuple[str, ...] = ()
+    benchmark_shapes: tuple[tuple[int, ...], ...] = ((128, 20), (4096, 1024))
+
+    @property
+    def functional(self) -> Callable[..., Tensor]:
+        """The public function."""
+        return getattr(functional, self.name)  # type: ignore[no-any-return]
+
+    @property
+    def reference(self) -> Callable[..., Tensor]:
+        """Its specification in plain PyTorch."""
+        return getattr(reference_operators, self.name)  # type: ignore[no-any-return]
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The names in ``torch.ops.gankernels`` that this row answers for."""
+        fused = (f"{self.name}_value_and_grad",) if self.fused_gradients else ()
+        return (self.name, *fused, *self.helpers)
+
+    def cases(self) -> Iterator[Case]:
+        """Every case of the row."""
+        for options in self.options:
+            for case in self.shapes:
+                yield replace(case, options=options)
+            for case in TARGETS if self.targets else ():
+                yield replace(case, options=options)
+            for case in UNEVEN if self.uneven_batches else ():
+                yield replace(case, options=options)
+
+    def few_cases(self, shape: tuple[int, ...] = (3, 4)) -> Iterator[Case]:
+        """One small case per setting and kind of target, for tests that cost more than a call."""
+        kinds: list[Case] = [Case()]
+        if self.targets:
+            kinds = [Case(empty_bins=True, mass=1.5), Case(target="rows")]
+        for options in self.options:
+            for case in kinds:
+                yield replace(case, shape=shape, options=options)
+
+    def draw(
+        self,
+        case: Case,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        reduction: str | None = None,
+        seed: int = 0,
+    ) -> Arguments:
+        """The arguments of a case, ready for ``functional(**arguments)``."""
+        arguments = self.arguments(case, Draw(dtype, device, seed))
+        arguments.update(case.options)
+        if reduction is not None:
+            arguments["reduction"] = reduction
+        return arguments
+
+    def reductions_of(self, case: Case) -> tuple[str | None, ...]:
+        """The reductions that a case can be run with; ``(None,)`` where there is no choice."""
+        if not self.reductions:
+            return (None,)
+        # Losses of batches of different size cannot be added row by row.
+        return tuple(r for r in self.reductions if r != "none" or case.second_batch is None)
+
+    def inputs(self, arguments: Arguments) -> tuple[str, ...]:
+        """The names of the logits that are present in a call."""
+        return tuple(name for name in self.logits if arguments[name] is not None)
+
+    def differentiations(self, arguments: Arguments) -> tuple[tuple[str, ...], ...]:
+        """What to differentiate a call in: its logits, and these together with its targets."""
+        logits = self.inputs(arguments)
+        targets = tuple(name for name in self.targets if arguments[name] is not None)
+        return (logits, logits + targets) if targets else (logits,)
+
+    def rows(self, arguments: Arguments, logits: Tensor) -> int:
+        """How many rows, each with its own loss, a tensor of logits has."""
+        return logits.numel() // (logits.shape[arguments["dim"]] if self.has_classes else 1)
+
+
+def _align(target: Tensor, logits: Tensor, dim: int) -> Tensor:
+    if target.ndim == logits.ndim:
+        return target
+    return target.reshape([-1 if d == dim % logits.ndim else 1 for d in range(logits.ndim)])
+
+
+def _reduce(rows: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" else rows.sum()
+
+
+def _eager_kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
+    target = _align(target, logits, dim)
+    return (torch.xlogy(target, target) - target * F.log_softmax(logits, dim)).sum(dim)
+
+
+def _eager_kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
+    log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
+    return (log_p.exp() * (log_p - log_q)).sum(dim)
+
+
+def _softmax_kl_arguments(case: Case, draw: Draw) -> Arguments:
+    logits = draw.normal(*case.shape)
+    target = draw.distribution(case, case.shape, case.mass)
+    return {"logits": logits, "target": target, "dim": case.dim}
+
+
+def _softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
+    return _reduce(_eager_kl_rows(logits, target, dim), reduction)
+
+
+def _softmax_kl_logits_arguments(case: Case, draw: Draw) -> Arguments:
+    p_logits, q_logits = draw.normal(*case.shape), draw.normal(*case.shape)
+    return {"p_logits": p_logits, "q_logits": q_logits, "dim": case.dim}
+
+
+def _softmax_kl_logits(
+    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
+) -> Tensor:
+    return _reduce(_eager_kl_logits_rows(p_logits, q_logits, dim), reduction)
+
+
+def _realness_d_arguments(case: Case, draw: Draw) -> Arguments:
+    fake_shape = case.shape
+    if case.second_batch is not None:
+        fake_shape = (case.second_batch, *case.shape[1:])
+    return {
+        "real_logits": draw.normal(*case.shape),
+        "fake_logits": draw.normal(*fake_shape),
+        "real_anchor": draw.distribution(case, case.shape, case.mass),
+        "fake_anchor": draw.distribution(case, fake_shape, 1 / case.mass),
+        "dim": case.dim,
+    }
+
+
+def _realness_d_loss(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    real = _eager_kl_rows(real_logits, real_anchor, dim)
+    fake = _eager_kl_rows(fake_logits, fake_anchor, dim)
+    return _reduce(real, reduction) + _reduce(fake, reduction)
+
+
+def _realness_g_arguments(case: Case, draw: Draw) -> Arguments:
+    arguments = _realness_d_arguments(case, draw)
+    # What an objective does not use may be missing.
+    if case.options["objective"] != 2:
+        arguments["real_logits"] = None
+    if case.options["objective"] != 3:
+        arguments["real_anchor"] = None
+    return arguments
+
+
+def _realness_g_loss(
+    real_logits: Tensor | None,
+    fake_logits: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    rows = -_eager_kl_rows(fake_logits, fake_anchor, dim)
+    if objective == 2:
+        assert real_logits is not None
+        rows = _eager_kl_logits_rows(real_logits, fake_logits, dim) + rows
+    if objective == 3:
+        assert real_anchor is not None
+        rows = _eager_kl_rows(fake_logits, real_anchor, dim) + rows
+    return _reduce(rows, reduction)
+
+
+OPERATORS: tuple[Operator, ...] = (
+    Operator(
+        name="softmax_kl",
+        arguments=_softmax_kl_arguments,
+        eager=_softmax_kl,
+        logits=("logits",),
+        targets=("target",),
+    ),
+    Operator(
+        name="softmax_kl_logits",
+        arguments=_softmax_kl_logits_arguments,
+        eager=_softmax_kl_logits,
+        logits=("p_logits", "q_logits"),
+    ),
+    Operator(
+        name="realness_d_loss",
+        arguments=_realness_d_arguments,
+        eager=_realness_d_loss,
+        logits=("real_logits", "fake_logits"),
+        targets=("real_anchor", "fake_anchor"),
+        uneven_batches=True,
+    ),
+    Operator(
+        name="realness_g_loss",
+        arguments=_realness_g_arguments,
+        eager=_realness_g_loss,
+        logits=("real_logits", "fake_logits"),
+        targets=("real_anchor", "fake_anchor"),
+        options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
+    ),
+)
+"""The operator table."""
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def tolerance(
+    exact: Tensor,
+    eager: Tensor,
+    dtype: torch.dtype,
+    accumulation: torch.dtype | None = None,
+    magnitude: float | None = None,
+) -> Tensor:
+    """The largest error a result may have, element by element: the one rule of all comparisons.
+
+    Twice the largest error of eager PyTorch in the same dtype, plus what rounding alone explains:
+    ``eps |exact|``, as a result is rounded to its dtype at most twice, by half an ulp each (the
+    kernel's store, the factor of the backward pass), and ``4 eps' magnitude``, as a result is a
+    difference of terms of that magnitude that are rounded at most four times on their way (shift by
+    the maximum, exponential or logarithm, product, sum), by half an ulp each, here and, where this
+    is float64 too, in ``exact``.
+
+    Args:
+        exact: The result in float64.
+        eager: The same by plain PyTorch in the dtype under test. Elements that are not finite do
+            not count: an overflow there allows nothing here.
+        dtype: The dtype of the result under test.
+        accumulation: The dtype that it is computed in, whose eps is ``eps'``; by default that of
+            ``dtype``.
+        magnitude: The size of the terms that the result is a difference of; at least, and by
+            default, the largest finite ``|exact|``.
+
+    Returns:
+        A float64 tensor of the shape of ``exact``.
+    """
+    exact, eager = exact.detach().double(), eager.detach().double()
+    size = max(magnitude or 0.0, _largest(exact))
+    stored = torch.finfo(dtype)
+    computed = torch.finfo(accumulation or accumulation_dtype(dtype))
+    least = stored.smallest_normal * stored.eps  # the spacing of the subnormals
+    rounding = max(stored.eps, computed.eps) * exact.abs() + least
+    return 2 * _largest(eager - exact) + rounding + 4 * computed.eps * size
+
+
+def _largest(x: Tensor) -> float:
+    """The largest finite magnitude in ``x``."""
+    finite = x.detach().abs()[x.isfinite()]
+    return float(finite.max()) if finite.numel() else 0.0
+
+
+def assert_accurate(
+    what: str,
+    got: Tensor,
+    exact: Tensor,
+    eager: Tensor,
+    dtype: torch.dtype,
+    accumulation: torch.dtype | None = None,
+    magnitude: float | None = None,
+) -> None:
+    """Raises AssertionError unless ``got`` is within :func:`tolerance` of ``exact``.
+
+    It must have that dtype too, and its infinities and NaNs where ``exact`` has them.
+    """
+    if got.dtype != dtype or got.shape != exact.shape:
+        raise AssertionError(
+            f"{what}: got {got.dtype} {list(got.shape)}, expected {dtype} {list(exact.shape)}"
+        )
+    got, exact = got.detach().double(), exact.detach().double()
+    allowed = tolerance(exact, eager, dtype, accumulation, magnitude)
+    same = (got == exact) | (got.isnan() & exact.isnan())
+    close = exact.isfinite() & ((got - exact).abs() <= allowed)
+    wrong = ~(same | close)
+    if bool(wrong.any()):
+        index = tuple(int(i) for i in wrong.nonzero()[0])
+        raise AssertionError(
+            f"{what}: got {float(got[index])!r}, expected {float(exact[index])!r} "
+            f"within {float(allowed[index]):.3g} at index {list(index)} "
+            f"({int(wrong.sum())} of {wrong.numel()} elements are wrong)"
+        )
+
+
+def in_dtype(arguments: Arguments, dtype: torch.dtype | None) -> Arguments:
+    """The same call with every tensor in ``dtype``, where that is given."""
+    if dtype is None:
+        return arguments
+    return {name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in arguments.items()}
+
+
+def cotangent(value: Tensor) -> Tensor:
+    """A gradient for ``value``: 1 for a scalar, else weights that are exact in every dtype."""
+    if value.ndim == 0:
+        return torch.ones_like(value)
+    weights = torch.arange(value.numel(), device=value.device) % 7 - 2.75
+    return weights.reshape(value.shape).to(value.dtype)
+
+
+def differentiate(
+    function: Callable[..., Tensor],
+    arguments: Arguments,
+    names: Sequence[str],
+    grad_output: Tensor | None = None,
+    writes: Sequence[str] = (),
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The value of ``function`` and its gradients to the arguments ``names``.
+
+    Args:
+        function: Called with ``arguments`` by name.
+        arguments: Left alone: the differentiated ones are detached, with their strides.
+        names: What to differentiate in.
+        grad_output: The gradient of the value; by default :func:`cotangent` of it.
+        writes: Arguments that ``function`` writes; it gets copies of them.
+    """
+    leaves = {name: arguments[name].detach().requires_grad_() for name in names}
+    call = {**arguments, **leaves}
+    call.update({name: call[name].clone() for name in writes})
+    value = function(**call)
+    grad_output = cotangent(value) if grad_output is None else grad_output.to(value)
+    gradients = torch.autograd.grad(value, list(leaves.values()), grad_output)
+    return value.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+def compare(
+    operator: Operator,
+    arguments: Arguments,
+    names: Sequence[str],
+    yardstick: torch.dtype | None = None,
+) -> None:
+    """Raises AssertionError unless value and gradients are accurate for these arguments.
+
+    Args:
+        operator: A row.
+        arguments: A call of it.
+        names: The arguments to differentiate in.
+        yardstick: The dtype that eager PyTorch computes in to set the tolerance; by default that
+            of each argument.
+    """
+    got, got_gradients = differentiate(
+        operator.functional, arguments, names, writes=operator.writes
+    )
+    exact, exact_gradients = differentiate(
+        operator.reference, in_dtype(arguments, torch.float64), names, writes=operator.writes
+    )
+    eager, eager_gradients = differentiate(
+        operator.eager, in_dtype(arguments, yardstick), names, writes=operator.writes
+    )
+    dtype = arguments[operator.inputs(arguments)[0]].dtype
+    accumulation = accumulation_dtype(dtype)
+    assert_accurate(
+        f"{operator.name}: value",
+        got,
+        exact,
+        eager,
+        accumulation if operator.reductions else dtype,
+        accumulation,
+        _value_magnitude(operator, arguments),
+    )
+    for name in names:
+        assert_accurate(
+            f"{operator.name}: gradient to {name}",
+            got_gradients[name],
+            exact_gradients[name],
+            eager_gradients[name],
+            arguments[name].dtype,
+            accumulation,
+            _gradient_magnitude(operator, arguments, name, cotangent(exact)),
+        )
+
+
+def _value_magnitude(operator: Operator, arguments: Arguments) -> float:
+    """A row's loss is a difference of logits; a sum adds one per row."""
+    logits = [arguments[name] for name in operator.inputs(arguments)]
+    rows = sum(operator.rows(arguments, x) for x in logits)
+    return max(map(_largest, logits)) * (rows if arguments.get("reduction") == "sum" else 1)
+
+
+def _gradient_magnitude(
+    operator: Operator, arguments: Arguments, name: str, grad_output: Tensor
+) -> float:
+    """A gradient is a difference of probabilities or, to a target, of logits, times its weight.
+
+    In float64 logits count for the former too: ``exact`` is rounded like the result under test.
+    """
+    logits = [arguments[x] for x in operator.inputs(arguments)]
+    rows = max(operator.rows(arguments, x) for x in logits)
+    weight = _largest(grad_output)
+    if arguments.get("reduction") == "mean":
+        weight /= rows
+    if name in operator.targets:
+        weight *= rows
+    if name in operator.targets or logits[0].dtype == torch.float64:
+        weight *= max(1.0, *map(_largest, logits))
+    return weight
+
+
+def check_operator(name: str, device: str = "cpu", dtypes: Sequence[torch.dtype] = DTYPES) -> None:
+    """Runs every case of an operator on a device and compares it with float64.
+
+    Args:
+        name: An operator of :data:`OPERATORS`.
+        device: Where to run it.
+        dtypes: The dtypes of the inputs.
+
+    Raises:
+        ValueError: There is no such operator.
+        AssertionError: A value or gradient is off by more than :func:`tolerance`.
+    """
+    rows = {operator.name: operator for operator in OPERATORS}
+    if name not in rows:
+        raise ValueError(f"name must be one of {sorted(rows)}, got {name!r}")
+    operator = rows[name]
+    for case in operator.cases():
+        for dtype in dtypes:
+            for reduction in operator.reductions_of(case):
+                arguments = operator.draw(case, dtype, device, reduction)
+                for names in operator.differentiations(arguments):
+                    compare(operator, arguments, names)

@@ -1,0 +1,50 @@
+"""One thread per worker, seeded tests, and what the whole suite must know about the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+from gankernels import _ops
+
+# The same examples on every run: a failure is a change in the code.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "compiled: a test of the compiled operators themselves")
+    # Two workers on two cores: more threads would only wait for each other.
+    torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    if _ops.EXTENSION is None:
+        return f"gankernels: PyTorch reference ({_ops.REASON})"
+    return f"gankernels: C++ extension ({_ops.EXTENSION.cpu_capability()})"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if _ops.EXTENSION is not None:
+        return
+    skip = pytest.mark.skip(reason=f"needs the compiled operators: {_ops.REASON}")
+    for item in items:
+        if item.get_closest_marker("compiled"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device of this machine that the operators run on."""
+    return str(request.param)
