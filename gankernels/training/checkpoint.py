@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes raise whatever the unpickler happens to run into
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:

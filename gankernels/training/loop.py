@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import time
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -122,7 +124,7 @@ class Trainer:
     ) -> None:
         self.config, self.run_dir, self.world = config, run_dir, world
         self.done = 0
-        torch.manual_seed(config.seed)
+        _seed(config.seed)
         if generator is None or discriminator is None:
             built = recipes.build_networks(config)
             generator = built[0] if generator is None else generator
@@ -131,7 +133,7 @@ class Trainer:
         self._build_players(generator.to(world.device), discriminator.to(world.device))
         self._build_stream(_load_data(config) if image_data is None else image_data)
         # Dropout and the noise differ between processes, the networks and the data order do not.
-        torch.manual_seed(config.seed + 1_000_003 * world.rank)
+        _seed(config.seed + 1_000_003 * world.rank)
         self.noise_generator = torch.Generator(world.device)
         self.noise_generator.manual_seed(config.seed + 1 + 1_000_003 * world.rank)
         self.noise = recipes.make_noise(config, world.device, self.noise_generator)
@@ -283,8 +285,7 @@ class Trainer:
         plots.save_animation(frames, self.run_dir / "samples.gif")
         shutil.copyfile(frames[-1], self.run_dir / "final.png")
         if self.metrics.path.stat().st_size:
-            plots.save_curves(self.run_dir)
-            report.write_report(self.run_dir)
+            report.write_report(self.run_dir)  # draws the curves too
 
     # ---------------------------------------------------------------------------- checkpoints
 
@@ -383,6 +384,13 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def _seed(seed: int) -> None:
+    """Seed every global generator; the run itself draws from PyTorch's alone."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _load_data(config: TrainConfig) -> data.ImageData:

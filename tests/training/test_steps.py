@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -183,11 +184,10 @@ def test_alternating_is_the_third_articles_loop(objective: int, g_updates: int) 
 
 
 def dcgan_without_idle_biases() -> tuple[nn.Module, nn.Module]:
-    """BatchNorm cancels the bias before it: its gradient is rounding noise, which Adam scales up."""
+    """BatchNorm cancels the bias before it; its gradient is rounding noise, which Adam blows up."""
     networks = dcgan_article(16, 1, 1, NOISE, width=4)
     for network in networks:
-        layers = list(network)
-        for layer, following in zip(layers, layers[1:], strict=False):
+        for layer, following in pairwise(network):
             if isinstance(following, nn.BatchNorm2d):
                 layer.bias.requires_grad_(False)
     return networks
