@@ -14,7 +14,7 @@ struct SoftmaxKl {
   static constexpr size_t kLogits = 0;  // inputs: logits, target
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
         "gankernels::softmax_kl_value_and_grad");
     auto [loss, g_logits, g_target] =
@@ -22,11 +22,10 @@ struct SoftmaxKl {
     return {loss, {when(needed[0], g_logits), when(needed[1], g_target)}};
   }
 
-  static variable_list formula(const variable_list& in, const std::vector<bool>& needed, const Tensor& grad_output,
-                               const Parameters& p) {
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
     const Tensor g = formulas::per_row(grad_output, in[0], dim, p.reduction);
-    variable_list out(2);
+    Inputs out;
     if (needed[0]) out[0] = (g * formulas::kl_to_logits(in[1], in[0], dim)).to(in[0].scalar_type());
     if (needed[1]) out[1] = (g * formulas::kl_to_target(in[1], in[0], dim)).to(in[1].scalar_type());
     return out;
@@ -50,18 +49,17 @@ struct SoftmaxKlLogits {
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
         "gankernels::softmax_kl_logits_value_and_grad");
     auto [loss, g_p, g_q] = op.call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[1]), 1.0);
     return {loss, {when(needed[0], g_p), when(needed[1], g_q)}};
   }
 
-  static variable_list formula(const variable_list& in, const std::vector<bool>& needed, const Tensor& grad_output,
-                               const Parameters& p) {
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
     const Tensor g = formulas::per_row(grad_output, in[1], dim, p.reduction);
-    variable_list out(2);
+    Inputs out;
     if (needed[0]) out[0] = (g * formulas::kl_to_p_logits(in[0], in[1], dim)).to(in[0].scalar_type());
     if (needed[1])
       out[1] = (g * (formulas::accumulate(in[1]).softmax(dim) - formulas::accumulate(in[0]).softmax(dim)))
@@ -80,19 +78,18 @@ struct RealnessD {
   static constexpr size_t kLogits = 0;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op =
         find<TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool, bool,
                           bool, double)>("gankernels::realness_d_loss_value_and_grad");
     auto [loss, g_real, g_fake] =
         op.call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0);
-    return {loss, {when(needed[0], g_real), when(needed[1], g_fake), Tensor(), Tensor()}};
+    return {loss, {when(needed[0], g_real), when(needed[1], g_fake)}};
   }
 
-  static variable_list formula(const variable_list& in, const std::vector<bool>& needed, const Tensor& grad_output,
-                               const Parameters& p) {
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
-    variable_list out(4);
+    Inputs out;
     for (size_t i = 0; i < 2; ++i) {
       if (!needed[i]) continue;
       const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction);
@@ -117,24 +114,22 @@ struct RealnessG {
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op =
         find<TwoGradients(const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, int64_t,
                           int64_t, int64_t, bool, bool, bool, double)>("gankernels::realness_g_loss_value_and_grad");
-    const auto optional = [](const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; };
     const bool with_real = needed[0] && p.objective == 2;
     auto [loss, g_real, g_fake] = op.call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), p.objective, p.dim,
                                           p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0);
-    return {loss, {when(with_real, g_real), when(needed[1], g_fake), Tensor(), Tensor()}};
+    return {loss, {when(with_real, g_real), when(needed[1], g_fake)}};
   }
 
   // Eqs. 18, 19, 20 of the RealnessGAN paper: KL(P || q) - KL(A0 || q) with P absent, softmax(real), A1.
-  static variable_list formula(const variable_list& in, const std::vector<bool>& needed, const Tensor& grad_output,
-                               const Parameters& p) {
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const Tensor &real = in[0], &fake = in[1];
     const int64_t dim = at::maybe_wrap_dim(p.dim, fake.dim());
     const Tensor g = formulas::per_row(grad_output, fake, dim, p.reduction);
-    variable_list out(4);
+    Inputs out;
     if (needed[0] && p.objective == 2) out[0] = (g * formulas::kl_to_p_logits(real, fake, dim)).to(real.scalar_type());
     if (needed[1]) {
       Tensor to_fake = -formulas::kl_to_logits(in[3], fake, dim);

@@ -6,6 +6,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 
+#include <algorithm>
+#include <array>
+
 #include "../losses.h"
 
 namespace gankernels {
@@ -32,9 +35,14 @@ struct Parameters {
   }
 };
 
+// The tensor arguments of a loss, those it does not have undefined; and one entry for each in what follows from them.
+constexpr size_t kMaxInputs = 4;
+using Inputs = std::array<Tensor, kMaxInputs>;
+using Needed = std::array<bool, kMaxInputs>;
+
 struct Evaluated {
   Tensor loss;
-  variable_list gradients;  // one per input, undefined where not needed
+  Inputs gradients;  // undefined where not needed
 };
 
 // gradient * grad_output, divided by `rows` where that is positive.
@@ -54,16 +62,32 @@ inline bool is_known_one(const Tensor& grad_output) {
 // fp16 gradients of a mean are saved undivided: 1/rows could underflow before a GradScaler's factor arrives.
 inline bool folds_mean(const Tensor& logits) { return logits.scalar_type() != at::kHalf; }
 
+inline OptionalTensor optional(const Tensor& t) { return t.defined() ? OptionalTensor(t) : std::nullopt; }
+
+inline bool requires_grad(const OptionalTensor& t) {
+  return at::GradMode::is_enabled() && t.has_value() && t->defined() && t->requires_grad();
+}
+
+inline Needed needed_gradients(const Inputs& inputs) {
+  Needed needed;
+  for (size_t i = 0; i < kMaxInputs; ++i) needed[i] = inputs[i].defined() && inputs[i].requires_grad();
+  return needed;
+}
+
+// Tensor of an operator's output, undefined where it was not asked for.
+inline Tensor when(bool needed, Tensor t) { return needed ? std::move(t) : Tensor(); }
+
 // Autograd around Op::evaluate (value and gradients in one call) and Op::formula (the gradients, differentiable).
 template <class Op>
 class Loss : public Function<Loss<Op>> {
  public:
-  // A TensorList, not a vector: the only sequence in which Function::apply looks for variables.
-  static Tensor forward(AutogradContext* ctx, at::TensorList list, const Parameters& parameters) {
+  // Function::apply looks for variables among its arguments one by one, and takes no undefined ones but these.
+  static Tensor forward(AutogradContext* ctx, const OptionalTensor& a, const OptionalTensor& b, const OptionalTensor& c,
+                        const OptionalTensor& d, const Parameters& parameters) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const variable_list inputs = list.vec();
-    Evaluated result = Op::evaluate(inputs, needs(inputs), parameters);
-    variable_list saved = inputs;
+    const Inputs inputs{a.value_or(Tensor()), b.value_or(Tensor()), c.value_or(Tensor()), d.value_or(Tensor())};
+    const Evaluated result = Op::evaluate(inputs, needed_gradients(inputs), parameters);
+    variable_list saved(inputs.begin(), inputs.end());
     saved.insert(saved.end(), result.gradients.begin(), result.gradients.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["parameters"] = parameters.pack();
@@ -73,53 +97,43 @@ class Loss : public Function<Loss<Op>> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
     const Parameters parameters = Parameters::unpack(ctx->saved_data["parameters"]);
     const variable_list saved = ctx->get_saved_variables();
-    const auto half = static_cast<std::ptrdiff_t>(saved.size() / 2);
-    const variable_list inputs(saved.begin(), saved.begin() + half);
-    variable_list result = at::GradMode::is_enabled()
-                               ? Op::formula(inputs, needs(inputs), grad_outputs[0], parameters)
-                               : scaled({saved.begin() + half, saved.end()}, inputs, grad_outputs[0], parameters);
+    Inputs inputs, gradients;
+    std::copy_n(saved.begin(), kMaxInputs, inputs.begin());
+    std::copy_n(saved.begin() + kMaxInputs, kMaxInputs, gradients.begin());
+    if (at::GradMode::is_enabled()) {
+      gradients = Op::formula(inputs, needed_gradients(inputs), grad_outputs[0], parameters);
+    } else {
+      scale_all(gradients, inputs, grad_outputs[0], parameters);
+    }
+    variable_list result(gradients.begin(), gradients.end());
     result.emplace_back();  // for `parameters`
     return result;
   }
 
  private:
-  static std::vector<bool> needs(const variable_list& inputs) {
-    std::vector<bool> needed;
-    for (const Tensor& t : inputs) needed.push_back(t.defined() && t.requires_grad());
-    return needed;
-  }
-
-  static variable_list scaled(variable_list gradients, const variable_list& inputs, const Tensor& grad_output,
-                              const Parameters& parameters) {
+  static void scale_all(Inputs& gradients, const Inputs& inputs, const Tensor& grad_output,
+                        const Parameters& parameters) {
     const Tensor& logits = inputs[Op::kLogits];
     const bool divide = parameters.reduction == kMean && !folds_mean(logits);
     // The saved gradient itself may be handed out when nobody will ask this node again.
-    const bool as_it_is = !divide && !torch::autograd::get_current_graph_task_keep_graph() && is_known_one(grad_output);
-    if (as_it_is) return gradients;
-    for (size_t i = 0; i < gradients.size(); ++i) {
+    if (!divide && !torch::autograd::get_current_graph_task_keep_graph() && is_known_one(grad_output)) return;
+    const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
+    for (size_t i = 0; i < kMaxInputs; ++i) {
       if (!gradients[i].defined()) continue;
-      const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
       gradients[i] = scale(gradients[i], grad_output, dim, divide ? Op::rows(inputs[i], dim) : c10::SymInt(-1));
     }
-    return gradients;
   }
 };
 
-// Tensor of an operator's output, undefined where it was not asked for.
-inline Tensor when(bool needed, Tensor t) { return needed ? std::move(t) : Tensor(); }
-
 template <class Op>
-Tensor apply(const variable_list& inputs, const Parameters& parameters) {
+Tensor apply(const Inputs& in, const Parameters& parameters) {
   if (at::GradMode::is_enabled()) {
-    for (const Tensor& t : inputs)
-      if (t.defined() && t.requires_grad()) return Loss<Op>::apply(at::TensorList(inputs), parameters);
+    const Needed needed = needed_gradients(in);
+    if (std::find(needed.begin(), needed.end(), true) != needed.end())
+      return Loss<Op>::apply(optional(in[0]), optional(in[1]), optional(in[2]), optional(in[3]), parameters);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
-  return Op::evaluate(inputs, std::vector<bool>(inputs.size(), false), parameters).loss;
-}
-
-inline bool requires_grad(const OptionalTensor& t) {
-  return at::GradMode::is_enabled() && t.has_value() && t->defined() && t->requires_grad();
+  return Op::evaluate(in, Needed{}, parameters).loss;
 }
 
 }  // namespace gankernels

@@ -31,23 +31,22 @@ struct Scalar {
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits
   static c10::SymInt rows(const Tensor& logits, int64_t) { return logits.sym_numel(); }
 
-  static Evaluated evaluate(const variable_list& in, const std::vector<bool>& needed, const Parameters& p) {
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const OptionalTensor&, const Tensor&, c10::string_view, double, int64_t,
                                              bool, bool, bool, double)>("gankernels::scalar_loss_value_and_grad");
     const bool with_real = needed[0] && find_scalar_loss(p.name, p.label_smoothing).has_real;
-    auto [loss, g_real, g_fake] = op.call(in[0].defined() ? OptionalTensor(in[0]) : std::nullopt, in[1], p.name,
-                                          p.label_smoothing, p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0);
+    auto [loss, g_real, g_fake] = op.call(optional(in[0]), in[1], p.name, p.label_smoothing, p.reduction, with_real,
+                                          needed[1], folds_mean(in[1]), 1.0);
     return {loss, {when(with_real, g_real), when(needed[1], g_fake)}};
   }
 
-  static variable_list formula(const variable_list& in, const std::vector<bool>& needed, const Tensor& grad_output,
-                               const Parameters& p) {
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const ScalarLoss loss = find_scalar_loss(p.name, p.label_smoothing);
     const auto per_element = [&](const Tensor& x) {
       return p.reduction == kMean ? grad_output / x.sym_numel() : grad_output;
     };
     const Tensor fake = formulas::accumulate(in[1]);
-    variable_list out(2);
+    Inputs out;
     if (!loss.has_real) {
       if (needed[1]) out[1] = (per_element(fake) * slope_of(loss.fake, fake, {})).to(in[1].scalar_type());
       return out;

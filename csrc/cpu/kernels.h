@@ -52,9 +52,9 @@ struct ScalarProblem {
   Dtype dtype = Dtype::kFloat;
   ScalarTerm term;
   const void* logits = nullptr;
-  void* grad = nullptr;          // (derivative + gradient_constant) * weight, where set
+  void* grad = nullptr;  // (derivative + gradient_constant) * weight, where set
   double gradient_constant = 0, weight = 1;
-  void* row_loss = nullptr;      // per-element losses in the accumulation dtype, where set
+  void* row_loss = nullptr;  // per-element losses in the accumulation dtype, where set
   bool add_to_row_loss = false;
 };
 
@@ -64,10 +64,10 @@ struct ScalarSums {
 
 struct ResampleProblem {
   Dtype dtype = Dtype::kFloat;
-  int64_t block = 0;                // elements of a block of means
+  int64_t block = 0;  // elements of a block of means
   const void* statistics = nullptr;
-  const void* noise = nullptr;      // accumulation dtype
-  void* out = nullptr;              // z: written forward, read backward
+  const void* noise = nullptr;  // accumulation dtype
+  void* out = nullptr;          // z: written forward, read backward
   const void* grad_out = nullptr;
   void* grad_statistics = nullptr;  // set: backward
 };

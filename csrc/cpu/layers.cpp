@@ -41,8 +41,7 @@ void run_resample(ResampleProblem problem, const Tensor& statistics, int64_t dim
   problem.dtype = kernel_dtype(statistics.scalar_type());
   if (problem.block == 0) return;
   const int64_t grain = std::max<int64_t>(1, kChunkElements / problem.block);
-  at::parallel_for(0, outer, grain,
-                   [&](int64_t begin, int64_t end) { cpu_kernels().resample(problem, begin, end); });
+  at::parallel_for(0, outer, grain, [&](int64_t begin, int64_t end) { cpu_kernels().resample(problem, begin, end); });
 }
 
 Tensor resample_forward_cpu(const Tensor& statistics, const Tensor& noise, int64_t dim) {

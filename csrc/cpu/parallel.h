@@ -22,10 +22,8 @@ inline Dtype kernel_dtype(at::ScalarType type) {
 }
 
 inline void write_scalar(const at::Tensor& t, double value) {
-  if (t.scalar_type() == at::kDouble)
-    *t.mutable_data_ptr<double>() = value;
-  else
-    *t.mutable_data_ptr<float>() = static_cast<float>(value);
+  if (t.scalar_type() == at::kDouble) *t.mutable_data_ptr<double>() = value;
+  else *t.mutable_data_ptr<float>() = static_cast<float>(value);
 }
 
 inline double read_scalar(const at::Tensor& t) {
