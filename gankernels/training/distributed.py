@@ -5,6 +5,8 @@ One process without ``torchrun`` goes through the same functions, which then do 
 
 from __future__ import annotations
 
+import inspect
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +15,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["World", "bare", "join"]
+
+# torch 2.13 gave the option that leaves buffers alone in forward passes a second name.
+_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class World:
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices, **_BUFFERS)
 
     def align_buffers(self, network: nn.Module) -> None:
         """Give every process the buffers of the first, as a checkpoint holds them."""
@@ -58,12 +68,26 @@ class World:
                 dist.broadcast(buffer, src=0)
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes on the first one; an empty list elsewhere."""
+        """The values of all processes on the first one; an empty list elsewhere.
+
+        Args:
+            value: Anything that ``torch.load(weights_only=True)`` reads.
+        """
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        dist.gather_object(value, values if self.is_main else None, dst=0)
-        return values if self.is_main else []
+        file = io.BytesIO()
+        torch.save(value, file)
+        mine = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8).to(self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(mine)], device=self.device))
+        counts = [int(size) for size in sizes]
+        mine = F.pad(mine, (0, max(counts) - len(mine)))
+        parts = [torch.empty_like(mine) for _ in counts] if self.is_main else None
+        dist.gather(mine, parts, dst=0)
+        return [
+            torch.load(io.BytesIO(part[:count].cpu().numpy().tobytes()), weights_only=True)
+            for part, count in zip(parts or [], counts, strict=False)
+        ]
 
     def any(self, flag: bool) -> bool:
         """Whether any process raised the flag."""
