@@ -74,9 +74,9 @@ def reference_serves(*tensors: object) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.device.type not in DEVICE_TYPES:
             return True
-    if torch.compiler.is_compiling():
-        return False
     # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
+    if torch.compiler.is_compiling():
+        return torch._C._are_functorch_transforms_active()  # the one such question that can be traced
     return EXTENSION.transforms_active() or forward_ad._current_level >= 0
 
 
@@ -101,6 +101,11 @@ softmax_kl_value_and_grad = _bind("softmax_kl_value_and_grad")
 softmax_kl_logits_value_and_grad = _bind("softmax_kl_logits_value_and_grad")
 realness_d_loss_value_and_grad = _bind("realness_d_loss_value_and_grad")
 realness_g_loss_value_and_grad = _bind("realness_g_loss_value_and_grad")
+scalar_loss = _bind("scalar_loss")
+scalar_loss_value_and_grad = _bind("scalar_loss_value_and_grad")
+gradient_scale = _bind("gradient_scale")
+negate_ = _bind("negate_")
+resample_logits = _bind("resample_logits")
 
 
 def build_info() -> dict[str, Any]:
