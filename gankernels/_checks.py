@@ -165,6 +165,13 @@ def check_statistics(name: str, x: Tensor, dim: int) -> int:
     return index
 
 
+def check_one_logit_per_sample(name: str, x: Tensor) -> None:
+    if x.ndim == 0 or x.numel() != x.shape[0]:
+        raise ValueError(
+            f"{name} must have one logit per sample, shape [N] or [N, 1, ...], got {list(x.shape)}"
+        )
+
+
 def check_noise(noise: Tensor, shape: list[int], like_name: str, like: Tensor) -> None:
     check_floating("noise", noise)
     check_same_device("noise", noise, like_name, like)

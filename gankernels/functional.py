@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gankernels import _checks, _ops, reference
-from gankernels.reference import (
-    hinge_d_loss,
-    hinge_g_loss,
-    logistic_d_loss,
-    lsgan_d_loss,
-    lsgan_g_loss,
-    nonsaturating_g_loss,
-    relativistic_d_loss,
-    relativistic_g_loss,
-    saturating_g_loss,
-    wasserstein_d_loss,
-    wasserstein_g_loss,
-)
 
 
 def softmax_kl(
@@ -266,6 +254,616 @@ def realness_g_loss(
         dim,
         _ops.reduction_code(reduction),
     )
+
+
+def logistic_d_loss(
+    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    r"""The standard GAN's discriminator loss: binary cross-entropy with logits on both batches.
+
+    .. math:: \mathrm{softplus}(-r) + s \, r + \mathrm{softplus}(f)
+
+    Gradients: :math:`-\sigma(-r) + s` and :math:`\sigma(f)`. Equal to two ``BCEWithLogitsLoss`` terms with targets
+    :math:`1 - s` (real) and 0 (fake); finite and exact however large the logits.
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+        label_smoothing: ``s`` in [0, 1): real images get the target ``1 - s``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, ``label_smoothing`` outside [0, 1), shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Goodfellow et al. 2014, equation 1, on logits; one-sided label smoothing: Salimans et al. 2016, section 3.4.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.logistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
+        tensor(1.3863)
+    """
+    _checks.check_label_smoothing(label_smoothing)
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.logistic_d_loss(real_logits, fake_logits, reduction, label_smoothing)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "logistic_d", label_smoothing, _ops.reduction_code(reduction)
+    )
+
+
+def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""The generator loss that does not saturate: ``-log sigmoid(f)``.
+
+    .. math:: \mathrm{softplus}(-f)
+
+    Gradient: :math:`-\sigma(-f)`, which tends to -1, not to 0, where D is sure that the image is fake.
+
+    Args:
+        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
+        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: unknown reduction.
+
+    Cost: one operator for the value and the gradient, one exponential per element at most.
+
+    Source: Goodfellow et al. 2014, section 3 (maximise log D(G(z))).
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.nonsaturating_g_loss(torch.zeros(4))  # log 2
+        tensor(0.6931)
+    """
+    if _ops.reference_serves(fake_logits):
+        return reference.nonsaturating_g_loss(fake_logits, reduction)
+    return _ops.scalar_loss(
+        None, fake_logits, "nonsaturating_g", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""The minimax generator loss, which gradient reversal trains: ``log(1 - sigmoid(f))``.
+
+    .. math:: -\mathrm{softplus}(f)
+
+    Gradient: :math:`-\sigma(f)`, which vanishes where D is sure that the image is fake.
+
+    Args:
+        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
+        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: unknown reduction.
+
+    Cost: one operator for the value and the gradient, one exponential per element at most.
+
+    Source: Goodfellow et al. 2014, equation 1.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.saturating_g_loss(torch.zeros(4))  # -log 2
+        tensor(-0.6931)
+    """
+    if _ops.reference_serves(fake_logits):
+        return reference.saturating_g_loss(fake_logits, reduction)
+    return _ops.scalar_loss(None, fake_logits, "saturating_g", 0.0, _ops.reduction_code(reduction))
+
+
+def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Hinge loss of the discriminator.
+
+    .. math:: \max(0, 1 - r) + \max(0, 1 + f)
+
+    Gradients: :math:`-1` where :math:`r < 1`, :math:`1` where :math:`f > -1`, else 0 (at the kinks too, as
+    ``torch.relu`` has it).
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, equation 16.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.hinge_d_loss(torch.tensor([0.5]), torch.tensor([-2.0]))
+        tensor(0.5000)
+    """
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.hinge_d_loss(real_logits, fake_logits, reduction)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "hinge_d", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Hinge loss of the generator: ``-f``.
+
+    .. math:: -f
+
+    Gradient: :math:`-1`.
+
+    Args:
+        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
+        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: unknown reduction.
+
+    Cost: one operator for the value and the gradient, one exponential per element at most.
+
+    Source: Lim and Ye 2017; Miyato et al. 2018, equation 17.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.hinge_g_loss(torch.tensor([2.0]))
+        tensor(-2.)
+    """
+    if _ops.reference_serves(fake_logits):
+        return reference.hinge_g_loss(fake_logits, reduction)
+    return _ops.scalar_loss(None, fake_logits, "hinge_g", 0.0, _ops.reduction_code(reduction))
+
+
+def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Wasserstein loss of the critic: ``f - r``.
+
+    .. math:: -r + f
+
+    Gradients: :math:`-1` and :math:`1`. The critic must be kept Lipschitz by other means, for instance
+    ``gankernels.penalties.gradient_penalty``.
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Arjovsky et al. 2017, equation 3.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.wasserstein_d_loss(torch.tensor([2.0]), torch.tensor([0.5]))
+        tensor(-1.5000)
+    """
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.wasserstein_d_loss(real_logits, fake_logits, reduction)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "wasserstein_d", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Wasserstein loss of the generator: ``-f``.
+
+    .. math:: -f
+
+    Gradient: :math:`-1`.
+
+    Args:
+        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
+        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: unknown reduction.
+
+    Cost: one operator for the value and the gradient, one exponential per element at most.
+
+    Source: Arjovsky et al. 2017.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.wasserstein_g_loss(torch.tensor([2.0]))
+        tensor(-2.)
+    """
+    if _ops.reference_serves(fake_logits):
+        return reference.wasserstein_g_loss(fake_logits, reduction)
+    return _ops.scalar_loss(None, fake_logits, "wasserstein_g", 0.0, _ops.reduction_code(reduction))
+
+
+def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Least-squares loss of the discriminator, with labels 1 (real) and 0 (fake).
+
+    .. math:: \tfrac12 (r - 1)^2 + \tfrac12 f^2
+
+    Gradients: :math:`r - 1` and :math:`f`.
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Mao et al. 2017, equation 9 (the 0-1 coding).
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.lsgan_d_loss(torch.tensor([0.0]), torch.tensor([2.0]))
+        tensor(2.5000)
+    """
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.lsgan_d_loss(real_logits, fake_logits, reduction)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "lsgan_d", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+    r"""Least-squares loss of the generator.
+
+    .. math:: \tfrac12 (f - 1)^2
+
+    Gradient: :math:`f - 1`.
+
+    Args:
+        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
+        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: unknown reduction.
+
+    Cost: one operator for the value and the gradient, one exponential per element at most.
+
+    Source: Mao et al. 2017, equation 9.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.lsgan_g_loss(torch.tensor([3.0]))
+        tensor(2.)
+    """
+    if _ops.reference_serves(fake_logits):
+        return reference.lsgan_g_loss(fake_logits, reduction)
+    return _ops.scalar_loss(None, fake_logits, "lsgan_g", 0.0, _ops.reduction_code(reduction))
+
+
+def relativistic_d_loss(
+    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    r"""Relativistic average loss of the discriminator: each logit against the other batch's mean.
+
+    .. math:: \mathrm{softplus}(-(r - \bar f)) + \mathrm{softplus}(f - \bar r)
+
+    The means run over all elements of a batch and are differentiated through.
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Jolicoeur-Martineau 2019, RaSGAN.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.relativistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
+        tensor(1.3863)
+    """
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.relativistic_d_loss(real_logits, fake_logits, reduction)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "relativistic_d", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def relativistic_g_loss(
+    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    r"""Relativistic average loss of the generator: the discriminator's with the roles exchanged.
+
+    .. math:: \mathrm{softplus}(-(f - \bar r)) + \mathrm{softplus}(r - \bar f)
+
+    The means run over all elements of a batch and are differentiated through.
+
+    Args:
+        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
+            element counts as one row, so patch discriminators need nothing special.
+        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
+        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
+            element by element: equal shapes needed).
+
+    Returns:
+        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
+        ``"none"``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point, or different dtypes.
+        ValueError: unknown reduction, shapes that differ under ``"none"``.
+        RuntimeError: tensors on different devices.
+
+    Cost: one operator for the value and both gradients, one exponential per element at most.
+
+    Source: Jolicoeur-Martineau 2019, RaSGAN.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.relativistic_g_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
+        tensor(1.3863)
+    """
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.relativistic_g_loss(real_logits, fake_logits, reduction)
+    return _ops.scalar_loss(
+        real_logits, fake_logits, "relativistic_g", 0.0, _ops.reduction_code(reduction)
+    )
+
+
+def negate_(t: Tensor) -> Tensor:
+    r"""Negates a tensor in place and returns it.
+
+    .. math:: t \leftarrow -t
+
+    Under autograd an ordinary in-place operation: the version counter moves on, and the gradient of what
+    follows is negated.
+
+    Args:
+        t: float16, bfloat16, float32 or float64; any strides whose elements do not share memory.
+
+    Returns:
+        ``t`` itself.
+
+    Raises:
+        TypeError: not floating-point.
+        RuntimeError: a leaf that requires grad (outside ``torch.no_grad()``), or a tensor whose elements
+            overlap in memory, such as an expanded one.
+
+    Cost: one pass; no allocation.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.negate_(torch.tensor([1.0, -2.0]))
+        tensor([-1.,  2.])
+    """
+    if _ops.reference_serves(t):
+        return reference.negate_(t)
+    return _ops.negate_(t)
+
+
+def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
+    r"""Identity forward, the negated gradient backward.
+
+    .. math:: R(x) = x, \qquad \text{backward: } g \mapsto -\alpha g
+
+    Between generator and discriminator it lets one optimizer and one backward pass train both on the
+    minimax loss. It is *not* the derivative of its forward: ``gradcheck`` fails on it by design, and two
+    reversals in a row, or its double backward, multiply by :math:`\alpha^2`.
+
+    The forward copies nothing: the output shares the input's memory until either is written to, so an
+    in-place layer (``ReLU(inplace=True)``) may follow. The backward negates in place when, and only when,
+    nobody else can see the gradient, and allocates otherwise.
+
+    Args:
+        x: float16, bfloat16, float32 or float64, any shape.
+        alpha: A number, or a 0-dim tensor (read on its device, without a host synchronisation).
+
+    Returns:
+        A tensor equal to ``x``.
+
+    Raises:
+        TypeError: ``x`` is not floating-point.
+        ValueError: ``alpha`` is a tensor with dimensions.
+
+    Cost: forward nothing; backward one pass over the gradient, in place where it may.
+
+    Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", equations 13 and 14.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> gk.gradient_reversal(x, alpha=0.5).sum().backward()
+        >>> x.grad
+        tensor([-0.5000, -0.5000])
+    """
+    if _ops.reference_serves(x):
+        return reference.gradient_reversal(x, alpha)
+    if isinstance(alpha, Tensor):
+        _checks.check_alpha(alpha)
+        return _ops.gradient_scale(x, alpha, -1.0)
+    return _ops.gradient_scale(x, None, -alpha)
+
+
+def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
+    r"""Identity forward, a scaled gradient backward: one factor for all, or one per sample.
+
+    .. math:: y = x, \qquad \text{backward: } g_n \mapsto s_n \, g_n
+
+    Like :func:`gradient_reversal` it is not the derivative of its forward, copies nothing, and scales in
+    place only what nobody else can see.
+
+    Args:
+        x: float16, bfloat16, float32 or float64, ``(N, *)``.
+        scale: A number, a 0-dim tensor, or a tensor ``(N,)``; a constant for autograd.
+
+    Returns:
+        A tensor equal to ``x``.
+
+    Raises:
+        TypeError: ``x`` or ``scale`` is not floating-point.
+        ValueError: ``scale`` has another shape than ``()`` or ``(N,)``.
+
+    Cost: forward nothing; backward one pass over the gradient, in place where it may.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> x = torch.ones(2, 2, requires_grad=True)
+        >>> gk.gradient_scale(x, torch.tensor([1.0, -3.0])).sum().backward()
+        >>> x.grad
+        tensor([[ 1.,  1.],
+                [-3., -3.]])
+    """
+    if _ops.reference_serves(x):
+        return reference.gradient_scale(x, scale)
+    if isinstance(scale, Tensor):
+        return _ops.gradient_scale(x, scale, 1.0)
+    return _ops.gradient_scale(x, None, scale)
+
+
+def nonsaturating_ratio(fake_logits: Tensor, limit: float = 80.0) -> Tensor:
+    r"""The factor that turns the discriminator's gradient at a generated image into the generator's.
+
+    .. math::
+        \frac{d L_G}{d f} \Big/ \frac{d L_D}{d f} = \frac{-\sigma(-f)}{\sigma(f)} = -e^{-f}
+
+    for the non-saturating loss :math:`L_G = \mathrm{softplus}(-f)` against
+    :math:`L_D = \mathrm{softplus}(f)`: with :class:`DeferredGradientScale` one backward pass trains both
+    networks. Computed in float32 and clamped to :math:`e^{limit}`, so it stays finite for every logit.
+
+    .. warning::
+        Exact only where D treats samples independently. BatchNorm in D mixes them and makes the generator's
+        gradient wrong; spectral, layer, instance and group normalisation are fine. Where D is so sure that
+        its own gradient :math:`\sigma(f)` underflows (f < -100 in float32, f < -16 in float16) no factor
+        brings the generator's back: ``training.steps.one_pass_step`` is exact there too.
+
+    Args:
+        fake_logits: One logit per sample, ``(N,)`` or ``(N, 1, ...)`` with ones.
+        limit: Largest exponent, at most 88.
+
+    Returns:
+        ``(N,)``, float32 (float64 for float64 logits), detached.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: more than one logit per sample, or a limit outside (0, 88].
+
+    Source: Shen et al. 2021, "Training Generative Adversarial Networks in One Stage" (CVPR).
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.nonsaturating_ratio(torch.tensor([0.0, 1.0]))
+        tensor([-1.0000, -0.3679])
+    """
+    _checks.check_floating("fake_logits", fake_logits)
+    _checks.check_one_logit_per_sample("fake_logits", fake_logits)
+    if not 0 < limit <= 88:
+        raise ValueError(f"limit must be in (0, 88], got {limit}")
+    wide = fake_logits.detach().to(reference.accumulation_dtype(fake_logits.dtype))
+    return -(-wide.reshape(-1)).clamp(max=limit).exp()
+
+
+def resample_logits(
+    mu_logvar: Tensor,
+    dim: int = 1,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    r"""Feature resampling: logits drawn from the means and log-variances that D puts out.
+
+    .. math:: z = \mu + \varepsilon \, e^{v / 2}, \quad \varepsilon \sim N(0, 1)
+
+    Gradients: :math:`g` to the means, :math:`\tfrac12 g (z - \mu)` to the log-variances: neither the noise
+    nor the exponential is saved (float16 and bfloat16 save the noise: a rounded ``z`` has lost it).
+
+    Args:
+        mu_logvar: ``(N, 2K, *)``: K means, then K log-variances along ``dim``; float16, bfloat16, float32 or
+            float64.
+        dim: The dimension they are stacked along.
+        generator: Source of the noise, for repeatability.
+        noise: The noise itself, ``(N, K, *)``, instead of drawing it; a constant for autograd.
+
+    Returns:
+        ``(N, K, *)`` in the dtype of ``mu_logvar``; differentiable any number of times.
+
+    Raises:
+        TypeError: not floating-point.
+        ValueError: an odd number of channels, or noise of another shape.
+
+    Cost: one pass forward, one backward, beside drawing the noise.
+
+    Source: Xiangli et al. 2020, section 3.3 ("feature resampling"); its code has the log-variance halved.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.resample_logits(torch.tensor([[1.0, 0.0]]), noise=torch.tensor([[2.0]]))
+        tensor([[3.]])
+    """
+    if _ops.reference_serves(mu_logvar):
+        return reference.resample_logits(mu_logvar, dim, generator, noise)
+    if noise is None:
+        index = _checks.check_statistics("mu_logvar", mu_logvar, dim)
+        shape = list(mu_logvar.shape)
+        shape[index] //= 2
+        noise = reference.standard_normal(shape, mu_logvar, generator)
+    return _ops.resample_logits(mu_logvar, noise, dim)
 
 
 def _present(

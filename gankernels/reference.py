@@ -307,16 +307,21 @@ def resample_logits(
     index = check.check_statistics("mu_logvar", mu_logvar, dim)
     mean, log_variance = _upcast(mu_logvar).chunk(2, index)
     if noise is None:
-        noise = _standard_normal(mean, generator)
+        noise = standard_normal(list(mean.shape), mean, generator)
     check.check_noise(noise, list(mean.shape), "mu_logvar", mu_logvar)
     noise = noise.detach().to(mean.dtype)
     return (mean + noise * (0.5 * log_variance).exp()).to(mu_logvar.dtype)
 
 
-def _standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def standard_normal(shape: list[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """N(0, 1) noise in the accumulation dtype of ``like``, on its device."""
+    options: dict[str, Any] = {
+        "dtype": accumulation_dtype(like.dtype),
+        "device": like.device,
+    }
     if generator is None:  # torch.compile takes no generator argument, not even None
-        return torch.randn(like.shape, dtype=like.dtype, device=like.device)
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return torch.randn(shape, **options)
+    return torch.randn(shape, generator=generator, **options)
 
 
 def _scale_gradient(x: Tensor, scale: float | Tensor) -> Tensor:

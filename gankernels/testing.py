@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from gankernels import functional
 from gankernels import reference as reference_operators
 from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels._checks import REDUCTIONS
+from gankernels._ops import REDUCTIONS as REDUCTION_CODES
 from gankernels.reference import accumulation_dtype
 
 __all__ = [
@@ -181,8 +181,7 @@ class Operator:
     """One row: everything that the generic tests and benchmarks know about an operator.
 
     Args:
-        name: Its name in ``gankernels.functional``, ``gankernels.reference`` and, for the
-            differentiable one, ``torch.ops.gankernels``.
+        name: Its name in ``gankernels.functional`` and ``gankernels.reference``.
         arguments: Draws the arguments of a case, all but ``reduction``.
         eager: The formula as users write it in plain PyTorch, computed in the dtype of its inputs;
             same arguments. Its error is the yardstick of :func:`tolerance`.
@@ -194,8 +193,11 @@ class Operator:
         has_classes: Whether it has a class dimension ``dim``.
         uneven_batches: Whether its two batches may differ in size.
         reductions: What ``reduction`` may be; empty where there is no such argument.
-        fused_gradients: Whether ``torch.ops.gankernels`` has a ``..._value_and_grad`` of it.
-        helpers: Other compiled operators that it alone or with others relies on.
+        public: The differentiable operator in ``torch.ops.gankernels``, if not ``name``.
+        fused: The one that returns value and gradients, if not ``{public}_value_and_grad``; empty
+            where there is none.
+        helpers: Other compiled operators behind it, shared or not.
+        constants: Arguments that only the compiled operators take.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
         benchmark_shapes: Shapes of interest for timing, the hot case first.
@@ -207,12 +209,14 @@ class Operator:
     logits: tuple[str, ...]
     targets: tuple[str, ...] = ()
     shapes: tuple[Case, ...] = SHAPES
-    options: tuple[Mapping[str, Any], ...] = (MappingProxyType({}),)
+    options: tuple[Mapping[str, Any], ...] = ({},)
     has_classes: bool = True
     uneven_batches: bool = False
     reductions: tuple[str, ...] = REDUCTIONS
-    fused_gradients: bool = True
+    public: str | None = None
+    fused: str | None = None
     helpers: tuple[str, ...] = ("scale_gradient",)
+    constants: Mapping[str, Any] = field(default_factory=dict)
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
     benchmark_shapes: tuple[tuple[int, ...], ...] = ((128, 20), (4096, 1024))
@@ -228,10 +232,43 @@ class Operator:
         return getattr(reference_operators, self.name)  # type: ignore[no-any-return]
 
     @property
+    def public_operator(self) -> str:
+        """The differentiable operator in ``torch.ops.gankernels``."""
+        return self.public or self.name
+
+    @property
+    def fused_operator(self) -> str:
+        """The operator that returns value and gradients; empty where there is none."""
+        return f"{self.public_operator}_value_and_grad" if self.fused is None else self.fused
+
+    @property
     def compiled(self) -> tuple[str, ...]:
-        """The names in ``torch.ops.gankernels`` that this row answers for."""
-        fused = (f"{self.name}_value_and_grad",) if self.fused_gradients else ()
-        return (self.name, *fused, *self.helpers)
+        """Every name in ``torch.ops.gankernels`` that this row answers for."""
+        names = (self.public_operator, self.fused_operator, *self.helpers)
+        return tuple(name for name in names if name)
+
+    def compiled_arguments(self, operator: Any, arguments: Arguments) -> tuple[Any, ...]:
+        """A call's arguments as one of :attr:`compiled` takes them, in its order.
+
+        Args:
+            operator: The overload, such as ``torch.ops.gankernels.softmax_kl.default``.
+            arguments: The call. Every gradient is asked for, of a target where it has one per row.
+        """
+        logits = self.inputs(arguments)
+        shape = arguments[logits[0]].shape
+        per_row = [
+            n for n in self.targets if arguments[n] is not None and arguments[n].shape == shape
+        ]
+        flags = {f"{name.removesuffix('_logits')}_grad" for name in (*logits, *per_row)}
+        values = {**self.constants, **arguments, "fold_mean": True, "grad_scale": 1.0}
+        if self.reductions:
+            values["reduction"] = REDUCTION_CODES[arguments.get("reduction", "mean")]
+        schema = operator._schema.arguments
+        for argument in schema:
+            values.setdefault(argument.name, argument.default_value)
+            if str(argument.type) == "bool":
+                values[argument.name] = argument.name == "fold_mean" or argument.name in flags
+        return tuple(values[argument.name] for argument in schema)
 
     def cases(self) -> Iterator[Case]:
         """Every case of the row."""

@@ -54,7 +54,9 @@ def value_and_grad(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
     if fused is not None:
         return fused
     owner = getattr(loss_fn, "__self__", None)
-    method: ValueAndGrad | None = getattr(owner, f"{loss_fn.__name__}_value_and_grad", None) if owner else None
+    method: ValueAndGrad | None = (
+        getattr(owner, f"{loss_fn.__name__}_value_and_grad", None) if owner else None
+    )
     return method if method is not None else _of_any(loss_fn)
 
 
@@ -200,9 +202,78 @@ def _realness_g_loss(
     return loss, (g_real if real else None, g_fake if fake else None)
 
 
+def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+    """A scalar loss of both batches; ``name`` is the operator's name for it."""
+
+    def compute(
+        real_logits: Tensor,
+        fake_logits: Tensor,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        grad_scale: float = 1.0,
+    ) -> tuple[Tensor, Gradients]:
+        if label_smoothing:
+            _checks.check_label_smoothing(label_smoothing)
+        if _ops.reference_serves(real_logits, fake_logits):
+            args = (real_logits, fake_logits, reduction)
+            options = {"label_smoothing": label_smoothing} if label_smoothing else {}
+            return _through_autograd(loss_fn, args, options, (0, 1), grad_scale)
+        real, fake = _wanted(real_logits, fake_logits)
+        loss, g_real, g_fake = _ops.scalar_loss_value_and_grad(
+            real_logits,
+            fake_logits,
+            name,
+            label_smoothing,
+            _ops.reduction_code(reduction),
+            real,
+            fake,
+            True,
+            grad_scale,
+        )
+        return loss, (g_real if real else None, g_fake if fake else None)
+
+    return compute
+
+
+def _scalar_g(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+    """A scalar loss of the fake batch alone."""
+
+    def compute(
+        fake_logits: Tensor, reduction: str = "mean", *, grad_scale: float = 1.0
+    ) -> tuple[Tensor, Gradients]:
+        if _ops.reference_serves(fake_logits):
+            return _through_autograd(loss_fn, (fake_logits, reduction), {}, (0,), grad_scale)
+        loss, _, g_fake = _ops.scalar_loss_value_and_grad(
+            None,
+            fake_logits,
+            name,
+            0.0,
+            _ops.reduction_code(reduction),
+            False,
+            True,
+            True,
+            grad_scale,
+        )
+        return loss, (g_fake,)
+
+    return compute
+
+
 _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.softmax_kl: _softmax_kl,
     functional.softmax_kl_logits: _softmax_kl_logits,
     functional.realness_d_loss: _realness_d_loss,
     functional.realness_g_loss: _realness_g_loss,
+    functional.logistic_d_loss: _scalar_d("logistic_d", reference.logistic_d_loss),
+    functional.hinge_d_loss: _scalar_d("hinge_d", reference.hinge_d_loss),
+    functional.wasserstein_d_loss: _scalar_d("wasserstein_d", reference.wasserstein_d_loss),
+    functional.lsgan_d_loss: _scalar_d("lsgan_d", reference.lsgan_d_loss),
+    functional.relativistic_d_loss: _scalar_d("relativistic_d", reference.relativistic_d_loss),
+    functional.relativistic_g_loss: _scalar_d("relativistic_g", reference.relativistic_g_loss),
+    functional.nonsaturating_g_loss: _scalar_g("nonsaturating_g", reference.nonsaturating_g_loss),
+    functional.saturating_g_loss: _scalar_g("saturating_g", reference.saturating_g_loss),
+    functional.hinge_g_loss: _scalar_g("hinge_g", reference.hinge_g_loss),
+    functional.wasserstein_g_loss: _scalar_g("wasserstein_g", reference.wasserstein_g_loss),
+    functional.lsgan_g_loss: _scalar_g("lsgan_g", reference.lsgan_g_loss),
 }

@@ -1,0 +1,198 @@
+"""Layers around the operators that are not losses: gradient reversal and scaling, feature resampling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gankernels import _ops, functional, reference
+
+SCHEDULES = ("constant", "linear", "ganin")
+
+
+class GradientReversal(nn.Module):
+    r"""Gradient reversal as a module, with a schedule of its strength.
+
+    Forward identity, backward :math:`g \mapsto -\alpha(p) \, g`, where :math:`p \in [0, 1]` is the share of
+    the steps done:
+
+    ========== ================================================================
+    schedule   :math:`\alpha(p)`
+    ========== ================================================================
+    constant   :math:`\alpha`
+    linear     :math:`\alpha \, p`
+    ganin      :math:`\alpha \, (2 / (1 + e^{-10 p}) - 1)`
+    ========== ================================================================
+
+    The schedule advances only by :meth:`advance`, once per training step, and lives in buffers: it is saved
+    in ``state_dict``, resumes from it, and costs no host synchronisation on a GPU.
+
+    Args:
+        alpha: The strength, or its final value.
+        schedule: ``None`` or ``"constant"``, ``"linear"``, ``"ganin"``.
+        steps: The number of steps after which a schedule is complete; needed unless constant.
+
+    Raises:
+        ValueError: an unknown schedule, a schedule without a positive number of steps, ``alpha`` not finite.
+
+    Source: Ganin et al. 2016, section 5.2.2 (the schedule, with gamma = 10).
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> layer = gk.GradientReversal(alpha=1.0, schedule="linear", steps=4)
+        >>> layer.advance(2)
+        >>> x = torch.ones(1, requires_grad=True)
+        >>> layer(x).backward()
+        >>> x.grad
+        tensor([-0.5000])
+    """
+
+    step: Tensor
+    current_alpha: Tensor
+
+    def __init__(
+        self, alpha: float = 1.0, schedule: str | None = None, steps: int | None = None
+    ) -> None:
+        super().__init__()
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha must be finite, got {alpha}")
+        schedule = schedule or "constant"
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {SCHEDULES} or None, got {schedule!r}")
+        if schedule != "constant" and (steps is None or steps < 1):
+            raise ValueError(f"steps must be at least 1 for schedule {schedule!r}, got {steps}")
+        self.alpha = alpha
+        self.schedule = schedule
+        self.steps = steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("current_alpha", torch.zeros(()))
+        self._update()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.schedule == "constant":
+            return functional.gradient_reversal(x, self.alpha)
+        # A copy: advancing between forward and backward must not change this step's gradient.
+        return functional.gradient_reversal(x, self.current_alpha.clone())
+
+    @torch.no_grad()
+    def advance(self, steps: int = 1) -> None:
+        """Counts training steps; call it once per step."""
+        self.step += steps
+        self._update()
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        progress = (self.step / (self.steps or 1)).clamp(max=1.0)
+        if self.schedule == "linear":
+            self.current_alpha.copy_(self.alpha * progress)
+        elif self.schedule == "ganin":
+            self.current_alpha.copy_(self.alpha * (2 / (1 + torch.exp(-10 * progress)) - 1))
+        else:
+            self.current_alpha.fill_(self.alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, schedule={self.schedule!r}, steps={self.steps}"
+
+
+class FeatureResampling(nn.Module):
+    r"""Feature resampling as D's last layer: 2K statistics in, K logits out.
+
+    :math:`z = \mu + \varepsilon \, e^{v/2}` in training mode, :math:`\mu` in evaluation mode; see
+    ``gankernels.resample_logits``.
+
+    Args:
+        dim: The dimension along which K means and then K log-variances are stacked.
+        resample_in_eval: Draw noise in evaluation mode too, as the official RealnessGAN code does.
+        generator: Source of the noise.
+
+    Source: Xiangli et al. 2020, section 3.3.
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> gk.FeatureResampling().eval()(torch.tensor([[1.0, 2.0, 0.0, 0.0]]))
+        tensor([[1., 2.]])
+    """
+
+    def __init__(
+        self,
+        dim: int = 1,
+        resample_in_eval: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.resample_in_eval = resample_in_eval
+        self.generator = generator
+
+    def forward(self, mu_logvar: Tensor) -> Tensor:
+        if self.training or self.resample_in_eval:
+            return functional.resample_logits(mu_logvar, self.dim, self.generator)
+        reference.check.check_statistics("mu_logvar", mu_logvar, self.dim)
+        return mu_logvar.chunk(2, self.dim)[0]
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, resample_in_eval={self.resample_in_eval}"
+
+
+class DeferredGradientScale:
+    r"""A per-sample gradient factor that is known only after the forward pass has gone on.
+
+    Put it between generator and discriminator, run the discriminator, then :meth:`set` the factor: the
+    backward pass multiplies sample ``n``'s gradient by ``scale[n]``. Each object serves one forward pass;
+    two models, or two passes of one, use two objects, and nothing is shared between them.
+
+    Raises:
+        RuntimeError: used for a second forward pass, or in a backward pass before the factor was set.
+
+    Example: one backward pass that trains D on the logistic and G on the non-saturating loss.
+
+        >>> import torch, gankernels as gk
+        >>> generator, discriminator = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
+        >>> factor = gk.DeferredGradientScale()
+        >>> real_images, fake_images = torch.randn(4, 3), factor(generator(torch.randn(4, 2)))
+        >>> fake_logits = discriminator(fake_images).squeeze(1)
+        >>> factor.set(gk.nonsaturating_ratio(fake_logits))
+        >>> gk.logistic_d_loss(discriminator(real_images).squeeze(1), fake_logits).backward()
+        >>> generator.weight.grad.shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self) -> None:
+        self._scale: Tensor | None = None
+        self._used = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._used:
+            raise RuntimeError(
+                "DeferredGradientScale serves one forward pass: make a new one per pass"
+            )
+        self._used = True
+        return _Deferred.apply(x, self)  # type: ignore[no-any-return]
+
+    def set(self, scale: Tensor) -> None:
+        """Sets the factor, ``(N,)`` or 0-dim, before the backward pass."""
+        self._scale = scale.detach()
+
+    def _factor(self) -> Tensor:
+        if self._scale is None:
+            raise RuntimeError("DeferredGradientScale: backward before set(scale) was called")
+        return self._scale
+
+
+class _Deferred(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, owner: DeferredGradientScale) -> Tensor:
+        ctx.owner = owner
+        return x.clone() if _ops.reference_serves(x) else torch._lazy_clone(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        g, scale = grads[0], ctx.owner._factor()
+        reference.check.check_scale(scale, g)
+        if scale.ndim == 1:
+            scale = scale.reshape([-1] + [1] * (g.ndim - 1))
+        # In the factor's precision: a 16-bit factor would overflow where the product does not.
+        return (g.to(scale.dtype) * scale).to(g.dtype), None
