@@ -146,10 +146,12 @@ Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const Opt
                        const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction) {
   if (requires_grad(real_anchor) || requires_grad(fake_anchor)) {
     prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, false, false);
-    const Tensor negative = softmax_kl(fake, *fake_anchor, dim, reduction);
+    // Once for both terms: their gradients must add up before they are rounded to half precision.
+    const Tensor q_logits = formulas::accumulate(fake);
+    const Tensor negative = softmax_kl(q_logits, *fake_anchor, dim, reduction);
     if (objective == 1) return -negative;
-    if (objective == 2) return softmax_kl_logits(*real, fake, dim, reduction) - negative;
-    return softmax_kl(fake, *real_anchor, dim, reduction) - negative;
+    if (objective == 2) return softmax_kl_logits(formulas::accumulate(*real), q_logits, dim, reduction) - negative;
+    return softmax_kl(q_logits, *real_anchor, dim, reduction) - negative;
   }
   return apply<RealnessG>(
       {real.value_or(Tensor()), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor())},
