@@ -263,8 +263,8 @@ def logistic_d_loss(
 
     .. math:: \mathrm{softplus}(-r) + s \, r + \mathrm{softplus}(f)
 
-    Gradients: :math:`-\sigma(-r) + s` and :math:`\sigma(f)`. Equal to two ``BCEWithLogitsLoss`` terms with targets
-    :math:`1 - s` (real) and 0 (fake); finite and exact however large the logits.
+    Gradients: :math:`-\sigma(-r) + s` and :math:`\sigma(f)`. Equal to two ``BCEWithLogitsLoss`` terms with
+    targets :math:`1 - s` (real) and 0 (fake); finite and exact however large the logits.
 
     Args:
         real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
@@ -285,7 +285,8 @@ def logistic_d_loss(
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Goodfellow et al. 2014, equation 1, on logits; one-sided label smoothing: Salimans et al. 2016, section 3.4.
+    Source: Goodfellow et al. 2014, equation 1, on logits; one-sided label smoothing: Salimans et al. 2016,
+    section 3.4.
 
     Example:
         >>> import torch, gankernels as gk

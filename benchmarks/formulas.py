@@ -1,0 +1,60 @@
+"""What users would otherwise write: the published formulas and the best of stock PyTorch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def epsilon_kl(anchor: Tensor, logits: Tensor, epsilon: float = 1e-16) -> Tensor:
+    """KL of probabilities with an epsilon in the logarithm, as RealnessGAN tutorials have it."""
+    q = F.softmax(logits, dim=1)
+    return torch.mean(torch.sum(anchor * torch.log((anchor + epsilon) / (q + epsilon)), dim=1))
+
+
+def epsilon_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
+    return epsilon_kl(a1, real) + epsilon_kl(a0, fake)
+
+
+def categorical_cross_entropy(anchor: Tensor, logits: Tensor) -> Tensor:
+    """The official CategoricalLoss without its projection: -sum A log(softmax + 1e-16)."""
+    q = logits.log_softmax(1).exp()
+    return -(anchor * (q + 1e-16).log()).sum(-1).mean()
+
+
+def categorical_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
+    return categorical_cross_entropy(a1, real) + categorical_cross_entropy(a0, fake)
+
+
+def kl_div_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
+    """F.kl_div of log_softmax; it needs the anchor expanded to the batch."""
+    real_term = F.kl_div(F.log_softmax(real, 1), a1.expand_as(real), reduction="batchmean")
+    return real_term + F.kl_div(F.log_softmax(fake, 1), a0.expand_as(fake), reduction="batchmean")
+
+
+def cross_entropy_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
+    """F.cross_entropy with probability targets: KL up to the anchor's entropy."""
+    return F.cross_entropy(real, a1.expand_as(real)) + F.cross_entropy(fake, a0.expand_as(fake))
+
+
+def bce_logistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Two BCE-with-logits terms against ones and zeros, as every DCGAN tutorial has them."""
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
+
+
+def softplus_logistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+class NegatedGradient(torch.autograd.Function):
+    """The gradient reversal layer as it is usually written: it allocates the negated gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        return -grads[0]
