@@ -197,9 +197,8 @@ class RealnessLoss(GANLoss):
 
     def _generator_call(self, real_logits: Tensor | None, fake_logits: Tensor) -> _Call:
         options = {"objective": self.objective, "dim": self.dim, "reduction": self.reduction}
-        used = real_logits if self.generator_uses_real else None
         anchors = self.real_anchor, self.fake_anchor
-        return _Call(F.realness_g_loss, (used, fake_logits), anchors, options)
+        return _Call(F.realness_g_loss, (real_logits, fake_logits), anchors, options)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RealnessLoss:
         before = {name: getattr(self, name) for name in ("real_anchor", "fake_anchor")}

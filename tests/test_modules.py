@@ -222,7 +222,7 @@ def test_anchors_move_widen_and_are_saved() -> None:
     assert loss.real_anchor.dtype == torch.float32
     assert loss.fake_anchor.dtype == torch.float64
     assert loss.double().real_anchor.dtype == torch.float64
-    assert gk.RealnessLoss(A1, A0).half().to("meta").real_anchor.device.type == "meta"
+    assert gk.RealnessLoss(A1, A0).to("meta", torch.float16).real_anchor.device.type == "meta"
 
     file = io.BytesIO()
     torch.save(gk.RealnessLoss(A1, A0).state_dict(), file)
