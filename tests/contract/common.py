@@ -35,10 +35,13 @@ def _settings(operator: Operator) -> Iterable[Case]:
 
 every_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.name)
 every_case = _rows((o, case) for o in OPERATORS for case in o.cases())
+fused_cases = _rows((o, case) for o in OPERATORS if o.fused_operator for case in o.cases())
 few_cases = _rows((o, case) for o in OPERATORS for case in o.few_cases())
 every_setting = _rows((o, case) for o in OPERATORS for case in _settings(o))
 loss_settings = _rows((o, case) for o in OPERATORS if o.reductions for case in _settings(o))
-fused_settings = _rows((o, case) for o in OPERATORS if o.fused_gradients for case in _settings(o))
+class_settings = _rows((o, case) for o in OPERATORS if o.has_classes for case in _settings(o))
+target_settings = _rows((o, case) for o in OPERATORS if o.targets for case in _settings(o))
+fused_settings = _rows((o, case) for o in OPERATORS if o.fused_operator for case in _settings(o))
 uneven_settings = _rows((o, case) for o in OPERATORS if o.uneven_batches for case in _settings(o))
 true_derivatives = _rows(
     (o, replace(case, empty_bins=False))  # log A has no derivative at 0

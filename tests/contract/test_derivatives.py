@@ -1,0 +1,156 @@
+"""Derivatives of every order: numerically, and against the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+
+from contract.common import (
+    EXACT,
+    call,
+    every_setting,
+    few_cases,
+    loss_settings,
+    of_tensors,
+    true_derivatives,
+    with_leaves,
+)
+from gankernels.testing import Arguments, Case, Operator, cotangent
+
+# The class dimension last, and not last.
+SHAPES = [(3, 4), (2, 3, 2)]
+
+
+@true_derivatives
+def test_first_derivative_is_numerically_right(operator: Operator, case: Case) -> None:
+    for reduction in operator.reductions_of(case):
+        arguments = operator.draw(case, torch.float64, reduction=reduction)
+        for names in operator.differentiations(arguments):
+            function, inputs = of_tensors(operator, arguments, names)
+            leaves = [x.requires_grad_() for x in inputs]
+            assert gradcheck(function, leaves, check_batched_grad=True, check_forward_ad=True)
+
+
+@true_derivatives
+def test_second_derivative_is_numerically_right(operator: Operator, case: Case) -> None:
+    for reduction in operator.reductions_of(case):
+        arguments = operator.draw(case, torch.float64, reduction=reduction)
+        for names in operator.differentiations(arguments):
+            function, inputs = of_tensors(operator, arguments, names)
+            leaves = [x.requires_grad_() for x in inputs]
+            assert gradgradcheck(function, leaves, check_batched_grad=True)
+
+
+def derivatives(
+    operator: Operator, arguments: Arguments, names: tuple[str, ...], reference: bool
+) -> list[Tensor]:
+    """First, second and third derivatives, each contracted with its own cosine."""
+    leaves = with_leaves(arguments, names)
+    inputs = [leaves[name] for name in names]
+    scalar = (
+        call(operator, leaves, operator.reference if reference else operator.functional)
+        .square()
+        .sum()
+    )
+    found: list[Tensor] = []
+    for _ in range(3):
+        gradients = torch.autograd.grad(scalar, inputs, create_graph=True)
+        found += [g.detach() for g in gradients]
+        weights = [torch.arange(g.numel(), dtype=g.dtype).cos().view_as(g) for g in gradients]
+        scalar = sum(((g * w).sum() for g, w in zip(gradients, weights, strict=True)))  # type: ignore[assignment]
+        # Keeps every input in the graph where the derivative is constant in it.
+        scalar = scalar + sum((0 * x.square().square()).sum() for x in inputs)
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@few_cases
+def test_three_derivatives_are_the_references(
+    operator: Operator, case: Case, shape: tuple[int, ...]
+) -> None:
+    like = Case(shape, target=case.target, mass=case.mass, options=case.options)
+    for reduction in operator.reductions_of(like):
+        arguments = operator.draw(like, torch.float64, reduction=reduction)
+        for names in operator.differentiations(arguments):
+            got = derivatives(operator, arguments, names, reference=False)
+            expected = derivatives(operator, arguments, names, reference=True)
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@every_setting
+def test_gradients_under_create_graph_are_those_without(
+    operator: Operator, case: Case, dtype: torch.dtype
+) -> None:
+    for reduction in operator.reductions_of(case):
+        arguments = operator.draw(case, dtype, reduction=reduction)
+        names = operator.inputs(arguments)
+        leaves = with_leaves(arguments, names)
+        inputs = [leaves[name] for name in names]
+        value = call(operator, leaves)
+        seed = cotangent(value)
+        with_graph = torch.autograd.grad(value, inputs, seed, create_graph=True)
+        without = torch.autograd.grad(value, inputs, seed)
+        for a, b in zip(with_graph, without, strict=True):
+            assert a.dtype == b.dtype == dtype
+            # Two formulas of the same gradient, each rounded to its dtype twice.
+            eps = torch.finfo(dtype).eps
+            torch.testing.assert_close(a, b, rtol=4 * eps, atol=4 * eps * float(b.abs().max()))
+
+
+def network_gradients(
+    operator: Operator, arguments: Arguments, function: object
+) -> tuple[Tensor, list[Tensor]]:
+    """A gradient penalty through a small network, and its gradients to the network's weights."""
+    torch.manual_seed(0)
+    names = operator.inputs(arguments)
+    first = arguments[names[0]]
+    features = first.shape[-1]
+    network = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, features)).double()
+    images = {
+        name: torch.randn(*arguments[name].shape[:-1], 5, dtype=torch.float64, requires_grad=True)
+        for name in names
+    }
+    outputs = {name: network(images[name]) for name in names}
+    loss = call(operator, {**arguments, **outputs}, function)  # type: ignore[arg-type]
+    gradients = torch.autograd.grad(loss.sum(), list(images.values()), create_graph=True)
+    penalty = sum((g.square().sum() for g in gradients), torch.zeros((), dtype=torch.float64))
+    weights = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
+    return penalty.detach(), [w for w in weights if w is not None]
+
+
+@few_cases
+def test_gradient_penalty_through_a_network(operator: Operator, case: Case) -> None:
+    """An operator whose backward has no derivative gives a penalty without gradient, silently."""
+    arguments = operator.draw(case, torch.float64)
+    got = network_gradients(operator, arguments, operator.functional)
+    expected = network_gradients(operator, arguments, operator.reference)
+    torch.testing.assert_close(got, expected, **EXACT)
+    assert got[0] > 0
+    assert float(got[1][0].abs().max()) > 0  # the first layer, behind the tanh
+
+
+@loss_settings
+def test_gradients_of_constants_are_refused(operator: Operator, case: Case) -> None:
+    arguments = operator.draw(case, torch.float32)
+    value = call(operator, arguments)
+    assert not value.requires_grad
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        value.backward()
+
+
+@pytest.mark.compiled
+def test_the_first_order_backward_refuses_to_be_differentiated() -> None:
+    scale_gradient = torch.ops.gankernels.scale_gradient.default
+    gradient, factor = torch.ones(2, 3), torch.tensor(2.0)
+    assert torch.equal(scale_gradient(gradient, factor, 1, -1), 2 * gradient)
+    for arguments in [
+        (gradient.clone().requires_grad_(), factor),
+        (gradient, factor.clone().requires_grad_()),
+    ]:
+        with pytest.raises(RuntimeError, match="scale_gradient has no derivative"):
+            scale_gradient(*arguments, 1, -1)
+        with torch.no_grad():
+            assert torch.equal(scale_gradient(*arguments, 1, -1), 2 * gradient)

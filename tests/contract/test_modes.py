@@ -1,0 +1,236 @@
+"""Grad modes, autocast, loss scaling, dispatcher checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contract.common import (
+    assert_same,
+    call,
+    every_setting,
+    few_cases,
+    fused_settings,
+    loss_settings,
+    of_tensors,
+    with_leaves,
+)
+from gankernels import testing, value_and_grad
+from gankernels.testing import Arguments, Case, Operator, cotangent, differentiate
+
+# What test_schema needs is in the schema itself; these four are all that opcheck offers.
+OPCHECKS = (
+    "test_schema",
+    "test_autograd_registration",
+    "test_faketensor",
+    "test_aot_dispatch_dynamic",
+)
+
+
+# --- grad modes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@few_cases
+def test_modes_without_gradients(operator: Operator, case: Case, mode: type) -> None:
+    for reduction in operator.reductions_of(case):
+        arguments = operator.draw(case, torch.float32, reduction=reduction)
+        leaves = with_leaves(arguments, operator.inputs(arguments))
+        expected = call(operator, leaves)
+        with mode():
+            value = call(operator, leaves)
+        assert_same([value], [expected.detach()])
+        assert not value.requires_grad
+        assert value.is_inference() == (mode is torch.inference_mode)
+
+
+@few_cases
+def test_inference_tensors_are_inputs_like_others(operator: Operator, case: Case) -> None:
+    with torch.inference_mode():
+        inference = operator.draw(case, torch.float32)
+    normal = operator.draw(case, torch.float32)
+    assert_same([call(operator, inference)], [call(operator, normal)])
+    if operator.fused_operator:
+        got = value_and_grad(operator.functional)(**inference)
+        expected = value_and_grad(operator.functional)(**normal)
+        assert_same([got[0], *got[1]], [expected[0], *expected[1]])
+
+
+# --- autocast ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@few_cases
+def test_autocast_changes_nothing(operator: Operator, case: Case, dtype: torch.dtype) -> None:
+    arguments = operator.draw(case, dtype)
+    names = operator.inputs(arguments)
+    value, gradients = differentiate(operator.functional, arguments, names, writes=operator.writes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, inside_gradients = differentiate(
+            operator.functional, arguments, names, writes=operator.writes
+        )
+    assert_same([inside, *inside_gradients.values()], [value, *gradients.values()])
+
+
+@loss_settings
+def test_a_network_under_autocast(operator: Operator, case: Case) -> None:
+    arguments = operator.draw(case, torch.float32)
+    names = operator.inputs(arguments)
+    network = nn.Linear(6, arguments[names[0]].shape[-1])
+    images = torch.randn(*arguments[names[0]].shape[:-1], 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network(images)
+        loss = call(operator, {**arguments, **dict.fromkeys(names, logits)})
+    assert logits.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 for p in network.parameters())  # type: ignore[union-attr]
+
+
+# --- loss scaling --------------------------------------------------------------------------------
+
+ROWS = 200_000
+SCALE = 65536.0
+
+
+def many_rows(operator: Operator, case: Case, dtype: torch.dtype) -> Arguments:
+    return operator.draw(Case((ROWS, 2), options=case.options), dtype)
+
+
+def assert_scaled(operator: Operator, arguments: Arguments, got: list[Tensor]) -> None:
+    names = operator.inputs(arguments)
+    exact, scale = testing.in_dtype(arguments, torch.float64), torch.tensor(SCALE)
+    _, expected = differentiate(operator.reference, exact, names, scale)
+    for gradient, want in zip(got, expected.values(), strict=True):
+        # Rounded to half precision twice at most: before scaling and after.
+        torch.testing.assert_close(
+            gradient.double(), want, rtol=torch.finfo(torch.float16).eps, atol=1e-6
+        )
+
+
+@loss_settings
+def test_scaled_fp16_gradients_of_a_mean_do_not_underflow(operator: Operator, case: Case) -> None:
+    """1/200,000 is among the subnormals of fp16: dividing before a GradScaler's factor loses 5 bits."""
+    arguments = many_rows(operator, case, torch.float16)
+    names = operator.inputs(arguments)
+    _, gradients = differentiate(
+        operator.functional, arguments, names, torch.tensor(SCALE), operator.writes
+    )
+    assert_scaled(operator, arguments, list(gradients.values()))
+
+
+@fused_settings
+def test_grad_scale_is_applied_before_rounding(operator: Operator, case: Case) -> None:
+    arguments = many_rows(operator, case, torch.float16)
+    _, gradients = value_and_grad(operator.functional)(**arguments, grad_scale=SCALE)
+    assert_scaled(operator, arguments, [g for g in gradients if g is not None])
+
+
+@loss_settings
+def test_grad_scaler(operator: Operator, case: Case) -> None:
+    arguments = operator.draw(case, torch.float32)
+    names = operator.inputs(arguments)
+    expected = differentiate(operator.functional, arguments, names)[1]
+    leaves = with_leaves(arguments, names)
+    inputs = [leaves[name] for name in names]
+    optimizer = torch.optim.SGD(inputs, lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
+    before = [x.detach().clone() for x in inputs]
+    scaler.scale(call(operator, leaves)).backward()
+    scaler.step(optimizer)
+    for x, old, gradient in zip(inputs, before, expected.values(), strict=True):
+        torch.testing.assert_close(x.detach(), old - gradient)
+
+
+# --- the dispatcher's view -----------------------------------------------------------------------
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("check", OPCHECKS)
+@few_cases
+def test_opcheck_of_the_public_operator(operator: Operator, case: Case, check: str) -> None:
+    overload = getattr(torch.ops.gankernels, operator.public_operator).default
+    for reduction in operator.reductions_of(case):
+        drawn = operator.draw(case, torch.float32, reduction=reduction)
+        for names in operator.differentiations(drawn):
+            leaves = with_leaves(drawn, names)
+            arguments = operator.compiled_arguments(overload, leaves)
+            torch.library.opcheck(overload, arguments, test_utils=check)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("check", OPCHECKS)
+@fused_settings
+def test_opcheck_of_value_and_grad(operator: Operator, case: Case, check: str) -> None:
+    overload = getattr(torch.ops.gankernels, operator.fused_operator).default
+    for reduction in operator.reductions_of(case):
+        drawn = operator.draw(case, torch.float32, reduction=reduction)
+        arguments = operator.compiled_arguments(overload, drawn)
+        torch.library.opcheck(overload, arguments, test_utils=check)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("check", OPCHECKS)
+@pytest.mark.parametrize("rows", [-1, 3])
+def test_opcheck_of_scale_gradient(check: str, rows: int) -> None:
+    overload = torch.ops.gankernels.scale_gradient.default
+    gradient = torch.randn(3, 4)
+    for factor in (torch.tensor(2.0), torch.randn(3)):
+        torch.library.opcheck(overload, (gradient, factor, 1, rows), test_utils=check)
+
+
+@pytest.mark.compiled
+@fused_settings
+def test_value_and_grad_operators_stay_outside_graphs(operator: Operator, case: Case) -> None:
+    overload = getattr(torch.ops.gankernels, operator.fused_operator).default
+    leaves = with_leaves(operator.draw(case), operator.inputs(operator.draw(case)))
+    outputs = overload(*operator.compiled_arguments(overload, leaves))
+    assert not any(output.requires_grad for output in outputs)
+
+
+@every_setting
+def test_meta_tensors(operator: Operator, case: Case) -> None:
+    """The shapes, dtypes and strides that a compiler plans with are those that come out."""
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        for reduction in operator.reductions_of(case):
+            arguments = operator.draw(Case((3, 4, 2), options=case.options), dtype)
+            if reduction is not None:
+                arguments["reduction"] = reduction
+            names = operator.inputs(arguments)
+            meta = {k: x.to("meta") if isinstance(x, Tensor) else x for k, x in arguments.items()}
+            value, gradients = differentiate(
+                operator.functional, arguments, names, writes=operator.writes
+            )
+            planned, planned_gradients = differentiate(
+                operator.functional, meta, names, writes=operator.writes
+            )
+            for got, plan in [(value, planned)] + [
+                (gradients[name], planned_gradients[name]) for name in names
+            ]:
+                assert plan.device.type == "meta"
+                assert (got.shape, got.dtype, got.stride()) == (
+                    plan.shape,
+                    plan.dtype,
+                    plan.stride(),
+                )
+
+
+@every_setting
+def test_subclasses_and_deferred_computation(operator: Operator, case: Case) -> None:
+    """A tensor subclass that only watches sees the same numbers."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            return func(*args, **(kwargs or {}))
+
+    arguments = operator.draw(case, torch.float32)
+    names = operator.inputs(arguments)
+    function, _ = of_tensors(operator, arguments, names)
+    expected = differentiate(operator.functional, arguments, names, writes=operator.writes)
+    with Watch():
+        leaves = with_leaves(arguments, names)
+        value = function(*(leaves[name] for name in names))
+        gradients = torch.autograd.grad(value, [leaves[name] for name in names], cotangent(value))
+    assert_same([value.detach(), *gradients], [expected[0], *expected[1].values()])

@@ -1,0 +1,68 @@
+"""The same bits from run to run and, for the kernels, for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from contract.common import assert_same, every_dtype, every_setting
+from gankernels import value_and_grad
+from gankernels.testing import Case, Operator, differentiate
+
+# Enough rows for several units of parallel work, with classes side by side and apart.
+SHAPES = [Case((4096, 20)), Case((64, 1025)), Case((40, 20, 8, 8))]
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def results(operator: Operator, case: Case, dtype: torch.dtype) -> list[Tensor | None]:
+    found: list[Tensor | None] = []
+    for reduction in operator.reductions_of(case):
+        arguments = operator.draw(case, dtype, reduction=reduction)
+        names = operator.inputs(arguments)
+        value, gradients = differentiate(
+            operator.functional, arguments, names, writes=operator.writes
+        )
+        found += [value, *gradients.values()]
+        if operator.fused_operator:
+            value, fused = value_and_grad(operator.functional)(**arguments)
+            found += [value, *fused]
+    return found
+
+
+def shaped(case: Case, like: Case) -> Case:
+    return Case(like.shape, dim=like.dim, options=case.options)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda case: case.label)
+@every_dtype
+@every_setting
+def test_runs_repeat_bit_for_bit(
+    operator: Operator, case: Case, shape: Case, dtype: torch.dtype
+) -> None:
+    case = shaped(case, shape)
+    assert_same(results(operator, case, dtype), results(operator, case, dtype))
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda case: case.label)
+@every_dtype
+@every_setting
+def test_threads_do_not_change_a_bit(
+    operator: Operator, case: Case, shape: Case, dtype: torch.dtype
+) -> None:
+    case = shaped(case, shape)
+    torch.set_num_threads(1)
+    one = results(operator, case, dtype)
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        assert_same(results(operator, case, dtype), one)

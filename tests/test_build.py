@@ -1,0 +1,258 @@
+"""Building and loading: what a package without a fitting extension does, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gankernels
+from gankernels import build_info
+
+PACKAGE = Path(gankernels.__file__).parent
+ROOT = Path(__file__).parent.parent
+
+USE = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import gankernels as gk
+    import gankernels.modules, gankernels.testing
+import json, torch
+logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)
+loss = gk.softmax_kl(logits, torch.tensor([0.0, 0.0, 1.0]))
+loss.backward()
+value, grads = gk.value_and_grad(gk.softmax_kl)(logits, torch.tensor([0.0, 0.0, 1.0]))
+print(json.dumps({
+    "warnings": [str(w.message) for w in caught if "gankernels" in str(w.message)],
+    "info": gk.build_info(),
+    "loss": loss.item(),
+    "gradient": logits.grad.tolist()[0],
+    "fused": grads[0].tolist()[0],
+}))
+"""
+REBUILD = "rebuild it"
+
+
+def run(package: Path, code: str = USE, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a fresh interpreter, with the package at ``package`` and none of our own settings."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("GANKERNELS_")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=package.parent,
+        env={**clean, "PYTHONPATH": str(package.parent), **environment},
+    )
+
+
+def report(package: Path, **environment: str) -> dict:  # type: ignore[type-arg]
+    result = run(package, **environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+
+def assert_works(outcome: dict) -> None:  # type: ignore[type-arg]
+    assert outcome["loss"] == 100
+    for gradient in (outcome["gradient"], outcome["fused"]):
+        assert gradient == [1.0, pytest.approx(0, abs=1e-30), -1.0]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package, extension and metadata included."""
+    ignore = shutil.ignore_patterns("__pycache__", "training")
+    return Path(shutil.copytree(PACKAGE, tmp_path / "gankernels", ignore=ignore))
+
+
+def set_metadata(package: Path, **changes: object) -> None:
+    path = package / "_build.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.compiled
+def test_a_fitting_extension_loads_in_silence(package: Path) -> None:
+    outcome = report(package)
+    assert_works(outcome)
+    assert outcome["warnings"] == []
+    assert outcome["info"]["extension"] is True
+    assert outcome["info"]["reason"] is None
+    assert outcome["info"]["backends"]["cpu"] == "C++ extension"
+
+
+@pytest.mark.compiled
+def test_an_extension_for_another_torch_is_reported_with_both_versions(package: Path) -> None:
+    set_metadata(package, torch="1.99.1+cpu")
+    outcome = report(package)
+    assert_works(outcome)
+    (warning,) = outcome["warnings"]  # once
+    assert "torch 1.99.1+cpu" in warning
+    assert f"torch {torch.__version__}" in warning
+    assert REBUILD in warning
+    info = outcome["info"]
+    assert info["extension"] is False
+    assert (info["torch_built"], info["torch_running"]) == ("1.99.1+cpu", torch.__version__)
+    assert info["reason"] in warning
+    assert info["backends"]["cpu"] == "reference"
+    assert info["cpu_capability"] is None
+
+
+@pytest.mark.compiled
+def test_a_patch_release_of_the_same_torch_still_loads(package: Path) -> None:
+    release = ".".join(torch.__version__.split("+")[0].split(".")[:2])
+    set_metadata(package, torch=f"{release}.99+cpu")
+    outcome = report(package)
+    assert outcome["info"]["extension"] is True
+    assert outcome["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda p: (p / "_build.json").unlink(missing_ok=True), "the extension was not built"),
+        (lambda p: (p / "_build.json").write_text("{"), "build metadata _build.json is unreadable"),
+        (
+            lambda p: (p / "_build.json").write_text(json.dumps({"error": "did not compile: x"})),
+            "did not compile: x",
+        ),
+    ],
+    ids=["no metadata", "broken metadata", "failed build"],
+)
+def test_a_package_without_extension_says_so_once_and_works(
+    package: Path, spoil, reason: str
+) -> None:  # type: ignore[no-untyped-def]
+    spoil(package)
+    outcome = report(package)
+    assert_works(outcome)
+    (warning,) = outcome["warnings"]
+    assert "gankernels runs on its PyTorch reference" in warning
+    assert reason in warning
+    assert outcome["info"]["extension"] is False
+
+
+@pytest.mark.compiled
+def test_an_extension_that_does_not_load_is_reported(package: Path) -> None:
+    (library,) = package.glob("_C.*")
+    library.write_bytes(b"not a library")
+    outcome = report(package)
+    assert_works(outcome)
+    (warning,) = outcome["warnings"]
+    assert "the extension does not load" in warning
+
+
+def test_the_extension_can_be_required(package: Path) -> None:
+    set_metadata(package, torch="1.99.1+cpu", error=None)
+    result = run(package, GANKERNELS_REQUIRE_EXT="1")
+    assert result.returncode != 0
+    assert "ImportError: GANKERNELS_REQUIRE_EXT=1, but" in result.stderr
+    assert "1.99.1+cpu" in result.stderr
+    assert torch.__version__ in result.stderr
+
+
+def test_the_reference_may_be_chosen_without_a_warning(package: Path) -> None:
+    outcome = report(package, GANKERNELS_BACKEND="reference")
+    assert_works(outcome)
+    assert outcome["warnings"] == []
+    assert outcome["info"]["reason"] == "GANKERNELS_BACKEND=reference"
+    assert outcome["info"]["extension"] is False
+
+
+def test_an_unknown_backend_is_refused(package: Path) -> None:
+    result = run(package, GANKERNELS_BACKEND="cudnn")
+    assert result.returncode != 0
+    expected = "GANKERNELS_BACKEND must be one of ('auto', 'reference'), got 'cudnn'"
+    assert f"ValueError: {expected}" in result.stderr
+
+
+def test_build_info_tells_what_runs_where() -> None:
+    info = build_info()
+    assert set(info) == {
+        "extension",
+        "reason",
+        "torch_built",
+        "torch_running",
+        "compiler",
+        "debug",
+        "cpu_capability",
+        "threads",
+        "backends",
+    }
+    assert info["torch_running"] == torch.__version__
+    assert info["threads"] == torch.get_num_threads()
+    assert info["extension"] == (info["reason"] is None)
+    assert set(info["backends"]) == {"cpu", "cuda"}
+    json.dumps(info)
+
+
+# --- building ------------------------------------------------------------------------------------
+
+SOURCES = ["setup.py", "pyproject.toml", "LICENSE", "csrc"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, package: Path) -> Path:
+    """The sources, with the package as a clean clone has it."""
+    for name in SOURCES:
+        source, copy = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, copy)
+        else:
+            shutil.copy(source, copy)
+    (tmp_path / "README.md").touch()
+    for built in [*package.glob("_C.*"), *package.glob("_build.json")]:
+        built.unlink()
+    return tmp_path
+
+
+def build(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("CXX", "CC", "FORCE_CUDA")}
+    return subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=checkout,
+        env={**clean, **environment},
+    )
+
+
+def test_a_missing_compiler_leaves_a_package_that_works(checkout: Path) -> None:
+    result = build(checkout, CXX="/nonexistent/c++")
+    assert result.returncode == 0, result.stderr
+    assert "compilation failed, the reference will serve" in result.stdout
+    outcome = report(checkout / "gankernels")
+    assert_works(outcome)
+    (warning,) = outcome["warnings"]
+    assert "the extension did not compile" in warning
+    assert outcome["info"]["compiler"] is None
+
+
+def test_a_compile_error_leaves_a_package_that_works(checkout: Path) -> None:
+    for source in (checkout / "csrc").rglob("*.cpp"):
+        source.write_text("#error broken on purpose\n")
+    result = build(checkout)
+    assert result.returncode == 0, result.stderr
+    outcome = report(checkout / "gankernels")
+    assert_works(outcome)
+    assert "the extension did not compile" in outcome["warnings"][0]
+
+
+def test_a_required_extension_fails_the_build(checkout: Path) -> None:
+    result = build(checkout, CXX="/nonexistent/c++", GANKERNELS_REQUIRE_EXT="1")
+    assert result.returncode != 0
+    assert not (checkout / "gankernels" / "_build.json").exists()
+
+
+def test_cuda_cannot_be_forced_without_its_sources(checkout: Path) -> None:
+    if list((checkout / "csrc").glob("cuda/*.cu")):
+        shutil.rmtree(checkout / "csrc" / "cuda")
+    result = build(checkout, FORCE_CUDA="1")
+    assert result.returncode != 0
+    assert "FORCE_CUDA=1, but this version of gankernels has no CUDA sources" in result.stderr
