@@ -6,6 +6,7 @@ from gankernels.training.loop import RunInterruptedError, Trainer, load_generato
 from gankernels.training.metrics import NonFiniteError
 from gankernels.training.recipes import RECIPES, Recipe, configuration, register
 from gankernels.training.steps import (
+    FunctionLoss,
     Players,
     alternating_step,
     one_pass_step,
@@ -16,6 +17,7 @@ from gankernels.training.steps import (
 __all__ = [
     "RECIPES",
     "BatchStream",
+    "FunctionLoss",
     "ImageData",
     "NonFiniteError",
     "Players",

@@ -32,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 when the command could not be done, with a line on stderr that says
         why; 128 + the signal's number when a signal stopped a run, which was saved first.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.run is _bench:
+        arguments.arguments = rest  # the benchmarks have a parser of their own
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     from gankernels.training.loop import NonFiniteError, RunInterruptedError
 
     try:
@@ -78,7 +83,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     names = {f.name for f in (*fields(TrainConfig), *fields(StepConfig))} - {"recipe", "preset"}
     found = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     if arguments.lr is not None:
-        found |= {"g_lr": arguments.lr, "d_lr": arguments.lr}
+        found = {"g_lr": arguments.lr, "d_lr": arguments.lr} | found
     options = dict(arguments.loss_option or [])
     if options:
         found["loss_options"] = options
@@ -188,8 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     info = commands.add_parser("info", help="what was built, against what, and what runs where")
     info.set_defaults(run=_info)
-    bench = commands.add_parser("bench", help="run the repository's benchmarks")
-    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; try -- --help")
+    bench = commands.add_parser(
+        "bench", help="run the repository's benchmarks, with what follows as their arguments"
+    )
     bench.set_defaults(run=_bench)
     return parser
 

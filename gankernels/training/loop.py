@@ -130,6 +130,8 @@ class Trainer:
             generator = built[0] if generator is None else generator
             discriminator = built[1] if discriminator is None else discriminator
         self.loss = (recipes.make_loss(config) if loss is None else loss).to(world.device)
+        if config.step_kind == "ratio":
+            steps.check_ratio(discriminator, self.loss)
         self._build_players(generator.to(world.device), discriminator.to(world.device))
         self._build_stream(_load_data(config) if image_data is None else image_data)
         # Dropout and the noise differ between processes, the networks and the data order do not.

@@ -31,12 +31,14 @@ from gankernels.training.networks import has_batchnorm
 
 __all__ = [
     "STEPS",
+    "FunctionLoss",
     "Metrics",
     "Noise",
     "Players",
     "StepLoss",
     "adam",
     "alternating_step",
+    "check_ratio",
     "discriminator_phase",
     "generator_phase",
     "grad_scaler",
@@ -62,6 +64,52 @@ class StepLoss(Protocol):
     def generator_value_and_grad(
         self, real: Tensor | None, fake: Tensor
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor]]: ...
+
+
+class FunctionLoss(nn.Module):
+    """A loss of one's own for the steps: two ordinary functions of the logits, through autograd.
+
+    Args:
+        discriminator: ``discriminator(real_logits, fake_logits)``, the scalar that D minimises.
+        generator: ``generator(real_logits, fake_logits)``, the scalar that G minimises; the real
+            logits are None unless ``generator_uses_real``.
+        generator_uses_real: Whether the generator's loss looks at the real logits.
+
+    Example:
+        >>> loss = FunctionLoss(lambda real, fake: (fake - real).mean(), lambda _, fake: -fake.mean())
+        >>> loss.generator_value_and_grad(None, torch.zeros(2))[1][1]
+        tensor([-0.5000, -0.5000])
+    """
+
+    def __init__(
+        self,
+        discriminator: Callable[[Tensor, Tensor], Tensor],
+        generator: Callable[[Tensor | None, Tensor], Tensor],
+        generator_uses_real: bool = False,
+    ) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.generator = generator
+        self.generator_uses_real = generator_uses_real
+
+    def discriminator_value_and_grad(
+        self, real: Tensor, fake: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with torch.enable_grad():
+            real, fake = (x.detach().requires_grad_() for x in (real, fake))
+            value = self.discriminator(real, fake)
+            g_real, g_fake = torch.autograd.grad(value, (real, fake), materialize_grads=True)
+        return value.detach(), (g_real, g_fake)
+
+    def generator_value_and_grad(
+        self, real: Tensor | None, fake: Tensor
+    ) -> tuple[Tensor, tuple[None, Tensor]]:
+        with torch.enable_grad():
+            fake = fake.detach().requires_grad_()
+            real = real.detach() if real is not None and self.generator_uses_real else None
+            value = self.generator(real, fake)
+            (g_fake,) = torch.autograd.grad(value, fake)
+        return value.detach(), (None, g_fake)
 
 
 @dataclass
@@ -334,7 +382,7 @@ def ratio_step(
         ValueError: D has a BatchNorm layer, or the loss is not the non-saturating logistic one.
     """
     config = config or StepConfig()
-    _check_ratio(players, loss)
+    check_ratio(players.discriminator, loss)
     real = _batch(real, config)
     _zero_grad(players)
     total: Metrics = {}
@@ -359,8 +407,9 @@ def _nonsaturating_ratio(fake_logits: Tensor) -> Tensor:
     return -torch.exp(-fake_logits.clamp(min=-80))
 
 
-def _check_ratio(players: Players, loss: StepLoss) -> None:
-    if has_batchnorm(players.discriminator):
+def check_ratio(discriminator: nn.Module, loss: StepLoss | nn.Module) -> None:
+    """Raise ValueError where :func:`ratio_step` would not be exact."""
+    if has_batchnorm(discriminator):
         raise ValueError(
             "ratio_step needs a discriminator that treats samples independently, but it has a "
             "BatchNorm layer, which mixes them; use one_pass_step, or another normalisation "

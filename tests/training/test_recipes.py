@@ -1,0 +1,224 @@
+"""Recipes, losses, networks of one's own, and what a run leaves."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import gankernels as gk
+from gankernels.training import (
+    RECIPES,
+    ImageData,
+    Recipe,
+    TrainConfig,
+    Trainer,
+    configuration,
+    load_generator,
+    recipes,
+    register,
+    train,
+)
+from gankernels.training.config import LOSSES
+from gankernels.training.distributed import World
+from gankernels.training.networks import has_batchnorm
+from gankernels.training.steps import FunctionLoss
+
+ROOT = Path(__file__).parents[2]
+PRESETS = [(r.name, p) for r in RECIPES.values() for p in r.presets]
+SHORT: dict[str, Any] = {
+    "batch_size": 8,
+    "steps": 2,
+    "log_every": 1,
+    "sample_every": 2,
+    "samples": 4,
+    "threads": 1,
+}
+
+
+def pictures(config: TrainConfig) -> ImageData | None:
+    """A stand-in of the right shape for image recipes; the toy recipe makes its own points."""
+    if config.image_size is None:
+        return None
+    shape = (16, config.channels or 1, config.image_size, config.image_size)
+    pixels = torch.randint(256, shape, generator=torch.Generator().manual_seed(0))
+    return ImageData(pixels.byte(), name="random pictures")
+
+
+@pytest.mark.parametrize(("recipe", "preset"), PRESETS)
+def test_every_preset_runs_and_leaves_everything(recipe: str, preset: str, tmp_path: Path) -> None:
+    config = configuration(recipe, preset, **SHORT)
+    train(config, tmp_path, image_data=pictures(config), progress=False)
+    assert TrainConfig.load(tmp_path / "config.json") == config
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2]
+    assert {"d_loss", "g_loss", "d_grad_norm", "g_grad_norm", "images_per_second"} <= set(
+        records[1]
+    )
+    names = {p.name for p in tmp_path.iterdir()}
+    left = {"checkpoint.pt", "curves.png", "final.png", "samples.gif", "report.html"}
+    assert left <= names
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "step_0000000.png",
+        "step_0000002.png",
+    ]
+    network, loaded = load_generator(tmp_path)
+    assert loaded == config
+    with torch.no_grad():
+        samples = network(torch.randn(3, config.noise_dim))
+    if config.image_size is not None:
+        assert samples.shape == (3, config.channels, config.image_size, config.image_size)
+        low, high = config.value_range
+        assert low <= float(samples.min())
+        assert float(samples.max()) <= high
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_loss_with_every_recipe(recipe: str, loss: str, tmp_path: Path) -> None:
+    config = configuration(recipe, loss=loss, **SHORT)
+    points = ImageData(torch.randn(16, 2), name="points")
+    if config.image_size is not None:
+        config = config.but(image_size=8)
+    trainer = Trainer(
+        config, tmp_path, World(0, 1, torch.device("cpu")), image_data=pictures(config) or points
+    )
+    before = [p.clone() for p in trainer.players.generator.parameters()]
+    trainer.step()
+    trainer.step()
+    trainer.metrics.collect()  # raises where a loss or a gradient is not finite
+    after = list(trainer.players.generator.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    logits = trainer.players.discriminator(next(trainer.stream))
+    assert logits.shape == (8, config.outcomes if loss == "realness" else 1)
+
+
+def test_the_default_is_the_third_articles_game() -> None:
+    """Its networks, outcomes, batch, optimizer, anchors and objective; only the pace differs."""
+    quick, article = configuration(), configuration("realness", "article")
+    for config in (quick, article):
+        assert (config.network, config.outcomes, config.batch_size) == ("realness_article", 20, 128)
+        assert (config.beta1, config.beta2) == (0.0, 0.9)
+        assert (config.loss, config.step_kind) == ("realness", "alternating")
+        assert config.loss_options == {"objective": 2, "anchors": "article"}
+        assert (config.step.order, config.step.g_updates) == ("d_first", 1)
+        assert config.data == "digits"
+    assert (article.g_lr, article.d_lr, article.flip, article.channels) == (1e-4, 1e-4, True, 3)
+    generator, discriminator = recipes.build_networks(article)
+    layers = [type(m).__name__ for m in discriminator]
+    assert layers == ["Conv2d", "ReLU", "AvgPool2d"] * 3 + ["Conv2d", "ReLU", "Flatten", "Linear"]
+    count = lambda n: sum(p.numel() for p in n.parameters())  # noqa: E731
+    assert (count(generator), count(discriminator)) == (80_323, 38_900)
+    loss = recipes.make_loss(article)
+    assert isinstance(loss, gk.RealnessLoss)
+    assert loss.real_anchor.shape == (20,)
+    again = recipes.make_loss(article.but(seed=1))
+    assert not torch.equal(loss.real_anchor, again.real_anchor)
+
+
+def test_the_second_articles_networks() -> None:
+    literal = recipes.build_networks(configuration("dcgan", "article"))
+    assert all(has_batchnorm(n) for n in literal)
+    sizes: list[int] = []
+    x = torch.zeros(2, 1, 32, 32)
+    for layer in literal[1]:
+        x = layer(x)
+        if isinstance(layer, nn.Conv2d):
+            sizes.append(x.shape[-1])
+    assert sizes == [16, 8, 4, 2, 1]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in literal[1]) == 4
+    assert not has_batchnorm(recipes.build_networks(configuration("dcgan", "ratio"))[1])
+    assert configuration("dcgan").step.order == "g_first"
+
+
+def test_skewed_anchors_lie_at_opposite_ends() -> None:
+    config = configuration("realness", "strong")
+    loss = recipes.make_loss(config)
+    atoms = torch.linspace(-1, 1, config.outcomes)
+    assert float(loss.real_anchor @ atoms) > 0.5
+    assert float(loss.fake_anchor @ atoms) < -0.5
+    assert float(loss.real_anchor.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_networks_loss_and_data_of_ones_own(tmp_path: Path) -> None:
+    """The example, and loading what it trained."""
+    example = runpy.run_path(str(ROOT / "examples" / "custom_gan.py"))
+    run = example["main"](["--steps", "3", "--out", str(tmp_path / "run")])
+    generator, _ = example["networks"](32)
+    before = generator[0].weight.clone()
+    network, config = load_generator(run, generator=generator)
+    assert network is generator
+    assert not torch.equal(generator[0].weight, before)
+    assert network(torch.randn(2, config.noise_dim)).shape == (2, 1, 16, 16)
+
+
+def test_a_function_loss_is_the_module_with_the_same_formula() -> None:
+    softplus = nn.functional.softplus
+    ours = FunctionLoss(
+        lambda r, f: softplus(-r).mean() + softplus(f).mean(), lambda _, f: softplus(-f).mean()
+    )
+    real, fake = torch.randn(2, 6, 1, dtype=torch.float64, requires_grad=True).unbind()
+    for a, b in zip(
+        (
+            *ours.discriminator_value_and_grad(real, fake)[1],
+            *ours.generator_value_and_grad(real, fake)[1][1:],
+        ),
+        (
+            *gk.LogisticLoss().discriminator_value_and_grad(real, fake)[1],
+            *gk.LogisticLoss().generator_value_and_grad(None, fake)[1][1:],
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+        assert not a.requires_grad
+    with torch.no_grad():
+        ours.discriminator_value_and_grad(real, fake)
+
+
+def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "RECIPES", dict(RECIPES))
+    mine = Recipe("mine", "a test", {"only": TrainConfig(steps=7)}, {"only": "seven steps"})
+    register(mine)
+    assert configuration("mine").steps == 7
+    assert configuration("mine").recipe == "mine"
+    with pytest.raises(ValueError, match="every preset needs a note"):
+        register(replace(mine, notes={}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: configuration("cyclegan"), "unknown recipe 'cyclegan'; expected one of realness"),
+        (lambda: configuration("grl", "slow"), "recipe 'grl' has no preset 'slow'"),
+        (lambda: configuration("grl", stepz=1), "unknown configuration names: stepz"),
+        (lambda: configuration("grl", loss="l1"), "loss must be one of"),
+        (lambda: configuration("grl", steps=0), "steps must be at least 1"),
+        (lambda: configuration("grl", ema=1.5), r"ema must lie in \[0, 1\]"),
+        (lambda: configuration("grl", batch_size=10, accumulate=4), "accumulate=4 must divide"),
+        (
+            lambda: recipes.build_networks(configuration("realness", image_size=20)),
+            "image_size that 8 divides, got 20",
+        ),
+        (
+            lambda: recipes.build_networks(configuration("dcgan", "article", image_size=28)),
+            "power-of-two image_size >= 8, got 28",
+        ),
+        (
+            lambda: recipes.make_loss(configuration(loss_options={"anchors": "x"})),
+            "anchors must be article, skewed or gaussian",
+        ),
+        (
+            lambda: recipes.build_networks(configuration().but(network="vae")),
+            "unknown network 'vae'",
+        ),
+    ],
+)
+def test_wrong_names_and_values_are_named(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
