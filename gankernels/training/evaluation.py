@@ -146,7 +146,10 @@ def train_feature_network(
 
 def _split(image_data: ImageData, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
     if image_data.labels is None or image_data.images.dim() != 4:
-        raise ValueError(f"{image_data.name} has no labelled images to train a classifier on")
+        raise ValueError(
+            f"{image_data.name} has no labelled images to train a classifier on; "
+            "evaluate_run takes another feature network as features"
+        )
     tests = int(len(image_data) * held_out)
     if not 1 <= tests <= len(image_data) - 2:
         raise ValueError(

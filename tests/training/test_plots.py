@@ -134,8 +134,8 @@ def test_animation_names_what_is_wrong(tmp_path):
 
 
 def test_metrics_of_a_killed_and_resumed_run_are_put_in_order(tmp_path):
-    records = [{"step": step, "d_loss": float(step)} for step in (10, 20, 30, 20)]
-    records[3]["d_loss"] = -1.0
+    records = [{"step": step, "d_loss": float(step)} for step in (10, 30, 20, 20)]
+    records[3]["d_loss"] = -1.0  # steps 20 and 30 in another order, and the second 20 counts
     write_metrics(tmp_path, records, tail='{"step": 40, "d_l')
     found = plots.read_metrics(tmp_path)
     assert found == [

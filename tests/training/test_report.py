@@ -166,7 +166,7 @@ def test_names_that_look_like_html_stay_text(run):
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_a_missing_file_is_named(run, name):
     (run / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    with pytest.raises(FileNotFoundError, match=rf"{name}: no such file; expected"):
         write_report(run)
     assert not (run / "report.html").exists()
 
