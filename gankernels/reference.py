@@ -175,8 +175,7 @@ def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
 def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
     log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
     p = log_p.exp()
-    no_mass = (p == 0) & ~log_q.isnan()
-    return (p * (log_p - log_q).masked_fill(no_mass, 0)).sum(dim)
+    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(dim)  # 0 log 0 = 0
 
 
 # --- scalar losses: every element is a row -------------------------------------------------------
