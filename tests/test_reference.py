@@ -124,6 +124,15 @@ def test_softmax_kl_is_cross_entropy_less_the_entropy() -> None:
     torch.testing.assert_close(reference.softmax_kl(logits, A0.view(1, 4, 1)), expected, **EXACT)
 
 
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_a_vector_serves_as_target_along_any_dim(dim: int) -> None:
+    logits = draw(4, 4, 4)
+    per_row = A1.expand(4, 4, 4).movedim(-1, dim)
+    torch.testing.assert_close(
+        reference.softmax_kl(logits, A1, dim), reference.softmax_kl(logits, per_row, dim), **EXACT
+    )
+
+
 def test_gradients_have_their_closed_forms() -> None:
     z = draw(5, 4).requires_grad_()
     target = (1.5 * A0).expand(5, 4).clone().requires_grad_()
@@ -476,6 +485,9 @@ def test_layers_under_torch_func() -> None:
     _, out = torch.func.jvp(lambda x: reference.gradient_reversal(x, 0.5), (x,), (tangent,))
     torch.testing.assert_close(out, -0.5 * tangent, **EXACT)
     scale = torch.tensor([1.0, 2.0, 3.0])
+    half = x.half(), tangent.half()
+    _, out = torch.func.jvp(lambda x: reference.gradient_scale(x, scale), half[:1], half[1:])
+    assert out.dtype == torch.float16
     per_sample = torch.vmap(torch.func.grad(lambda x, s: reference.gradient_scale(x, s).sum()))
     torch.testing.assert_close(per_sample(x, scale), scale.double()[:, None].expand(3, 4), **EXACT)
 
