@@ -1,6 +1,7 @@
 // Operator schemas, Meta kernels and the Python module.
 #include <Python.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
 
 #include "cpu/capability.h"
@@ -122,6 +123,14 @@ PyObject* transforms_active(PyObject*, PyObject*) {
   return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
 }
 
+// Whether the kernels can take these arguments: CPU tensors outside torch.func, whose transforms they cannot see.
+PyObject* kernels_serve(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) Py_RETURN_FALSE;
+  for (Py_ssize_t i = 0; i < count; ++i)
+    if (!THPVariable_Check(arguments[i]) || !THPVariable_Unpack(arguments[i]).device().is_cpu()) Py_RETURN_FALSE;
+  Py_RETURN_TRUE;
+}
+
 PyObject* gradient_scale_counts(PyObject*, PyObject*) {
   const auto [in_place, allocated] = gankernels::gradient_scale_counts();
   return Py_BuildValue("(LL)", static_cast<long long>(in_place), static_cast<long long>(allocated));
@@ -130,6 +139,8 @@ PyObject* gradient_scale_counts(PyObject*, PyObject*) {
 PyMethodDef methods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
+    {"kernels_serve", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kernels_serve)), METH_FASTCALL,
+     "Whether the compiled kernels can take these arguments."},
     {"gradient_scale_counts", gradient_scale_counts, METH_NOARGS,
      "How many gradients gradient_scale has scaled in place, and how many into new memory."},
     {nullptr, nullptr, 0, nullptr},

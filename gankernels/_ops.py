@@ -71,13 +71,17 @@ def reference_serves(*tensors: object) -> bool:
     """
     if EXTENSION is None:
         return True
+    # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
+    if torch.compiler.is_compiling():
+        return _traced_reference_serves(tensors)
+    return not EXTENSION.kernels_serve(*tensors) or forward_ad._current_level >= 0
+
+
+def _traced_reference_serves(tensors: tuple[object, ...]) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.device.type not in DEVICE_TYPES:
             return True
-    # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
-    if torch.compiler.is_compiling():
-        return torch._C._are_functorch_transforms_active()  # the one such question that can be traced
-    return EXTENSION.transforms_active() or forward_ad._current_level >= 0
+    return torch._C._are_functorch_transforms_active()  # the one such question that can be traced
 
 
 def reduction_code(reduction: str) -> int:

@@ -23,7 +23,7 @@ def softmax_kl(
         \quad S = \sum_k A_k, \quad 0 \log 0 = 0
 
     Gradients: :math:`S \, \mathrm{softmax}(z) - A` to the logits; to the target, where it requires grad,
-    :math:`\log A + 1 - \log \mathrm{softmax}(z)`, and 0 at empty bins (as ``torch.nn.functional.kl_div``).
+    :math:`\log A + 1 - \log \mathrm{softmax}(z)`, and 0 at empty bins.
     Computed in log space: the gradient does not vanish however far the logits are off. An empty bin
     contributes nothing, whatever its logit, even ``-inf``; a target that does not sum to one is allowed.
 
@@ -285,8 +285,8 @@ def logistic_d_loss(
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Goodfellow et al. 2014, equation 1, on logits; one-sided label smoothing: Salimans et al. 2016,
-    section 3.4.
+    Source: Goodfellow et al. 2014, "Generative Adversarial Nets", the minimax value, on logits; one-sided
+    label smoothing: Salimans et al. 2016, "Improved Techniques for Training GANs".
 
     Example:
         >>> import torch, gankernels as gk
@@ -322,7 +322,7 @@ def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor
 
     Cost: one operator for the value and the gradient, one exponential per element at most.
 
-    Source: Goodfellow et al. 2014, section 3 (maximise log D(G(z))).
+    Source: Goodfellow et al. 2014, "Generative Adversarial Nets": maximise log D(G(z)).
 
     Example:
         >>> import torch, gankernels as gk
@@ -357,7 +357,7 @@ def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
 
     Cost: one operator for the value and the gradient, one exponential per element at most.
 
-    Source: Goodfellow et al. 2014, equation 1.
+    Source: Goodfellow et al. 2014, "Generative Adversarial Nets", the minimax value.
 
     Example:
         >>> import torch, gankernels as gk
@@ -395,7 +395,7 @@ def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mea
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, equation 16.
+    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, "Spectral Normalization".
 
     Example:
         >>> import torch, gankernels as gk
@@ -430,7 +430,7 @@ def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
 
     Cost: one operator for the value and the gradient, one exponential per element at most.
 
-    Source: Lim and Ye 2017; Miyato et al. 2018, equation 17.
+    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, "Spectral Normalization".
 
     Example:
         >>> import torch, gankernels as gk
@@ -468,7 +468,7 @@ def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str 
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Arjovsky et al. 2017, equation 3.
+    Source: Arjovsky et al. 2017, "Wasserstein GAN".
 
     Example:
         >>> import torch, gankernels as gk
@@ -503,7 +503,7 @@ def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
 
     Cost: one operator for the value and the gradient, one exponential per element at most.
 
-    Source: Arjovsky et al. 2017.
+    Source: Arjovsky et al. 2017, "Wasserstein GAN".
 
     Example:
         >>> import torch, gankernels as gk
@@ -540,7 +540,7 @@ def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mea
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Mao et al. 2017, equation 9 (the 0-1 coding).
+    Source: Mao et al. 2017, "Least Squares Generative Adversarial Networks", its 0-1 coding.
 
     Example:
         >>> import torch, gankernels as gk
@@ -575,7 +575,7 @@ def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
 
     Cost: one operator for the value and the gradient, one exponential per element at most.
 
-    Source: Mao et al. 2017, equation 9.
+    Source: Mao et al. 2017, "Least Squares Generative Adversarial Networks", its 0-1 coding.
 
     Example:
         >>> import torch, gankernels as gk
@@ -614,7 +614,7 @@ def relativistic_d_loss(
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Jolicoeur-Martineau 2019, RaSGAN.
+    Source: Jolicoeur-Martineau 2019, "The relativistic discriminator", RaSGAN.
 
     Example:
         >>> import torch, gankernels as gk
@@ -655,7 +655,7 @@ def relativistic_g_loss(
 
     Cost: one operator for the value and both gradients, one exponential per element at most.
 
-    Source: Jolicoeur-Martineau 2019, RaSGAN.
+    Source: Jolicoeur-Martineau 2019, "The relativistic discriminator", RaSGAN.
 
     Example:
         >>> import torch, gankernels as gk
@@ -726,7 +726,7 @@ def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
 
     Cost: forward nothing; backward one pass over the gradient, in place where it may.
 
-    Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", equations 13 and 14.
+    Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", the gradient reversal layer.
 
     Example:
         >>> import torch, gankernels as gk
@@ -850,7 +850,7 @@ def resample_logits(
 
     Cost: one pass forward, one backward, beside drawing the noise.
 
-    Source: Xiangli et al. 2020, section 3.3 ("feature resampling"); its code has the log-variance halved.
+    Source: Xiangli et al. 2020, "feature resampling"; the log-variance is halved as in the official code.
 
     Example:
         >>> import torch, gankernels as gk

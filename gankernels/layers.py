@@ -38,7 +38,7 @@ class GradientReversal(nn.Module):
     Raises:
         ValueError: an unknown schedule, a schedule without a positive number of steps, ``alpha`` not finite.
 
-    Source: Ganin et al. 2016, section 5.2.2 (the schedule, with gamma = 10).
+    Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks" (its schedule, gamma = 10).
 
     Example:
         >>> import torch, gankernels as gk
@@ -108,7 +108,7 @@ class FeatureResampling(nn.Module):
         resample_in_eval: Draw noise in evaluation mode too, as the official RealnessGAN code does.
         generator: Source of the noise.
 
-    Source: Xiangli et al. 2020, section 3.3.
+    Source: Xiangli et al. 2020, "feature resampling".
 
     Example:
         >>> import torch, gankernels as gk

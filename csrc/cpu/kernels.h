@@ -90,10 +90,13 @@ const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
 #endif
 
-// Room for two intermediate values per class and lane, of the widest vector.
+// Rows of up to this many classes are transposed, so that each lane holds one row.
+constexpr int64_t kTransposedClasses = 128;
+
+// Room for two intermediate values per class and lane of the widest vector, and for seven transposed operands.
 inline int64_t scratch_bytes(const KlProblem& p) {
-  const int64_t lanes = p.class_contiguous ? 1 : 16;
-  return 2 * (p.classes + 16) * lanes * static_cast<int64_t>(sizeof(double));
+  const bool by_lanes = !p.class_contiguous || p.classes <= kTransposedClasses;
+  return 9 * (p.classes + 16) * (by_lanes ? 16 : 1) * static_cast<int64_t>(sizeof(double));
 }
 
 }  // namespace gankernels

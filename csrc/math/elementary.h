@@ -67,7 +67,7 @@ GK_INLINE Vec<A> scale_by_power_of_two(Vec<A> y, Vec<A> n) {
 
 // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2, e^r by its Taylor series.
 // The remainder r^(m+1)/(m+1)! is 5e-9 at m = 7 (float) and 4e-18 at m = 13 (double). NaN stays NaN.
-template <class A>
+template <class A, bool kNonPositive = false>
 GK_INLINE Vec<A> exp(Vec<A> x) {
   constexpr bool is_float = std::is_same_v<A, float>;
   constexpr A lowest = is_float ? A(-104) : A(-746);  // below: less than half the least subnormal
@@ -77,12 +77,18 @@ GK_INLINE Vec<A> exp(Vec<A> x) {
   constexpr A ln2_low = is_float ? A(1.428606765330187045e-6) : A(1.90821492927058770002e-10);
   constexpr A shifter = is_float ? A(0x1.8p23) : A(0x1.8p52);  // adding it rounds to an integer
   x = x < lowest ? splat<A>(lowest) : x;
-  x = x > highest ? splat<A>(highest) : x;
+  if constexpr (!kNonPositive) x = x > highest ? splat<A>(highest) : x;
   const Vec<A> n = (x * log2_e + shifter) - shifter;
   const Vec<A> r = (x - n * ln2_high) - n * ln2_low;
   constexpr auto taylor = exp_coefficients<A, is_float ? 8 : 14>();
   const Vec<A> y = polynomial<A>(r, taylor);
   return scale_by_power_of_two<A>(y, n);
+}
+
+// e^x for x <= 0, NaN allowed.
+template <class A>
+GK_INLINE Vec<A> exp_non_positive(Vec<A> x) {
+  return exp<A, true>(x);
 }
 
 // 2 atanh(s) = 2 sum s^(2k+1) / (2k+1) = log((1+s)/(1-s)), for |s| such that `kTerms` terms suffice.

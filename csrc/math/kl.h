@@ -112,7 +112,7 @@ GK_INLINE Vec<A> row_max(const Tile& tile, Operand<T> z) {
   Vec<A> m = splat<A>(-kInfinity<A>);
   tile.each([&](int64_t k, auto n) {
     const Vec<A> x = tile.get(z, k, n, -kInfinity<A>);
-    m = x > m ? x : m;
+    m = max_of<A>(x, m);
   });
   return tile.max(m);
 }
@@ -160,7 +160,7 @@ double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
     Vec<A> s{}, dot{};
     tile.each([&](int64_t k, auto n) {
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
-      const Vec<A> e = exp<A>(t);
+      const Vec<A> e = exp_non_positive<A>(t);
       s += e;
       dot += masked_product(tile.shared(anchor, k, n), t);
       if constexpr (kGradient) tile.put(exps, k, e, n);
@@ -217,7 +217,7 @@ double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
     tile.each([&](int64_t k, auto n) {
       const Vec<A> plus = target(positive, k, n), minus = target(negative, k, n);
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
-      const Vec<A> e = exp<A>(t);
+      const Vec<A> e = exp_non_positive<A>(t);
       s += e;
       mass += plus - minus;
       entropy += x_log_x<A>(plus) - x_log_x<A>(minus);
@@ -234,10 +234,11 @@ double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
       });
     }
     if (target_grad.p != nullptr) {
+      const Vec<A> bad = s - s;  // NaN in a row that log_softmax makes NaN, its empty bins included
       tile.each([&](int64_t k, auto n) {
         const Vec<A> a = tile.get(positive, k, n);
         const Vec<A> log_q = tile.get(z, k, n) - m - log_s;
-        tile.put(target_grad, k, a == A(0) ? Vec<A>{} : Vec<A>(weight * (log<A>(a) + A(1) - log_q)), n);
+        tile.put(target_grad, k, a == A(0) ? bad : Vec<A>(weight * (log<A>(a) + A(1) - log_q)), n);
       });
     }
     return Vec<A>(tile.sum(entropy) + mass * log_s - tile.sum(dot));
@@ -270,14 +271,14 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
     tile.each([&](int64_t k, auto n) {
       const Vec<A> u = tile.get(a, k, n, -kInfinity<A>) - a_max;
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
-      const Vec<A> e = exp<A>(u), minus = minus_at(k, n);
+      const Vec<A> e = exp_non_positive<A>(u), minus = minus_at(k, n);
       p_sum += e;
       dot_u += masked_product(e, u);
       dot_t += masked_product(e, t);
       minus_dot += masked_product(minus, t);
       tile.put(p_exps, k, e, Full<A>{});
       if constexpr (!kLinear) {
-        const Vec<A> f = exp<A>(t);
+        const Vec<A> f = exp_non_positive<A>(t);
         q_sum += f;
         tile.put(q_exps, k, f, Full<A>{});
       }
@@ -295,6 +296,7 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
       bad = poison<A>(tile, z, z_max);
     } else {
       q_sum = tile.sum(q_sum);
+      bad = q_sum - q_sum;
       q_scale = weight * mass / q_sum;
       log_q_sum = log<A>(q_sum);
     }
@@ -338,8 +340,91 @@ double kl_rows(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
   }
 }
 
+#if defined(GK_HAS_SHUFFLE)
+// ---- few classes, side by side: rows are turned into lanes ---------------------------------------------------------
+
+// Up to `active` rows of `classes` elements at `from`, `stride` apart, into to[class][row].
+template <class A, class T>
+GK_INLINE void rows_to_lanes(const T* from, int64_t stride, int64_t classes, int active, A* to) {
+  for (int64_t k = 0; k < classes; k += lanes<A>) {
+    const int count = static_cast<int>(classes - k < lanes<A> ? classes - k : lanes<A>);
+    Vec<A> square[lanes<A>];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<A>; ++i)
+      square[i] = i < active ? load<A>(from + i * stride + k, Partial{count}) : Vec<A>{};
+    transpose<A>(square);
+    for (int j = 0; j < count; ++j) store<A>(to + (k + j) * lanes<A>, square[j], Full<A>{});
+  }
+}
+
+template <class A, class T>
+GK_INLINE void lanes_to_rows(const A* from, T* to, int64_t stride, int64_t classes, int active) {
+  for (int64_t k = 0; k < classes; k += lanes<A>) {
+    const int count = static_cast<int>(classes - k < lanes<A> ? classes - k : lanes<A>);
+    Vec<A> square[lanes<A>];
+#pragma GCC unroll 16
+    for (int j = 0; j < lanes<A>; ++j) square[j] = j < count ? load<A>(from + (k + j) * lanes<A>, Full<A>{}) : Vec<A>{};
+    transpose<A>(square);
+    for (int i = 0; i < active; ++i) store<A>(to + i * stride + k, square[i], Partial{count});
+  }
+}
+
+// The problem on blocks of rows, each transposed into scratch memory, where every lane holds one row.
+template <class T>
+double kl_transposed(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  const int64_t size = p.classes * lanes<A>;
+  A* memory = static_cast<A*>(scratch);
+  KlProblem block = p;
+  block.class_contiguous = false;
+  block.target_like_logits = false;
+  block.dtype = std::is_same_v<A, double> ? Dtype::kDouble : Dtype::kFloat;
+  const auto lend = [&](const Rows& rows, Rows& lent) {
+    if (rows.data == nullptr) return;
+    lent = Rows{memory, 0, 1, lanes<A>};
+    memory += size;
+  };
+  lend(p.q_logits, block.q_logits), lend(p.p_logits, block.p_logits);
+  lend(p.p_target, block.p_target), lend(p.m_target, block.m_target);
+  lend(p.q_grad, block.q_grad), lend(p.p_grad, block.p_grad), lend(p.target_grad, block.target_grad);
+
+  double total = 0;
+  for (int64_t row = begin; row < end; row += lanes<A>) {
+    const int active = static_cast<int>(end - row < lanes<A> ? end - row : lanes<A>);
+    block.rows = block.inner_rows = active;
+    if (p.row_loss != nullptr) block.row_loss = static_cast<A*>(p.row_loss) + row;
+    const auto take = [&](const Rows& rows, const Rows& lent, auto* type) {
+      if (rows.data == nullptr) return;
+      const auto* from = static_cast<decltype(type)>(rows.data) + row * rows.outer;
+      rows_to_lanes<A>(from, rows.outer, p.classes, active, static_cast<A*>(lent.data));
+    };
+    const auto give = [&](const Rows& rows, const Rows& lent, auto* type) {
+      if (rows.data == nullptr) return;
+      auto* to = static_cast<decltype(type)>(rows.data) + row * rows.outer;
+      lanes_to_rows<A>(static_cast<const A*>(lent.data), to, rows.outer, p.classes, active);
+    };
+    const auto target = [&](const auto& move, const Rows& rows, const Rows& lent) {
+      if (p.target_like_logits) move(rows, lent, static_cast<T*>(nullptr));
+      else move(rows, lent, static_cast<A*>(nullptr));
+    };
+    T* logits = nullptr;
+    take(p.q_logits, block.q_logits, logits), take(p.p_logits, block.p_logits, logits);
+    target(take, p.p_target, block.p_target), target(take, p.m_target, block.m_target);
+    total += kl_rows<A, false>(block, 0, active, memory);
+    give(p.q_grad, block.q_grad, logits), give(p.p_grad, block.p_grad, logits);
+    target(give, p.target_grad, block.target_grad);
+  }
+  return total;
+}
+#endif
+
 template <class T>
 double kl_layout(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+#if defined(GK_HAS_SHUFFLE)
+  // One row would leave lanes empty at its end, and needs its sums taken across lanes.
+  const bool few_classes = p.class_contiguous && p.inner_rows == 1 && p.classes <= kTransposedClasses;
+  if (few_classes && end - begin > 1) return kl_transposed<T>(p, begin, end, scratch);
+#endif
   if (p.class_contiguous) return kl_rows<T, true>(p, begin, end, scratch);
   return kl_rows<T, false>(p, begin, end, scratch);
 }

@@ -16,7 +16,7 @@ struct ValueAndSlope {
 template <class A>
 GK_INLINE ValueAndSlope<A> softplus(Vec<A> u) {
   constexpr int terms = std::is_same_v<A, float> ? 8 : 17;
-  const Vec<A> e = exp<A>(u < A(0) ? u : Vec<A>(-u));
+  const Vec<A> e = exp_non_positive<A>(u < A(0) ? u : Vec<A>(-u));
   const Vec<A> log_1p = twice_atanh<terms, A>(e / (e + A(2)));
   const Vec<A> sigmoid = (u < A(0) ? e : splat<A>(1)) / (e + A(1));
   return {(u > A(0) ? u : Vec<A>{}) + log_1p, sigmoid};

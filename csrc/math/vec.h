@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if defined(GK_AVX2) || defined(GK_AVX512)
 #include <immintrin.h>
@@ -110,6 +111,19 @@ GK_INLINE Vec<A> splat(A x) {
 }
 #endif
 
+// x where x > m, else m: a NaN in x is passed over.
+template <class A>
+GK_INLINE Vec<A> max_of(Vec<A> x, Vec<A> m) {
+#if defined(GK_AVX512)
+  if constexpr (std::is_same_v<A, float>)
+    return bit_cast<Vec<A>>(_mm512_max_ps(bit_cast<__m512>(x), bit_cast<__m512>(m)));
+#elif defined(GK_AVX2)
+  if constexpr (std::is_same_v<A, float>)
+    return bit_cast<Vec<A>>(_mm256_max_ps(bit_cast<__m256>(x), bit_cast<__m256>(m)));
+#endif
+  return x > m ? x : m;
+}
+
 // Active elements of a step: all lanes, or the first `count` of them.
 template <class A>
 struct Full {
@@ -163,6 +177,29 @@ GK_INLINE A reduce_max(Vec<A> v) {
 #endif
   return reduce<A>(v, [](A a, A b) { return a > b ? a : b; });
 }
+
+// ---- transposing a square of vectors ------------------------------------------------------------------------------
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define GK_HAS_SHUFFLE 1
+
+// Exchanges the off-diagonal blocks of width kBlock: result[j] is a[j] or b[j - kBlock], and a[j + kBlock] or b[j].
+template <class A, int kBlock, size_t... kIndex>
+GK_INLINE void exchange(Vec<A>& a, Vec<A>& b, std::index_sequence<kIndex...>) {
+  constexpr int n = lanes<A>;
+  const Vec<A> low = __builtin_shufflevector(a, b, (kIndex & kBlock ? n + int(kIndex) - kBlock : int(kIndex))...);
+  const Vec<A> high = __builtin_shufflevector(a, b, (kIndex & kBlock ? n + int(kIndex) : int(kIndex) + kBlock)...);
+  a = low, b = high;
+}
+
+template <class A, int kBlock = lanes<A> / 2>
+GK_INLINE void transpose(Vec<A>* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<A>; ++i)
+    if ((i & kBlock) == 0) exchange<A, kBlock>(rows[i], rows[i + kBlock], std::make_index_sequence<lanes<A>>{});
+  if constexpr (kBlock > 1) transpose<A, kBlock / 2>(rows);
+}
+#endif
 
 // ---- 16-bit storage types ----------------------------------------------------------------------------------------
 
