@@ -6,7 +6,6 @@ samples; a discriminator maps samples to raw logits ``(N, K)``, larger = more re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -234,29 +233,25 @@ def grl_mlp(
 ) -> Pair:
     """A pair of three-layer perceptrons; the article leaves its networks open.
 
-    Dropout in D keeps it from winning outright, which is where the minimax loss saturates.
+    BatchNorm in G keeps its samples apart. Dropout in D keeps it from winning outright, which is
+    where the minimax loss saturates.
     """
     shape = (channels, image_size, image_size)
     pixels = channels * image_size * image_size
+    up: list[nn.Module] = []
+    for inputs, outputs in pairwise((noise_dim, width, 2 * width)):
+        up += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)]
     generator = nn.Sequential(
-        *_dense(noise_dim, (width, 2 * width), 0.0),
+        *up,
         nn.Linear(2 * width, pixels),
         nn.Tanh(),
         nn.Unflatten(1, shape),
     )
-    discriminator = nn.Sequential(
-        nn.Flatten(), *_dense(pixels, (2 * width, width), dropout), nn.Linear(width, outcomes)
-    )
+    down: list[nn.Module] = []
+    for inputs, outputs in pairwise((pixels, 2 * width, width)):
+        down += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+    discriminator = nn.Sequential(nn.Flatten(), *down, nn.Linear(width, outcomes))
     return generator, discriminator
-
-
-def _dense(inputs: int, widths: Sequence[int], dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for outputs in widths:
-        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
-        layers += [nn.Dropout(dropout)] if dropout else []
-        inputs = outputs
-    return layers
 
 
 class ReversalGAN(nn.Module):

@@ -284,15 +284,19 @@ register(
                 g_lr=2e-4,
                 d_lr=2e-4,
                 beta1=0.5,
-                beta2=0.999,
+                beta2=0.9,
                 shared_optimizer=True,
+                ema=0.999,
                 steps=12_000,
                 log_every=100,
                 sample_every=1_000,
                 checkpoint_every=2_000,
             ),
         },
-        {"quick": "perceptrons with dropout in D, Adam 2e-4 (0.5, 0.999), 12,000 steps"},
+        {
+            "quick": "perceptrons, BatchNorm in G, dropout in D, Adam 2e-4 (0.5, 0.9), EMA, "
+            "12,000 steps"
+        },
     )
 )
 
