@@ -49,16 +49,17 @@ inline void check_writable(const Tensor& t) {
 }
 
 // Returns the non-negative dimension.
-inline int64_t check_resample(const Tensor& statistics, const Tensor& noise, int64_t dim) {
-  const int64_t d = check_logits("mu_logvar", statistics, dim);
-  TORCH_CHECK_VALUE(statistics.sym_size(d) % 2 == 0, "mu_logvar must have an even number of channels along dim ", dim,
+inline int64_t check_resample(const Tensor& statistics, const Tensor& noise, int64_t dim,
+                              const char* name = "mu_logvar", const char* noise_name = "noise") {
+  const int64_t d = check_logits(name, statistics, dim);
+  TORCH_CHECK_VALUE(statistics.sym_size(d) % 2 == 0, name, " must have an even number of channels along dim ", dim,
                     ", got shape ", statistics.sym_sizes());
   c10::SymDimVector shape(statistics.sym_sizes().begin(), statistics.sym_sizes().end());
   shape[static_cast<size_t>(d)] = shape[static_cast<size_t>(d)] / 2;
-  check_floating("noise", noise);
-  check_same_device("noise", noise, "mu_logvar", statistics);
-  TORCH_CHECK_VALUE(noise.sym_sizes().equals(shape), "noise must have shape ", c10::SymIntArrayRef(shape),
-                    " to match mu_logvar, got ", noise.sym_sizes());
+  check_floating(noise_name, noise);
+  check_same_device(noise_name, noise, name, statistics);
+  TORCH_CHECK_VALUE(noise.sym_sizes().equals(shape), noise_name, " must have shape ", c10::SymIntArrayRef(shape),
+                    " to match ", name, ", got ", noise.sym_sizes());
   return d;
 }
 

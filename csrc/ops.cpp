@@ -51,6 +51,23 @@ TORCH_LIBRARY(gankernels, m) {
   m.def("negate_(Tensor(a!) t) -> Tensor(a!)");
   m.def("resample_logits(Tensor mu_logvar, Tensor noise, int dim=1) -> Tensor");
   m.def("resample_forward(Tensor mu_logvar, Tensor noise, int dim) -> Tensor");
+  // From statistics (means and log-variances) and noise to the loss, and on to the gradients of the statistics.
+  m.def(
+      "resampled_realness_d_loss(Tensor real_statistics, Tensor fake_statistics, Tensor real_anchor, "
+      "Tensor fake_anchor, Tensor real_noise, Tensor fake_noise, int dim=1, int reduction=1) -> Tensor");
+  m.def(
+      "resampled_realness_d_loss_value_and_grad(Tensor real_statistics, Tensor fake_statistics, Tensor real_anchor, "
+      "Tensor fake_anchor, Tensor real_noise, Tensor fake_noise, int dim, int reduction, bool real_grad, "
+      "bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "resampled_realness_g_loss(Tensor? real_statistics, Tensor fake_statistics, Tensor? real_anchor, "
+      "Tensor? fake_anchor, Tensor? real_noise, Tensor fake_noise, int objective=2, int dim=1, int reduction=1) "
+      "-> Tensor");
+  m.def(
+      "resampled_realness_g_loss_value_and_grad(Tensor? real_statistics, Tensor fake_statistics, Tensor? real_anchor, "
+      "Tensor? fake_anchor, Tensor? real_noise, Tensor fake_noise, int objective, int dim, int reduction, "
+      "bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)");
+
   // `saved` is the resampled tensor, or the noise for 16-bit statistics.
   m.def("resample_backward(Tensor grad, Tensor mu_logvar, Tensor saved, int dim) -> Tensor");
 

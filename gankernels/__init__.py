@@ -18,6 +18,8 @@ from gankernels.functional import (
     relativistic_d_loss,
     relativistic_g_loss,
     resample_logits,
+    resampled_realness_d_loss,
+    resampled_realness_g_loss,
     saturating_g_loss,
     softmax_kl,
     softmax_kl_logits,

@@ -110,6 +110,10 @@ scalar_loss_value_and_grad = _bind("scalar_loss_value_and_grad")
 gradient_scale = _bind("gradient_scale")
 negate_ = _bind("negate_")
 resample_logits = _bind("resample_logits")
+resampled_realness_d_loss = _bind("resampled_realness_d_loss")
+resampled_realness_g_loss = _bind("resampled_realness_g_loss")
+resampled_realness_d_loss_value_and_grad = _bind("resampled_realness_d_loss_value_and_grad")
+resampled_realness_g_loss_value_and_grad = _bind("resampled_realness_g_loss_value_and_grad")
 
 
 def build_info() -> dict[str, Any]:

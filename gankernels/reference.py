@@ -31,6 +31,8 @@ __all__ = [
     "relativistic_d_loss",
     "relativistic_g_loss",
     "resample_logits",
+    "resampled_realness_d_loss",
+    "resampled_realness_g_loss",
     "saturating_g_loss",
     "softmax_kl",
     "softmax_kl_logits",
@@ -310,6 +312,47 @@ def resample_logits(
     check.check_noise(noise, list(mean.shape), "mu_logvar", mu_logvar)
     noise = noise.detach().to(mean.dtype)
     return (mean + noise * (0.5 * log_variance).exp()).to(mu_logvar.dtype)
+
+
+def resampled_realness_d_loss(
+    real_statistics: Tensor,
+    fake_statistics: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    real_noise: Tensor | None = None,
+    fake_noise: Tensor | None = None,
+) -> Tensor:
+    """realness_d_loss of logits drawn from statistics, without rounding the logits."""
+    real, fake = _upcast(real_statistics), _upcast(fake_statistics)
+    return realness_d_loss(
+        resample_logits(real, dim, noise=real_noise),
+        resample_logits(fake, dim, noise=fake_noise),
+        real_anchor,
+        fake_anchor,
+        dim,
+        reduction,
+    )
+
+
+def resampled_realness_g_loss(
+    real_statistics: Tensor | None,
+    fake_statistics: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+    real_noise: Tensor | None = None,
+    fake_noise: Tensor | None = None,
+) -> Tensor:
+    """realness_g_loss of logits drawn from statistics, without rounding the logits."""
+    real = None
+    if objective == 2 and real_statistics is not None:
+        real = resample_logits(_upcast(real_statistics), dim, noise=real_noise)
+    fake = resample_logits(_upcast(fake_statistics), dim, noise=fake_noise)
+    return realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction)
 
 
 def standard_normal(shape: list[int], like: Tensor, generator: torch.Generator | None) -> Tensor:

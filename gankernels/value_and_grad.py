@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -84,16 +85,19 @@ def _through_autograd(
     grad_scale: float,
 ) -> tuple[Tensor, Gradients]:
     """The same contract by differentiating the loss on detached logits."""
+    if any(not isinstance(args[i], Tensor | None) for i in places):
+        loss_fn(*args, **kwargs)  # whose checks name the argument
     wanted = _wanted(*(args[i] for i in places))
-    detached = list(args)
-    for i, want in zip(places, wanted, strict=True):
-        if args[i] is not None:
-            detached[i] = args[i].detach().requires_grad_(want)
-    with torch.enable_grad():
+    # Inference mode forbids autograd, to the tensors that were made in it too.
+    with torch.inference_mode(False), torch.enable_grad():
+        detached = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in args]
+        for i, want in zip(places, wanted, strict=True):
+            if args[i] is not None:
+                detached[i] = detached[i].detach().requires_grad_(want)
         loss = loss_fn(*detached, **kwargs)
-    leaves = [detached[i] for i, want in zip(places, wanted, strict=True) if want]
-    total = loss if loss.ndim == 0 else loss.sum()
-    found = iter(torch.autograd.grad(total * grad_scale, leaves, allow_unused=True))
+        leaves = [detached[i] for i, want in zip(places, wanted, strict=True) if want]
+        total = loss if loss.ndim == 0 else loss.sum()
+        found = iter(torch.autograd.grad(total * grad_scale, leaves, allow_unused=True))
     return loss.detach(), tuple(next(found) if want else None for want in wanted)
 
 
@@ -202,6 +206,19 @@ def _realness_g_loss(
     return loss, (g_real if real else None, g_fake if fake else None)
 
 
+def _resampled(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+    """A loss of statistics: its gradients are those of the real and the fake statistics."""
+
+    def compute(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
+        bound = inspect.signature(loss_fn).bind(*args, **kwargs)
+        bound.apply_defaults()
+        places = tuple(i for i, key in enumerate(bound.arguments) if key.endswith("_statistics"))
+        return _through_autograd(loss_fn, tuple(bound.args), {}, places, grad_scale)
+
+    compute.__name__ = name
+    return compute
+
+
 def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
     """A scalar loss of both batches; ``name`` is the operator's name for it."""
 
@@ -265,6 +282,12 @@ _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.softmax_kl_logits: _softmax_kl_logits,
     functional.realness_d_loss: _realness_d_loss,
     functional.realness_g_loss: _realness_g_loss,
+    functional.resampled_realness_d_loss: _resampled(
+        "resampled_realness_d_loss", functional.resampled_realness_d_loss
+    ),
+    functional.resampled_realness_g_loss: _resampled(
+        "resampled_realness_g_loss", functional.resampled_realness_g_loss
+    ),
     functional.logistic_d_loss: _scalar_d("logistic_d", reference.logistic_d_loss),
     functional.hinge_d_loss: _scalar_d("hinge_d", reference.hinge_d_loss),
     functional.wasserstein_d_loss: _scalar_d("wasserstein_d", reference.wasserstein_d_loss),

@@ -3,6 +3,7 @@
 
 #include "../formulas.h"
 #include "loss.h"
+#include "realness.h"
 
 namespace gankernels {
 
@@ -72,32 +73,7 @@ Tensor softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t
   return apply<SoftmaxKlLogits>({p_logits, q_logits}, {reduction, dim});
 }
 
-// ---- realness_d_loss ---------------------------------------------------------------------------------------------
-
-struct RealnessD {
-  static constexpr size_t kLogits = 0;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
-  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
-
-  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    static const auto op =
-        find<TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool, bool,
-                          bool, double)>("gankernels::realness_d_loss_value_and_grad");
-    auto [loss, g_real, g_fake] =
-        op.call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0);
-    return {loss, {when(needed[0], g_real), when(needed[1], g_fake)}};
-  }
-
-  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
-    const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
-    Inputs out;
-    for (size_t i = 0; i < 2; ++i) {
-      if (!needed[i]) continue;
-      const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction);
-      out[i] = (g * formulas::kl_to_logits(in[2 + i], in[i], dim)).to(in[i].scalar_type());
-    }
-    return out;
-  }
-};
+// ---- realness_d_loss ------------------------------------------------------------------------------------------------
 
 Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor, const Tensor& fake_anchor,
                        int64_t dim, int64_t reduction) {
@@ -108,39 +84,7 @@ Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& rea
   return apply<RealnessD>({real, fake, real_anchor, fake_anchor}, {reduction, dim});
 }
 
-// ---- realness_g_loss ---------------------------------------------------------------------------------------------
-
-struct RealnessG {
-  static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
-  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
-
-  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    static const auto op =
-        find<TwoGradients(const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, int64_t,
-                          int64_t, int64_t, bool, bool, bool, double)>("gankernels::realness_g_loss_value_and_grad");
-    const bool with_real = needed[0] && p.objective == 2;
-    auto [loss, g_real, g_fake] = op.call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), p.objective, p.dim,
-                                          p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0);
-    return {loss, {when(with_real, g_real), when(needed[1], g_fake)}};
-  }
-
-  // Eqs. 18, 19, 20 of the RealnessGAN paper: KL(P || q) - KL(A0 || q) with P absent, softmax(real), A1.
-  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
-    const Tensor &real = in[0], &fake = in[1];
-    const int64_t dim = at::maybe_wrap_dim(p.dim, fake.dim());
-    const Tensor g = formulas::per_row(grad_output, fake, dim, p.reduction);
-    Inputs out;
-    if (needed[0] && p.objective == 2) out[0] = (g * formulas::kl_to_p_logits(real, fake, dim)).to(real.scalar_type());
-    if (needed[1]) {
-      Tensor to_fake = -formulas::kl_to_logits(in[3], fake, dim);
-      if (p.objective == 2)
-        to_fake = to_fake + formulas::accumulate(fake).softmax(dim) - formulas::accumulate(real).softmax(dim);
-      if (p.objective == 3) to_fake = to_fake + formulas::kl_to_logits(in[2], fake, dim);
-      out[1] = (g * to_fake).to(fake.scalar_type());
-    }
-    return out;
-  }
-};
+// ---- realness_g_loss ------------------------------------------------------------------------------------------------
 
 Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
                        const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction) {

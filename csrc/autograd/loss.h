@@ -36,7 +36,7 @@ struct Parameters {
 };
 
 // The tensor arguments of a loss, those it does not have undefined; and one entry for each in what follows from them.
-constexpr size_t kMaxInputs = 4;
+constexpr size_t kMaxInputs = 6;
 using Inputs = std::array<Tensor, kMaxInputs>;
 using Needed = std::array<bool, kMaxInputs>;
 
@@ -83,9 +83,11 @@ class Loss : public Function<Loss<Op>> {
  public:
   // Function::apply looks for variables among its arguments one by one, and takes no undefined ones but these.
   static Tensor forward(AutogradContext* ctx, const OptionalTensor& a, const OptionalTensor& b, const OptionalTensor& c,
-                        const OptionalTensor& d, const Parameters& parameters) {
+                        const OptionalTensor& d, const OptionalTensor& e, const OptionalTensor& f,
+                        const Parameters& parameters) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Inputs inputs{a.value_or(Tensor()), b.value_or(Tensor()), c.value_or(Tensor()), d.value_or(Tensor())};
+    const Inputs inputs{a.value_or(Tensor()), b.value_or(Tensor()), c.value_or(Tensor()),
+                        d.value_or(Tensor()), e.value_or(Tensor()), f.value_or(Tensor())};
     const Evaluated result = Op::evaluate(inputs, needed_gradients(inputs), parameters);
     variable_list saved(inputs.begin(), inputs.end());
     saved.insert(saved.end(), result.gradients.begin(), result.gradients.end());
@@ -130,7 +132,8 @@ Tensor apply(const Inputs& in, const Parameters& parameters) {
   if (at::GradMode::is_enabled()) {
     const Needed needed = needed_gradients(in);
     if (std::find(needed.begin(), needed.end(), true) != needed.end())
-      return Loss<Op>::apply(optional(in[0]), optional(in[1]), optional(in[2]), optional(in[3]), parameters);
+      return Loss<Op>::apply(optional(in[0]), optional(in[1]), optional(in[2]), optional(in[3]), optional(in[4]),
+                             optional(in[5]), parameters);
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return Op::evaluate(in, Needed{}, parameters).loss;
