@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -321,9 +322,14 @@ class Operator:
         targets = tuple(name for name in self.targets if arguments[name] is not None)
         return (logits, logits + targets) if targets else (logits,)
 
+    def classes(self, arguments: Arguments) -> int:
+        """The size of the class dimension, 1 where there is none."""
+        logits = arguments[self.inputs(arguments)[0]]
+        return int(logits.shape[arguments["dim"]]) if self.has_classes else 1
+
     def rows(self, arguments: Arguments, logits: Tensor) -> int:
         """How many rows, each with its own loss, a tensor of logits has."""
-        return logits.numel() // (logits.shape[arguments["dim"]] if self.has_classes else 1)
+        return logits.numel() // self.classes(arguments)
 
 
 def _align(target: Tensor, logits: Tensor, dim: int) -> Tensor:
@@ -467,15 +473,17 @@ def tolerance(
     dtype: torch.dtype,
     accumulation: torch.dtype | None = None,
     magnitude: float | None = None,
+    terms: int = 1,
 ) -> Tensor:
     """The largest error a result may have, element by element: the one rule of all comparisons.
 
     Twice the largest error of eager PyTorch in the same dtype, plus what rounding alone explains:
     ``eps |exact|``, as a result is rounded to its dtype at most twice, by half an ulp each (the
-    kernel's store, the factor of the backward pass), and ``4 eps' magnitude``, as a result is a
-    difference of terms of that magnitude that are rounded at most four times on their way (shift by
-    the maximum, exponential or logarithm, product, sum), by half an ulp each, here and, where this
-    is float64 too, in ``exact``.
+    kernel's store, the factor of the backward pass), and ``(4 + sqrt(terms) / 2) eps' magnitude``,
+    as a result is a difference of sums of that magnitude, whose terms are rounded four times on
+    their way (shift by the maximum, exponential or logarithm, product, difference) and whose
+    partial sums wander from roundings of either sign, by half an ulp each, here and, where this is
+    float64 too, in ``exact``.
 
     Args:
         exact: The result in float64.
@@ -484,8 +492,9 @@ def tolerance(
         dtype: The dtype of the result under test.
         accumulation: The dtype that it is computed in, whose eps is ``eps'``; by default that of
             ``dtype``.
-        magnitude: The size of the terms that the result is a difference of; at least, and by
+        magnitude: The size of the sums that the result is a difference of; at least, and by
             default, the largest finite ``|exact|``.
+        terms: How many terms the kernel sums.
 
     Returns:
         A float64 tensor of the shape of ``exact``.
@@ -496,7 +505,8 @@ def tolerance(
     computed = torch.finfo(accumulation or accumulation_dtype(dtype))
     least = stored.smallest_normal * stored.eps  # the spacing of the subnormals
     rounding = max(stored.eps, computed.eps) * exact.abs() + least
-    return 2 * _largest(eager - exact) + rounding + 4 * computed.eps * size
+    roundings = 4 + math.sqrt(terms) / 2
+    return 2 * _largest(eager - exact) + rounding + roundings * computed.eps * size
 
 
 def _largest(x: Tensor) -> float:
@@ -513,6 +523,7 @@ def assert_accurate(
     dtype: torch.dtype,
     accumulation: torch.dtype | None = None,
     magnitude: float | None = None,
+    terms: int = 1,
 ) -> None:
     """Raises AssertionError unless ``got`` is within :func:`tolerance` of ``exact``.
 
@@ -523,7 +534,7 @@ def assert_accurate(
             f"{what}: got {got.dtype} {list(got.shape)}, expected {dtype} {list(exact.shape)}"
         )
     got, exact = got.detach().double(), exact.detach().double()
-    allowed = tolerance(exact, eager, dtype, accumulation, magnitude)
+    allowed = tolerance(exact, eager, dtype, accumulation, magnitude, terms)
     same = (got == exact) | (got.isnan() & exact.isnan())
     close = exact.isfinite() & ((got - exact).abs() <= allowed)
     wrong = ~(same | close)
@@ -602,6 +613,7 @@ def compare(
     )
     dtype = arguments[operator.inputs(arguments)[0]].dtype
     accumulation = accumulation_dtype(dtype)
+    terms = operator.classes(arguments)
     assert_accurate(
         f"{operator.name}: value",
         got,
@@ -610,6 +622,7 @@ def compare(
         accumulation if operator.reductions else dtype,
         accumulation,
         _value_magnitude(operator, arguments),
+        terms,
     )
     for name in names:
         assert_accurate(
@@ -620,6 +633,7 @@ def compare(
             arguments[name].dtype,
             accumulation,
             _gradient_magnitude(operator, arguments, name, cotangent(exact)),
+            terms,
         )
 
 

@@ -116,6 +116,7 @@ def test_expanded_inputs(operator: Operator, case: Case, along: int) -> None:
         compare(operator, arguments, names)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "layout", [transposed, channels_last, middle_first], ids=lambda f: f.__name__
 )
