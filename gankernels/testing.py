@@ -174,6 +174,21 @@ UNEVEN = (
 """The same for operators whose two batches may differ in size."""
 
 
+PLAIN_SHAPES = (
+    Case((7,)),
+    Case(()),
+    Case((1,)),
+    Case((5, 1)),
+    Case((33, 20)),
+    Case((2, 1, 3, 4)),
+    Case((20000,)),  # more than one unit of parallel work
+)
+"""For operators on tensors of any shape."""
+
+SAMPLE_SHAPES = tuple(case for case in PLAIN_SHAPES if case.shape)
+"""For operators with one entry per sample."""
+
+
 # --- the rows ------------------------------------------------------------------------------------
 
 
@@ -191,7 +206,7 @@ class Operator:
         targets: Further arguments that it is differentiable in; drawn positive, or zero.
         shapes: The cases of shape; those of targets and of uneven batches are added.
         options: Settings to run every case with.
-        has_classes: Whether it has a class dimension ``dim``.
+        has_classes: Whether it takes a softmax over a class dimension ``dim``.
         uneven_batches: Whether its two batches may differ in size.
         reductions: What ``reduction`` may be; empty where there is no such argument.
         public: The differentiable operator in ``torch.ops.gankernels``, if not ``name``.
@@ -430,6 +445,96 @@ def _realness_g_loss(
     return _reduce(rows, reduction)
 
 
+def _two_batches(case: Case, draw: Draw) -> Arguments:
+    sizes = case.shape if case.second_batch is None else (case.second_batch, *case.shape[1:])
+    return {"real_logits": draw.normal(*case.shape), "fake_logits": draw.normal(*sizes)}
+
+
+def _one_batch(case: Case, draw: Draw) -> Arguments:
+    return {"fake_logits": draw.normal(*case.shape)}
+
+
+def _bce(x: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(x, torch.full_like(x, target), reduction="none")
+
+
+def _eager_d(
+    real_rows: Callable[..., Tensor], fake_rows: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    def eager(
+        real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean", **options: Any
+    ) -> Tensor:
+        real = _reduce(real_rows(real_logits, **options), reduction)
+        return real + _reduce(fake_rows(fake_logits), reduction)
+
+    return eager
+
+
+def _eager_g(rows: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda fake_logits, reduction="mean": _reduce(rows(fake_logits), reduction)
+
+
+def _eager_relativistic(real_target: float) -> Callable[..., Tensor]:
+    def eager(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+        real = _bce(real_logits - fake_logits.mean(), real_target)
+        fake = _bce(fake_logits - real_logits.mean(), 1 - real_target)
+        return _reduce(real, reduction) + _reduce(fake, reduction)
+
+    return eager
+
+
+def _scalar_loss(name: str, eager: Callable[..., Tensor], **more: Any) -> Operator:
+    """The row of a loss with one logit per row: one compiled operator serves them all."""
+    one_batch = name.endswith("_g_loss") and name != "relativistic_g_loss"
+    absent = {"real_logits": None} if one_batch else {}
+    return Operator(
+        name=name,
+        arguments=_one_batch if one_batch else _two_batches,
+        eager=eager,
+        logits=("fake_logits",) if one_batch else ("real_logits", "fake_logits"),
+        shapes=PLAIN_SHAPES,
+        has_classes=False,
+        uneven_batches=not one_batch,
+        public="scalar_loss",
+        constants={"loss": name.removesuffix("_loss"), "label_smoothing": 0.0, **absent},
+        benchmark_shapes=((128,), (64, 1, 30, 30)),
+        **more,
+    )
+
+
+class _Scaled(torch.autograd.Function):
+    """The layer as the field writes it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float | Tensor) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0] * ctx.scale, None
+
+
+def _gradient_scale_arguments(case: Case, draw: Draw) -> Arguments:
+    return {"x": draw.normal(*case.shape), "scale": draw.normal(case.shape[0], scale=1.0)}
+
+
+def _gradient_scale(x: Tensor, scale: Tensor) -> Tensor:
+    return _Scaled.apply(x, scale.reshape([-1] + [1] * (x.ndim - 1)))  # type: ignore[no-any-return]
+
+
+def _resample_arguments(case: Case, draw: Draw) -> Arguments:
+    dim = case.dim % len(case.shape)
+    doubled = [2 * size if d == dim else size for d, size in enumerate(case.shape)]
+    statistics = draw.normal(*doubled, scale=1.0)
+    return {"mu_logvar": statistics, "dim": case.dim, "noise": draw.normal(*case.shape, scale=1.0)}
+
+
+def _resample_logits(mu_logvar: Tensor, noise: Tensor, dim: int = 1) -> Tensor:
+    mean, log_variance = mu_logvar.chunk(2, dim)
+    return mean + noise * (log_variance / 2).exp()
+
+
 OPERATORS: tuple[Operator, ...] = (
     Operator(
         name="softmax_kl",
@@ -459,6 +564,77 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_logits", "fake_logits"),
         targets=("real_anchor", "fake_anchor"),
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
+    ),
+    _scalar_loss(
+        "logistic_d_loss",
+        _eager_d(lambda r, label_smoothing=0.0: _bce(r, 1 - label_smoothing), lambda f: _bce(f, 0)),
+        options=({}, {"label_smoothing": 0.1}),
+    ),
+    _scalar_loss("nonsaturating_g_loss", _eager_g(lambda f: _bce(f, 1))),
+    _scalar_loss("saturating_g_loss", _eager_g(lambda f: -_bce(f, 0))),
+    _scalar_loss("hinge_d_loss", _eager_d(lambda r: F.relu(1 - r), lambda f: F.relu(1 + f))),
+    _scalar_loss("hinge_g_loss", _eager_g(torch.neg)),
+    _scalar_loss("wasserstein_d_loss", _eager_d(torch.neg, torch.clone)),
+    _scalar_loss("wasserstein_g_loss", _eager_g(torch.neg)),
+    _scalar_loss(
+        "lsgan_d_loss", _eager_d(lambda r: (r - 1).square() / 2, lambda f: f.square() / 2)
+    ),
+    _scalar_loss("lsgan_g_loss", _eager_g(lambda f: (f - 1).square() / 2)),
+    _scalar_loss("relativistic_d_loss", _eager_relativistic(1)),
+    _scalar_loss("relativistic_g_loss", _eager_relativistic(0)),
+    Operator(
+        name="gradient_reversal",
+        arguments=lambda case, draw: {"x": draw.normal(*case.shape)},
+        eager=lambda x, alpha: _Scaled.apply(x, -alpha),
+        logits=("x",),
+        shapes=PLAIN_SHAPES,
+        options=({"alpha": 1.0}, {"alpha": 0.3}),
+        has_classes=False,
+        reductions=(),
+        public="gradient_scale",
+        fused="",
+        helpers=(),
+        constants={"scale": None, "factor": -1.0},
+        true_derivative=False,
+        benchmark_shapes=((64, 3, 64, 64),),
+    ),
+    Operator(
+        name="gradient_scale",
+        arguments=_gradient_scale_arguments,
+        eager=_gradient_scale,
+        logits=("x",),
+        shapes=SAMPLE_SHAPES,
+        has_classes=False,
+        reductions=(),
+        fused="",
+        helpers=(),
+        constants={"factor": 1.0},
+        true_derivative=False,
+        benchmark_shapes=((64, 3, 64, 64),),
+    ),
+    Operator(
+        name="negate_",
+        arguments=lambda case, draw: {"t": draw.normal(*case.shape)},
+        eager=lambda t: -t,
+        logits=("t",),
+        shapes=PLAIN_SHAPES,
+        has_classes=False,
+        reductions=(),
+        fused="",
+        helpers=(),
+        writes=("t",),
+        benchmark_shapes=((64, 3, 64, 64),),
+    ),
+    Operator(
+        name="resample_logits",
+        arguments=_resample_arguments,
+        eager=_resample_logits,
+        logits=("mu_logvar",),
+        has_classes=False,
+        reductions=(),
+        fused="",
+        helpers=("resample_forward", "resample_backward"),
+        benchmark_shapes=((128, 20), (4096, 1024)),
     ),
 )
 """The operator table."""

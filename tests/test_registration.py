@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from contract.common import call
 
 import gankernels
 from gankernels import _ops, functional, reference
@@ -108,7 +109,7 @@ def test_has_a_second_derivative(operator: Operator) -> None:
         for function in (operator.functional, operator.reference):
             leaves = {name: arguments[name].clone().requires_grad_() for name in names}
             moved = {name: x.tanh() for name, x in leaves.items()}
-            value = function(**{**arguments, **moved})
+            value = call(operator, {**arguments, **moved}, function)
             gradients = torch.autograd.grad(
                 value, list(leaves.values()), cotangent(value), create_graph=True
             )
@@ -136,14 +137,15 @@ def test_no_kernel_loses_a_derivative_silently(name: str) -> None:
                 assert not any(output.requires_grad for output in outputs)
     if any(name in operator.helpers for operator in rows):
         # A helper: no formula of its own, so it refuses or lets nothing through.
-        tensors = [
-            torch.ones(3, 4, dtype=torch.float64, requires_grad=True)
-            if str(a.type) == "Tensor"
-            else {"dim": 1, "rows": -1}[a.name]
-            for a in overload(name)._schema.arguments
-        ]
+        tensors = {
+            "gradient": torch.ones(3, 4),
+            "grad_output": torch.ones(3),
+            "mu_logvar": torch.ones(3, 4),
+            **dict.fromkeys(("noise", "saved", "grad"), torch.ones(3, 2)),
+        }
+        values = {"dim": 1, "rows": -1} | {k: x.requires_grad_() for k, x in tensors.items()}
         try:
-            result = overload(name)(*tensors)
+            result = overload(name)(*(values[a.name] for a in overload(name)._schema.arguments))
         except RuntimeError as error:
             assert "has no derivative" in str(error)  # noqa: PT017
         else:

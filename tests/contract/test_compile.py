@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from contract.common import every_setting, few_cases, fused_settings, loss_settings
+from contract.common import call, every_setting, few_cases, fused_settings, loss_settings
 from gankernels import value_and_grad
 from gankernels.testing import Arguments, Case, Operator, differentiate
 
@@ -26,7 +26,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 def alone(operator: Operator) -> Callable[..., Tensor]:
     def function(**arguments: Tensor) -> Tensor:
-        return operator.functional(**arguments)
+        return call(operator, arguments)
 
     return function
 
@@ -36,9 +36,8 @@ def with_neighbours(operator: Operator) -> Callable[..., Tensor]:
     names = operator.logits
 
     def function(**arguments: Tensor) -> Tensor:
-        moved = {n: (x * 1.5).tanh() * 4 if n in names else x for n, x in arguments.items()
-                 if x is not None}  # fmt: skip
-        value = operator.functional(**{**arguments, **moved})
+        moved = {n: (arguments[n] * 1.5).tanh() * 4 for n in names if arguments[n] is not None}
+        value = call(operator, {**arguments, **moved})
         return value.tanh() + (value / 4).sin()
 
     return function

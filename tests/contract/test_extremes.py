@@ -14,7 +14,7 @@ from contract.common import (
     class_settings,
     dtype_name,
     every_dtype,
-    every_setting,
+    loss_settings,
     target_settings,
 )
 from gankernels import value_and_grad
@@ -180,7 +180,7 @@ def test_both_terms_of_the_d_loss_keep_their_gradient(dtype: torch.dtype, gap: f
 
 @pytest.mark.parametrize("largest", [100.0, 1e4, 6e4])
 @every_dtype
-@every_setting
+@loss_settings
 def test_large_logits_are_finite_and_right(
     operator: Operator, case: Case, dtype: torch.dtype, largest: float
 ) -> None:
@@ -188,9 +188,11 @@ def test_large_logits_are_finite_and_right(
         like = Case(shape, dim=dim, options=case.options)
         for reduction in operator.reductions_of(case):
             arguments = operator.draw(like, dtype, reduction=reduction)
+            # The cotangents of "none" go up to 3.25, and the gradient of a square with the logits.
+            most = largest if operator.has_classes else min(largest, torch.finfo(dtype).max / 4)
             for name in operator.inputs(arguments):
                 x = arguments[name].double()
-                arguments[name] = (x / x.abs().max() * largest).to(dtype)
+                arguments[name] = (x / x.abs().max() * most).to(dtype)
             names = operator.inputs(arguments)
             value, found = differentiate(operator.functional, arguments, names)
             assert value.isfinite().all()
