@@ -123,6 +123,45 @@ def logistic_d(shape: tuple[int, ...], dtype: str) -> Case:
     )
 
 
+def resampled(n: int, k: int, dtype: str) -> Case:
+    """Losses from statistics with given noise: the fused operator against resampling first."""
+    real, fake = _leaves((n, 2 * k), DTYPES[dtype])
+    noise = torch.randn(n, k), torch.randn(n, k)
+    a1, a0 = gk.anchors.gaussian(k, 1, 1, -2, 2), gk.anchors.gaussian(k, -1, 1, -2, 2)
+
+    def fused() -> Tensor:
+        return gk.resampled_realness_d_loss(
+            real, fake, a1, a0, real_noise=noise[0], fake_noise=noise[1]
+        )
+
+    def chained() -> Tensor:
+        drawn = (gk.resample_logits(x, noise=e) for x, e in zip((real, fake), noise, strict=True))
+        return gk.realness_d_loss(*drawn, a1, a0)
+
+    def stock() -> Tensor:
+        drawn = []
+        for x, e in zip((real, fake), noise, strict=True):
+            mean, log_variance = x.chunk(2, 1)
+            drawn.append(mean + e * (0.5 * log_variance).exp())
+        return formulas.kl_div_realness_d(*drawn, a1, a0)
+
+    _check(fused, stock, real, fake)
+
+    def backward(loss: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(loss(), (real, fake))
+
+    return Case(
+        "resampled_realness_d_loss",
+        (n, 2 * k),
+        dtype,
+        {
+            "gankernels": backward(fused),
+            "gankernels, two operators": backward(chained),
+            "plain PyTorch": backward(stock),
+        },
+    )
+
+
 def reversal(shape: tuple[int, ...], dtype: str) -> Case:
     """Backward through one reversal between two multiplications, whose gradient nobody else holds."""
     x = _leaves(shape, DTYPES[dtype])[0]
@@ -148,6 +187,7 @@ QUICK = [
     lambda: realness_d(128, 51, "fp32"),
     lambda: realness_d(4096, 1024, "fp32"),
     lambda: realness_d(4096, 1024, "bf16"),
+    lambda: resampled(128, 51, "fp32"),
     lambda: logistic_d((128,), "fp32"),
     lambda: logistic_d((64, 1, 30, 30), "fp32"),
     lambda: reversal((64, 3, 64, 64), "fp32"),
