@@ -136,7 +136,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from gankernels.training import data, evaluation, loop
+    from gankernels.training import data, evaluation, loop, report
 
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
     spec = arguments.data or config.data
@@ -151,8 +151,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     text = json.dumps(result, indent=2)
     print(text)
-    if arguments.out:
-        Path(arguments.out).write_text(text + "\n", encoding="utf-8")
+    place = Path(arguments.checkpoint)
+    run_dir = place if place.is_dir() else place.parent
+    out = Path(arguments.out) if arguments.out else run_dir / "evaluation.json"
+    out.write_text(text + "\n", encoding="utf-8")
+    if out.parent == run_dir and (run_dir / "report.html").exists():
+        report.write_report(run_dir)
     return 0
 
 
@@ -349,4 +353,4 @@ def _add_evaluate(commands: Any) -> None:
     add("--samples", type=int, default=2_000, metavar="N", help="samples (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="seed of noise and classifier")
     add("--device", default="cpu")
-    add("--out", metavar="FILE", help="also write the result as JSON")
+    add("--out", metavar="FILE", help="the result as JSON; default: evaluation.json in the run")

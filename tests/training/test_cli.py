@@ -34,15 +34,16 @@ def test_train_then_sample_then_evaluate(
     assert first.shape == (30, 2)
     assert main([*command, "--tensor", str(tensor), "--seed", "1"]) == 0
     assert not torch.equal(first, torch.load(tensor, weights_only=True))
-    result = tmp_path / "scores.json"
     capsys.readouterr()
-    assert (
-        main(["evaluate", str(run / "checkpoint.pt"), "--samples", "100", "--out", str(result)])
-        == 0
-    )
-    scores = json.loads(result.read_text())
+    assert main(["evaluate", str(run / "checkpoint.pt"), "--samples", "100"]) == 0
+    scores = json.loads((run / "evaluation.json").read_text())
     assert set(scores) == {"modes_recovered", "high_quality_share"}
     assert json.loads(capsys.readouterr().out) == scores
+    assert "high_quality_share" in (run / "report.html").read_text()
+    elsewhere = tmp_path / "scores.json"
+    command = ["evaluate", str(run), "--samples", "100", "--out", str(elsewhere)]
+    assert main(command) == 0
+    assert json.loads(elsewhere.read_text()) == scores
 
 
 def test_every_step_option_reaches_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:

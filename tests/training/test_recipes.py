@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,28 @@ def test_every_loss_with_every_recipe(recipe: str, loss: str, tmp_path: Path) ->
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     logits = trainer.players.discriminator(next(trainer.stream))
     assert logits.shape == (8, config.outcomes if loss == "realness" else 1)
+
+
+def test_tensorboard_gets_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name: str, _value: float, step: int) -> None:
+            written.append((name, step))
+
+        def close(self) -> None:
+            written.append(("closed", -1))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    config = configuration("dcgan", **SHORT)
+    train(config, tmp_path, image_data=pictures(config), progress=False)
+    assert {("d_loss", 1), ("g_loss", 2)} <= set(written)
+    assert written[-1] == ("closed", -1)
 
 
 def test_the_default_is_the_third_articles_game() -> None:
