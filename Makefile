@@ -10,7 +10,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: build train test lint format bench info clean
+.PHONY: build train test lint format bench info clean mutants
 
 build: $(STAMPS)/build
 
@@ -33,6 +33,10 @@ format: build
 
 bench: build
 	$(BIN)/python -m benchmarks.run
+
+# Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
+mutants: build
+	$(BIN)/python tools/mutants.py --jobs $(JOBS)
 
 info: build
 	$(BIN)/python -m gankernels info
