@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gankernels import functional as F
-from gankernels import reference
+import gankernels as gk
 
 __all__ = [
     "Maxout",
@@ -181,7 +180,7 @@ class Resampled(nn.Module):
         mean_logvar = self.network(samples)
         if not self.training:
             return mean_logvar[:, : mean_logvar.shape[1] // 2]
-        return reference.resample_logits(mean_logvar)
+        return gk.resample_logits(mean_logvar)
 
 
 def dcgan_spectral(
@@ -280,10 +279,10 @@ class ReversalGAN(nn.Module):
     def forward(self, real: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if noise is None:
             noise = torch.rand(len(real), self.noise_dim, device=real.device)
-        fake_logits = self.discriminator(reference.gradient_reversal(self.generator(noise)))
+        fake_logits = self.discriminator(gk.gradient_reversal(self.generator(noise)))
         real_logits = self.discriminator(real)
         # softplus(f) is minus the minimax G loss; softplus(-r) is the non-saturating loss of r.
-        return -F.saturating_g_loss(fake_logits), F.nonsaturating_g_loss(real_logits)
+        return -gk.saturating_g_loss(fake_logits), gk.nonsaturating_g_loss(real_logits)
 
 
 # --------------------------------------------------------------------------------- toy mixture

@@ -23,8 +23,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import gankernels as gk
-from gankernels.penalties import r1_penalty
-from gankernels.reference import gradient_reversal
 from gankernels.training.config import StepConfig
 from gankernels.training.distributed import bare
 from gankernels.training.networks import has_batchnorm
@@ -298,7 +296,7 @@ def reversal_step(
     for last, real_part, latents in _micro_batches(real, noise(len(real)), config):
         with _no_sync(last, players.generator, players.discriminator):
             with _autocast(real, config):
-                fake = gradient_reversal(players.generator(latents), config.alpha)
+                fake = gk.gradient_reversal(players.generator(latents), config.alpha)
             roots = _DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
@@ -394,17 +392,12 @@ def ratio_step(
             roots = _DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
             assert samples.grad is not None
-            ratio = _nonsaturating_ratio(roots.fake_logits)
+            ratio = gk.nonsaturating_ratio(roots.fake_logits)
             ratio = ratio.view(-1, *[1] * (samples.dim() - 1))
             fake.backward((samples.grad * ratio).to(fake.dtype))
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
         _add(total, roots.metrics | {"g_loss": value}, config)
     return total | _update(players, config, players.discriminator, players.generator)
-
-
-def _nonsaturating_ratio(fake_logits: Tensor) -> Tensor:
-    """``-sigmoid(-f) / sigmoid(f) = -exp(-f)``, in float32 and short of its overflow at -88."""
-    return -torch.exp(-fake_logits.clamp(min=-80))
 
 
 def check_ratio(discriminator: nn.Module, loss: StepLoss | nn.Module) -> None:
@@ -470,7 +463,7 @@ def _r1(real_logits: Tensor, real: Tensor) -> Tensor:
     outcomes = None
     if real_logits.dim() > 1 and real_logits.shape[1] > 1:
         outcomes = torch.linspace(-1, 1, real_logits.shape[1], device=real_logits.device)
-    return r1_penalty(real_logits, real, outcomes)
+    return gk.r1_penalty(real_logits, real, outcomes)
 
 
 def _both(
