@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,8 +24,18 @@ from torch import Tensor
 
 from gankernels import functional
 from gankernels import reference as reference_operators
+from gankernels._accuracy import (
+    Arguments,
+    assert_accurate,
+    cotangent,
+    differentiate,
+    in_dtype,
+    largest,
+    tolerance,
+)
 from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels._checks import REDUCTIONS
+from gankernels._counters import gradient_scale_counts
 from gankernels._ops import REDUCTIONS as REDUCTION_CODES
 from gankernels.reference import accumulation_dtype
 
@@ -32,6 +43,7 @@ __all__ = [
     "DTYPES",
     "OPERATORS",
     "REDUCTIONS",
+    "Arguments",
     "Case",
     "Draw",
     "Operator",
@@ -40,13 +52,10 @@ __all__ = [
     "compare",
     "cotangent",
     "differentiate",
+    "gradient_scale_counts",
     "in_dtype",
     "tolerance",
 ]
-
-Arguments = dict[str, Any]
-"""The arguments of one call by name."""
-
 
 # --- what a call looks like ----------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class Operator:
         targets: Further arguments that it is differentiable in; drawn positive, or zero.
         shapes: The cases of shape; those of targets and of uneven batches are added.
         options: Settings to run every case with.
-        has_classes: Whether it takes a softmax over a class dimension ``dim``.
+        has_classes: Whether its logits are those of a softmax over a dimension ``dim``.
         uneven_batches: Whether its two batches may differ in size.
         reductions: What ``reduction`` may be; empty where there is no such argument.
         public: The differentiable operator in ``torch.ops.gankernels``, if not ``name``.
@@ -214,6 +223,7 @@ class Operator:
             where there is none.
         helpers: Other compiled operators behind it, shared or not.
         constants: Arguments that only the compiled operators take.
+        overflows: Whether large inputs overflow by nature, as an exponential of them is a factor.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
         benchmark_shapes: Shapes of interest for timing, the hot case first.
@@ -233,6 +243,7 @@ class Operator:
     fused: str | None = None
     helpers: tuple[str, ...] = ("scale_gradient",)
     constants: Mapping[str, Any] = field(default_factory=dict)
+    overflows: bool = False
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
     benchmark_shapes: tuple[tuple[int, ...], ...] = ((128, 20), (4096, 1024))
@@ -275,7 +286,8 @@ class Operator:
         per_row = [
             n for n in self.targets if arguments[n] is not None and arguments[n].shape == shape
         ]
-        flags = {f"{name.removesuffix('_logits')}_grad" for name in (*logits, *per_row)}
+        suffixes = re.compile("_(logits|statistics)$")
+        flags = {f"{suffixes.sub('', name)}_grad" for name in (*logits, *per_row)}
         values = {**self.constants, **arguments, "fold_mean": True, "grad_scale": 1.0}
         if self.reductions:
             values["reduction"] = REDUCTION_CODES[arguments.get("reduction", "mean")]
@@ -338,9 +350,9 @@ class Operator:
         return (logits, logits + targets) if targets else (logits,)
 
     def classes(self, arguments: Arguments) -> int:
-        """The size of the class dimension, 1 where there is none."""
+        """The size of the dimension ``dim``, 1 where there is none."""
         logits = arguments[self.inputs(arguments)[0]]
-        return int(logits.shape[arguments["dim"]]) if self.has_classes else 1
+        return int(logits.shape[arguments["dim"]]) if "dim" in arguments else 1
 
     def rows(self, arguments: Arguments, logits: Tensor) -> int:
         """How many rows, each with its own loss, a tensor of logits has."""
@@ -535,6 +547,48 @@ def _resample_logits(mu_logvar: Tensor, noise: Tensor, dim: int = 1) -> Tensor:
     return mean + noise * (log_variance / 2).exp()
 
 
+def _resampled_realness_d_arguments(case: Case, draw: Draw) -> Arguments:
+    shapes = {"real": case.shape, "fake": case.shape}
+    if case.second_batch is not None:
+        shapes["fake"] = (case.second_batch, *case.shape[1:])
+    arguments: Arguments = {"dim": case.dim}
+    for batch, shape in shapes.items():
+        drawn = _resample_arguments(replace(case, shape=shape), draw)
+        mass = case.mass if batch == "real" else 1 / case.mass
+        arguments[f"{batch}_statistics"] = drawn["mu_logvar"]
+        arguments[f"{batch}_anchor"] = draw.distribution(case, shape, mass)
+        arguments[f"{batch}_noise"] = drawn["noise"]
+    return arguments
+
+
+def _resampled_realness_g_arguments(case: Case, draw: Draw) -> Arguments:
+    arguments = _resampled_realness_d_arguments(case, draw)
+    if case.options["objective"] != 2:
+        arguments["real_statistics"] = arguments["real_noise"] = None
+    if case.options["objective"] != 3:
+        arguments["real_anchor"] = None
+    return arguments
+
+
+def _resampled(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss of logits drawn first."""
+
+    def eager(
+        real_statistics: Tensor | None,
+        fake_statistics: Tensor,
+        real_noise: Tensor | None,
+        fake_noise: Tensor,
+        dim: int = 1,
+        **options: Any,
+    ) -> Tensor:
+        logits: list[Tensor | None] = [None, _resample_logits(fake_statistics, fake_noise, dim)]
+        if real_statistics is not None and real_noise is not None:
+            logits[0] = _resample_logits(real_statistics, real_noise, dim)
+        return loss(*logits, dim=dim, **options)
+
+    return eager
+
+
 OPERATORS: tuple[Operator, ...] = (
     Operator(
         name="softmax_kl",
@@ -634,133 +688,36 @@ OPERATORS: tuple[Operator, ...] = (
         reductions=(),
         fused="",
         helpers=("resample_forward", "resample_backward"),
+        overflows=True,
         benchmark_shapes=((128, 20), (4096, 1024)),
+    ),
+    Operator(
+        name="resampled_realness_d_loss",
+        arguments=_resampled_realness_d_arguments,
+        eager=_resampled(_realness_d_loss),
+        logits=("real_statistics", "fake_statistics"),
+        shapes=SHAPES + TARGETS,
+        has_classes=False,
+        uneven_batches=True,
+        overflows=True,
+        benchmark_shapes=((128, 51),),
+    ),
+    Operator(
+        name="resampled_realness_g_loss",
+        arguments=_resampled_realness_g_arguments,
+        eager=_resampled(_realness_g_loss),
+        logits=("real_statistics", "fake_statistics"),
+        shapes=SHAPES + TARGETS,
+        options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
+        has_classes=False,
+        overflows=True,
+        benchmark_shapes=((128, 51),),
     ),
 )
 """The operator table."""
 
 
 # --- comparing -----------------------------------------------------------------------------------
-
-
-def tolerance(
-    exact: Tensor,
-    eager: Tensor,
-    dtype: torch.dtype,
-    accumulation: torch.dtype | None = None,
-    magnitude: float | None = None,
-    terms: int = 1,
-) -> Tensor:
-    """The largest error a result may have, element by element: the one rule of all comparisons.
-
-    Twice the largest error of eager PyTorch in the same dtype, plus what rounding alone explains:
-    ``eps |exact|``, as a result is rounded to its dtype at most twice, by half an ulp each (the
-    kernel's store, the factor of the backward pass), and ``(4 + sqrt(terms) / 2) eps' magnitude``,
-    as a result is a difference of sums of that magnitude, whose terms are rounded four times on
-    their way (shift by the maximum, exponential or logarithm, product, difference) and whose
-    partial sums wander from roundings of either sign, by half an ulp each, here and, where this is
-    float64 too, in ``exact``.
-
-    Args:
-        exact: The result in float64.
-        eager: The same by plain PyTorch in the dtype under test. Elements that are not finite do
-            not count: an overflow there allows nothing here.
-        dtype: The dtype of the result under test.
-        accumulation: The dtype that it is computed in, whose eps is ``eps'``; by default that of
-            ``dtype``.
-        magnitude: The size of the sums that the result is a difference of; at least, and by
-            default, the largest finite ``|exact|``.
-        terms: How many terms the kernel sums.
-
-    Returns:
-        A float64 tensor of the shape of ``exact``.
-    """
-    exact, eager = exact.detach().double(), eager.detach().double()
-    size = max(magnitude or 0.0, _largest(exact))
-    stored = torch.finfo(dtype)
-    computed = torch.finfo(accumulation or accumulation_dtype(dtype))
-    least = stored.smallest_normal * stored.eps  # the spacing of the subnormals
-    rounding = max(stored.eps, computed.eps) * exact.abs() + least
-    roundings = 4 + math.sqrt(terms) / 2
-    return 2 * _largest(eager - exact) + rounding + roundings * computed.eps * size
-
-
-def _largest(x: Tensor) -> float:
-    """The largest finite magnitude in ``x``."""
-    finite = x.detach().abs()[x.isfinite()]
-    return float(finite.max()) if finite.numel() else 0.0
-
-
-def assert_accurate(
-    what: str,
-    got: Tensor,
-    exact: Tensor,
-    eager: Tensor,
-    dtype: torch.dtype,
-    accumulation: torch.dtype | None = None,
-    magnitude: float | None = None,
-    terms: int = 1,
-) -> None:
-    """Raises AssertionError unless ``got`` is within :func:`tolerance` of ``exact``.
-
-    It must have that dtype too, and its infinities and NaNs where ``exact`` has them.
-    """
-    if got.dtype != dtype or got.shape != exact.shape:
-        raise AssertionError(
-            f"{what}: got {got.dtype} {list(got.shape)}, expected {dtype} {list(exact.shape)}"
-        )
-    got, exact = got.detach().double(), exact.detach().double()
-    allowed = tolerance(exact, eager, dtype, accumulation, magnitude, terms)
-    same = (got == exact) | (got.isnan() & exact.isnan())
-    close = exact.isfinite() & ((got - exact).abs() <= allowed)
-    wrong = ~(same | close)
-    if bool(wrong.any()):
-        index = tuple(int(i) for i in wrong.nonzero()[0])
-        raise AssertionError(
-            f"{what}: got {float(got[index])!r}, expected {float(exact[index])!r} "
-            f"within {float(allowed[index]):.3g} at index {list(index)} "
-            f"({int(wrong.sum())} of {wrong.numel()} elements are wrong)"
-        )
-
-
-def in_dtype(arguments: Arguments, dtype: torch.dtype | None) -> Arguments:
-    """The same call with every tensor in ``dtype``, where that is given."""
-    if dtype is None:
-        return arguments
-    return {name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in arguments.items()}
-
-
-def cotangent(value: Tensor) -> Tensor:
-    """A gradient for ``value``: 1 for a scalar, else weights that are exact in every dtype."""
-    if value.ndim == 0:
-        return torch.ones_like(value)
-    weights = torch.arange(value.numel(), device=value.device) % 7 - 2.75
-    return weights.reshape(value.shape).to(value.dtype)
-
-
-def differentiate(
-    function: Callable[..., Tensor],
-    arguments: Arguments,
-    names: Sequence[str],
-    grad_output: Tensor | None = None,
-    writes: Sequence[str] = (),
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The value of ``function`` and its gradients to the arguments ``names``.
-
-    Args:
-        function: Called with ``arguments`` by name.
-        arguments: Left alone: the differentiated ones are detached, with their strides.
-        names: What to differentiate in.
-        grad_output: The gradient of the value; by default :func:`cotangent` of it.
-        writes: Arguments that ``function`` writes; it gets copies of them.
-    """
-    leaves = {name: arguments[name].detach().requires_grad_() for name in names}
-    call = {**arguments, **leaves}
-    call.update({name: call[name].clone() for name in writes})
-    value = function(**call)
-    grad_output = cotangent(value) if grad_output is None else grad_output.to(value)
-    gradients = torch.autograd.grad(value, list(leaves.values()), grad_output)
-    return value.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def compare(
@@ -815,9 +772,9 @@ def compare(
 
 def _value_magnitude(operator: Operator, arguments: Arguments) -> float:
     """A row's loss is a difference of logits; a sum adds one per row."""
-    logits = [arguments[name] for name in operator.inputs(arguments)]
-    rows = sum(operator.rows(arguments, x) for x in logits)
-    return max(map(_largest, logits)) * (rows if arguments.get("reduction") == "sum" else 1)
+    rows = sum(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
+    size = _logit_magnitude(operator, arguments)
+    return size * (rows if arguments.get("reduction") == "sum" else 1)
 
 
 def _gradient_magnitude(
@@ -829,14 +786,20 @@ def _gradient_magnitude(
     """
     logits = [arguments[x] for x in operator.inputs(arguments)]
     rows = max(operator.rows(arguments, x) for x in logits)
-    weight = _largest(grad_output)
+    weight = largest(grad_output)
     if arguments.get("reduction") == "mean":
         weight /= rows
     if name in operator.targets:
         weight *= rows
     if name in operator.targets or logits[0].dtype == torch.float64:
-        weight *= max(1.0, *map(_largest, logits))
+        weight *= max(1.0, _logit_magnitude(operator, arguments))
     return weight
+
+
+def _logit_magnitude(operator: Operator, arguments: Arguments) -> float:
+    size = max(largest(arguments[name]) for name in operator.inputs(arguments))
+    # Logits drawn from statistics: mean + noise exp(log-variance / 2).
+    return size * math.exp(size / 2) if operator.overflows else size
 
 
 def check_operator(name: str, device: str = "cpu", dtypes: Sequence[torch.dtype] = DTYPES) -> None:

@@ -39,9 +39,14 @@ fused_cases = _rows((o, case) for o in OPERATORS if o.fused_operator for case in
 few_cases = _rows((o, case) for o in OPERATORS for case in o.few_cases())
 every_setting = _rows((o, case) for o in OPERATORS for case in _settings(o))
 loss_settings = _rows((o, case) for o in OPERATORS if o.reductions for case in _settings(o))
+# Not the layers that PyTorch's own functionalization has no rule for ("NYI ... custom_function_call").
+derivative_settings = _rows((o, c) for o in OPERATORS if o.true_derivative for c in _settings(o))
 class_settings = _rows((o, case) for o in OPERATORS if o.has_classes for case in _settings(o))
 target_settings = _rows((o, case) for o in OPERATORS if o.targets for case in _settings(o))
 fused_settings = _rows((o, case) for o in OPERATORS if o.fused_operator for case in _settings(o))
+bounded_settings = _rows(
+    (o, case) for o in OPERATORS if o.reductions and not o.overflows for case in _settings(o)
+)
 uneven_settings = _rows((o, case) for o in OPERATORS if o.uneven_batches for case in _settings(o))
 true_derivatives = _rows(
     (o, replace(case, empty_bins=False))  # log A has no derivative at 0

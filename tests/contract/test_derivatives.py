@@ -117,8 +117,8 @@ def network_gradients(
     loss = call(operator, {**arguments, **outputs}, function)  # type: ignore[arg-type]
     gradients = torch.autograd.grad(loss.sum(), list(images.values()), create_graph=True)
     penalty = sum((g.square().sum() for g in gradients), torch.zeros((), dtype=torch.float64))
-    weights = torch.autograd.grad(penalty, list(network.parameters()), allow_unused=True)
-    return penalty.detach(), [w for w in weights if w is not None]
+    weights = list(network.parameters())
+    return penalty.detach(), list(torch.autograd.grad(penalty, weights, materialize_grads=True))
 
 
 @few_cases

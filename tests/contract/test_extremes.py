@@ -10,11 +10,11 @@ from torch import Tensor
 
 import gankernels as gk
 from contract.common import (
+    bounded_settings,
     call,
     class_settings,
     dtype_name,
     every_dtype,
-    loss_settings,
     target_settings,
 )
 from gankernels import value_and_grad
@@ -180,7 +180,7 @@ def test_both_terms_of_the_d_loss_keep_their_gradient(dtype: torch.dtype, gap: f
 
 @pytest.mark.parametrize("largest", [100.0, 1e4, 6e4])
 @every_dtype
-@loss_settings
+@bounded_settings
 def test_large_logits_are_finite_and_right(
     operator: Operator, case: Case, dtype: torch.dtype, largest: float
 ) -> None:

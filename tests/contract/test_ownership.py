@@ -109,8 +109,9 @@ def test_a_retained_graph_gives_the_same_gradients_again(
             assert_same(got, expected)
             for gradient in got:
                 gradient.fill_(torch.nan)  # the caller may do as it likes with what it was given
-        with pytest.raises(RuntimeError, match="second time"):
-            torch.autograd.grad(value, inputs, cotangent(value))
+        if operator.reductions:  # a layer may save nothing, and then its graph never ends
+            with pytest.raises(RuntimeError, match="second time"):
+                torch.autograd.grad(value, inputs, cotangent(value))
 
 
 @few_cases

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract.common import assert_same, every_dtype, every_setting
+from contract.common import assert_same, every_setting
 from gankernels import value_and_grad
 from gankernels.testing import Case, Operator, differentiate
 
 # Enough rows for several units of parallel work, with classes side by side and apart.
-SHAPES = [Case((2000, 20)), Case((20, 1025)), Case((20, 20, 8, 8))]
+SHAPES = [Case((1000, 20)), Case((20, 1025)), Case((20, 20, 8, 8))]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def shaped(case: Case, like: Case) -> Case:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda case: case.label)
-@every_dtype
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @every_setting
 def test_runs_repeat_bit_for_bit(
     operator: Operator, case: Case, shape: Case, dtype: torch.dtype
@@ -54,8 +54,8 @@ def test_runs_repeat_bit_for_bit(
 
 @pytest.mark.compiled
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda case: case.label)
-@every_dtype
+@pytest.mark.parametrize("shape", SHAPES[:1], ids=lambda case: case.label)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @every_setting
 def test_threads_do_not_change_a_bit(
     operator: Operator, case: Case, shape: Case, dtype: torch.dtype

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from contract.common import EXACT, every_setting, few_cases, loss_settings, of_tensors
+from contract.common import (
+    EXACT,
+    derivative_settings,
+    every_setting,
+    few_cases,
+    loss_settings,
+    of_tensors,
+)
 from gankernels.testing import Case, Draw, Operator, differentiate
 
 
@@ -118,7 +125,7 @@ def test_vectorised_jacobian(operator: Operator, case: Case) -> None:
     torch.testing.assert_close(got, torch.autograd.functional.jacobian(function, inputs), **EXACT)
 
 
-@every_setting
+@derivative_settings
 def test_functionalize(operator: Operator, case: Case) -> None:
     arguments = operator.draw(case, torch.float64)
     function, inputs = of_tensors(operator, arguments, operator.inputs(arguments))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from itertools import takewhile
+
 import pytest
 import torch
 from torch import Tensor
@@ -114,10 +117,12 @@ def test_continues_through_a_network(operator: Operator, case: Case) -> None:
 @fused_settings
 def test_arguments_by_position(operator: Operator, case: Case) -> None:
     arguments = operator.draw(case)
-    tensors = {n: x for n, x in arguments.items() if n not in ("dim", *case.options)}
+    order = inspect.signature(operator.functional).parameters
+    leading = list(takewhile(lambda name: name in arguments, order))
+    rest = {name: x for name, x in arguments.items() if name not in leading}
     function = gk.value_and_grad(operator.functional)
-    by_position = function(*tensors.values(), **case.options)
-    torch.testing.assert_close(by_position, function(**tensors, **case.options))
+    by_position = function(*(arguments[name] for name in leading), **rest)
+    torch.testing.assert_close(by_position, function(**arguments))
 
 
 def test_any_function_of_tensors() -> None:
