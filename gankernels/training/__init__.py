@@ -4,10 +4,9 @@ from gankernels.training.config import StepConfig, TrainConfig
 from gankernels.training.data import BatchStream, ImageData
 from gankernels.training.loop import RunInterruptedError, Trainer, load_generator, train
 from gankernels.training.metrics import NonFiniteError
+from gankernels.training.players import FunctionLoss, Players
 from gankernels.training.recipes import RECIPES, Recipe, configuration, register
 from gankernels.training.steps import (
-    FunctionLoss,
-    Players,
     alternating_step,
     one_pass_step,
     ratio_step,

@@ -23,6 +23,7 @@ from gankernels.training import checkpoint, data, evaluation, plots, recipes, re
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare, join
 from gankernels.training.metrics import MetricLog, NonFiniteError
+from gankernels.training.players import Players, adam, grad_scaler, prepare
 
 __all__ = ["RunInterruptedError", "Trainer", "load_generator", "sampler", "train"]
 
@@ -149,23 +150,23 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True)
-            steps.prepare(self.ema, replace(step, compile=False))
+            prepare(self.ema, replace(step, compile=False))
         generator, discriminator = (
-            self.world.wrap(steps.prepare(n, step), config.sync_batchnorm)
+            self.world.wrap(prepare(n, step), config.sync_batchnorm)
             for n in (generator, discriminator)
         )
         of_g, of_d = list(generator.parameters()), list(discriminator.parameters())
         betas = (config.beta1, config.beta2)
         if config.shared_optimizer:
-            shared = steps.adam(of_g + of_d, config.g_lr, betas, step)
+            shared = adam(of_g + of_d, config.g_lr, betas, step)
             self.optimizers = [shared]
         else:
             self.optimizers = [
-                steps.adam(of_g, config.g_lr, betas, step),
-                steps.adam(of_d, config.d_lr, betas, step),
+                adam(of_g, config.g_lr, betas, step),
+                adam(of_d, config.d_lr, betas, step),
             ]
-        scaler = steps.grad_scaler(step, self.world.device)
-        self.players = steps.Players(
+        scaler = grad_scaler(step, self.world.device)
+        self.players = Players(
             generator, discriminator, self.optimizers[0], self.optimizers[-1], scaler
         )
         decay = _Decay(config.steps, config.decay)
@@ -451,5 +452,5 @@ def load_generator(
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} is of other networks: {error}") from error
-    steps.prepare(network, replace(config.step, compile=False))
+    prepare(network, replace(config.step, compile=False))
     return network.to(device).eval(), config

@@ -27,7 +27,8 @@ from gankernels.training import (
     train,
 )
 from gankernels.training.distributed import World, bare, join
-from gankernels.training.steps import STEPS, adam, prepare
+from gankernels.training.players import adam, prepare
+from gankernels.training.steps import STEPS
 
 WORLD, BATCH, NOISE, ROUNDS = 2, 8, 6, 3
 CASES: dict[str, tuple[str, StepConfig]] = {
@@ -70,7 +71,9 @@ def play(case: str, rank: int, world: World) -> dict[str, Tensor]:
     for iteration, (real, draws) in enumerate(joined_batches()):
         rows = slice(rank, None, world.size)
         mine = iter(draws[:, rows])
-        STEPS[kind](players, gk.LogisticLoss(), real[rows], lambda n, m=mine: next(m), config, iteration)
+        STEPS[kind](
+            players, gk.LogisticLoss(), real[rows], lambda n, m=mine: next(m), config, iteration
+        )
     return {
         f"{i}.{name}": value
         for i, network in enumerate(networks)

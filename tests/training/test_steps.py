@@ -28,7 +28,7 @@ from gankernels.training.networks import (
     grl_mlp,
     realness_article,
 )
-from gankernels.training.steps import adam, grad_scaler, prepare
+from gankernels.training.players import adam, grad_scaler, prepare
 
 BATCH, NOISE, STEPS = 8, 6, 5
 ANCHORS = gk.anchors.article(20, seed=0)
