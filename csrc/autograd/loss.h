@@ -102,7 +102,10 @@ class Loss : public Function<Loss<Op>> {
     Inputs inputs, gradients;
     std::copy_n(saved.begin(), kMaxInputs, inputs.begin());
     std::copy_n(saved.begin() + kMaxInputs, kMaxInputs, gradients.begin());
-    if (at::GradMode::is_enabled()) {
+    bool by_formula = at::GradMode::is_enabled();
+    // Where rows see each other, the saved gradient of their sum says nothing about one weighted otherwise.
+    if constexpr (requires { Op::couples_rows(parameters); }) by_formula = by_formula || Op::couples_rows(parameters);
+    if (by_formula) {
       gradients = Op::formula(inputs, needed_gradients(inputs), grad_outputs[0], parameters);
     } else {
       scale_all(gradients, inputs, grad_outputs[0], parameters);

@@ -30,6 +30,9 @@ Tensor slope_of(const ScalarTerm& term, const Tensor& x, const Tensor& offset) {
 struct Scalar {
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits
   static c10::SymInt rows(const Tensor& logits, int64_t) { return logits.sym_numel(); }
+  static bool couples_rows(const Parameters& p) {
+    return p.reduction == kNone && find_scalar_loss(p.name, p.label_smoothing).relativistic;
+  }
 
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     static const auto op = find<TwoGradients(const OptionalTensor&, const Tensor&, c10::string_view, double, int64_t,

@@ -46,7 +46,6 @@ void scalar_term(const ScalarProblem& p, int64_t begin, int64_t end, ScalarSums&
   const A sign = static_cast<A>(p.term.sign), offset = static_cast<A>(p.term.offset);
   const A weight = static_cast<A>(p.term.weight), slope = static_cast<A>(p.term.slope);
   const A scale = static_cast<A>(p.weight), constant = static_cast<A>(p.gradient_constant);
-  Vec<A> total{}, slopes{};
   const auto step = [&](int64_t i, auto n) {
     const Vec<A> z = load<A>(x + i, n);
     const auto [value, derivative] = evaluate<kFunction, A>((z - offset) * sign);
@@ -58,13 +57,19 @@ void scalar_term(const ScalarProblem& p, int64_t begin, int64_t end, ScalarSums&
       store<A>(row_loss + i, p.add_to_row_loss ? Vec<A>(load<A>(row_loss + i, n) + loss) : loss, n);
     return ValueAndSlope<A>{loss, g};
   };
+  // Partial sums move to double after this many vectors: longer ones round worse than PyTorch's pairwise sum.
+  constexpr int64_t kBlock = 64 * lanes<A>;
   int64_t i = begin;
-  for (; i + lanes<A> <= end; i += lanes<A>) {
-    const auto [loss, g] = step(i, Full<A>{});
-    total += loss, slopes += g;
+  while (i + lanes<A> <= end) {
+    Vec<A> total{}, slopes{};
+    const int64_t stop = end - i < kBlock ? end : i + kBlock;
+    for (; i + lanes<A> <= stop; i += lanes<A>) {
+      const auto [loss, g] = step(i, Full<A>{});
+      total += loss, slopes += g;
+    }
+    sums.loss += static_cast<double>(reduce_sum<A>(total));
+    sums.slope += static_cast<double>(reduce_sum<A>(slopes));
   }
-  sums.loss += static_cast<double>(reduce_sum<A>(total));
-  sums.slope += static_cast<double>(reduce_sum<A>(slopes));
   if (i == end) return;
   const int rest = static_cast<int>(end - i);
   const auto [loss, g] = step(i, Partial{rest});
