@@ -3,8 +3,8 @@
 Flags (environment variables, "1" to set):
   FORCE_CPU               build no CUDA code, even where a CUDA torch and nvcc are present
   FORCE_CUDA              build CUDA code, or fail, even where no device is present
-  GANKERNELS_REQUIRE_EXT  fail the installation where the extension does not compile; without it the package installs
-                          all the same and runs on its PyTorch reference, saying so at import
+  GANKERNELS_REQUIRE_EXT  fail the installation where the extension does not compile; without it the package
+                          installs all the same and runs on its PyTorch reference, saying so at import
   DEBUG                   -O0 -g and assertions
 """
 
