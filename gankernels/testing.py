@@ -175,6 +175,17 @@ TARGETS = tuple(
 )
 """The same for operators with targets."""
 
+STATISTICS = (
+    Case((6, 5)),
+    Case((5, 1)),
+    Case((33, 20), empty_bins=True),
+    Case((900, 20), mass=1.7),
+    Case((17, 6), dim=0),
+    Case((2, 6, 3), target="rows", empty_bins=True),
+    Case((2, 20, 5, 4), target="kept", target_dtype=torch.float64),
+)
+"""For operators on means and log-variances: what is not theirs is tested where it belongs."""
+
 UNEVEN = (
     Case((6, 5), second_batch=9),
     Case((9, 20), second_batch=1),
@@ -224,6 +235,7 @@ class Operator:
         helpers: Other compiled operators behind it, shared or not.
         constants: Arguments that only the compiled operators take.
         overflows: Whether large inputs overflow by nature, as an exponential of them is a factor.
+        couples_rows: Whether the loss of a row depends on the other rows.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
         benchmark_shapes: Shapes of interest for timing, the hot case first.
@@ -244,6 +256,7 @@ class Operator:
     helpers: tuple[str, ...] = ("scale_gradient",)
     constants: Mapping[str, Any] = field(default_factory=dict)
     overflows: bool = False
+    couples_rows: bool = False
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
     benchmark_shapes: tuple[tuple[int, ...], ...] = ((128, 20), (4096, 1024))
@@ -634,8 +647,8 @@ OPERATORS: tuple[Operator, ...] = (
         "lsgan_d_loss", _eager_d(lambda r: (r - 1).square() / 2, lambda f: f.square() / 2)
     ),
     _scalar_loss("lsgan_g_loss", _eager_g(lambda f: (f - 1).square() / 2)),
-    _scalar_loss("relativistic_d_loss", _eager_relativistic(1)),
-    _scalar_loss("relativistic_g_loss", _eager_relativistic(0)),
+    _scalar_loss("relativistic_d_loss", _eager_relativistic(1), couples_rows=True),
+    _scalar_loss("relativistic_g_loss", _eager_relativistic(0), couples_rows=True),
     Operator(
         name="gradient_reversal",
         arguments=lambda case, draw: {"x": draw.normal(*case.shape)},
@@ -696,7 +709,7 @@ OPERATORS: tuple[Operator, ...] = (
         arguments=_resampled_realness_d_arguments,
         eager=_resampled(_realness_d_loss),
         logits=("real_statistics", "fake_statistics"),
-        shapes=SHAPES + TARGETS,
+        shapes=STATISTICS,
         has_classes=False,
         uneven_batches=True,
         overflows=True,
@@ -707,7 +720,7 @@ OPERATORS: tuple[Operator, ...] = (
         arguments=_resampled_realness_g_arguments,
         eager=_resampled(_realness_g_loss),
         logits=("real_statistics", "fake_statistics"),
-        shapes=SHAPES + TARGETS,
+        shapes=STATISTICS,
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
         has_classes=False,
         overflows=True,

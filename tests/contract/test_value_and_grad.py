@@ -41,8 +41,11 @@ def test_equals_backward(operator: Operator, case: Case, dtype: torch.dtype) -> 
             got = gradients[place]
             assert got is not None
             assert not got.requires_grad
-            # backward() rounds fp16 gradients of a mean twice: before the division and after.
-            eps = torch.finfo(dtype).eps if dtype == torch.float16 else 0
+            # The same kernel, but: backward() rounds fp16 gradients of a mean twice, before the
+            # division and after; and where rows see each other it has another formula.
+            eps = 0.0
+            if dtype == torch.float16 or (operator.couples_rows and reduction == "none"):
+                eps = 4 * torch.finfo(dtype).eps
             torch.testing.assert_close(got, want, rtol=eps, atol=eps * 2**-14)
 
 
