@@ -63,9 +63,7 @@ def value_and_grad(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
 
 def _of_any(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
     def compute(*args: Any, **kwargs: Any) -> tuple[Tensor, Gradients]:
-        places = tuple(
-            i for i, x in enumerate(args) if isinstance(x, Tensor) and x.is_floating_point()
-        )
+        places = tuple(i for i, x in enumerate(args) if _can_require_grad(x))
         return _through_autograd(loss_fn, args, kwargs, places, 1.0)
 
     return compute
@@ -77,6 +75,10 @@ def _wanted(*logits: Tensor | None) -> tuple[bool, ...]:
     return required if any(required) else tuple(x is not None for x in logits)
 
 
+def _can_require_grad(x: object) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
 def _through_autograd(
     loss_fn: Callable[..., Tensor],
     args: tuple[Any, ...],
@@ -85,7 +87,7 @@ def _through_autograd(
     grad_scale: float,
 ) -> tuple[Tensor, Gradients]:
     """The same contract by differentiating the loss on detached logits."""
-    if any(not isinstance(args[i], Tensor | None) for i in places):
+    if not all(args[i] is None or _can_require_grad(args[i]) for i in places):
         loss_fn(*args, **kwargs)  # whose checks name the argument
     wanted = _wanted(*(args[i] for i in places))
     # Inference mode forbids autograd, to the tensors that were made in it too.
