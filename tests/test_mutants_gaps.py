@@ -155,6 +155,25 @@ def test_softplus_is_exact_above_the_threshold_of_pytorchs() -> None:
 # --- layers --------------------------------------------------------------------------------------
 
 
+def test_reversal_spares_a_gradient_kept_in_another_shape() -> None:
+    """The gradient of a view is a new tensor, but on memory that a hook may have kept."""
+    x, weight = torch.randn(3, 4, requires_grad=True), torch.randn(12)
+    kept: list[Tensor] = []
+    flat = functional.gradient_reversal(x).view(-1)
+    flat.register_hook(kept.append)
+    (flat * weight).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, -weight.view(3, 4))
+    assert torch.equal(kept[0], weight)
+
+
+def test_reversal_of_an_expanded_gradient_that_nobody_else_holds() -> None:
+    x = torch.randn(3, 4, requires_grad=True)
+    (2 * functional.gradient_reversal(x).sum()).backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.full((3, 4), -2.0))
+
+
 @every_dtype
 @pytest.mark.parametrize(
     ("shape", "dim"), [((5, 14), 1), ((3, 6, 5), 1), ((6,), 0), ((3, 2, 4), -1)]
