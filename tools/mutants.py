@@ -81,7 +81,6 @@ class Mutant:
 VALUES = "contract/test_values.py"
 EXTREMES = "contract/test_extremes.py"
 DERIVATIVES = "contract/test_derivatives.py"
-LAYOUTS = "contract/test_layouts.py"
 MODES = "contract/test_modes.py"
 GAPS = "test_mutants_gaps.py"
 
@@ -102,13 +101,6 @@ SPECIFICATION = Tests(("test_reference.py",), "not compile and not bad_call")
 PORTABLE = ("csrc/cpu/kernels_portable.cpp",)
 LOSSES = ("csrc/autograd/distribution_losses.cpp",)
 SCALAR_LOSSES = ("csrc/autograd/scalar_losses.cpp", "csrc/cpu/scalar_losses.cpp")
-D_LOSSES = (
-    "logistic_d_loss",
-    "hinge_d_loss",
-    "wasserstein_d_loss",
-    "lsgan_d_loss",
-    "relativistic_d_loss",
-)
 LOGISTIC = (
     "logistic_d_loss",
     "nonsaturating_g_loss",
@@ -222,16 +214,6 @@ MUTANTS: tuple[Mutant, ...] = (
         PORTABLE,
     ),
     Mutant(
-        "kernel-exp-terms",
-        ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/elementary.h",
-        "exp_coefficients<A, is_float ? 8 : 14>()",
-        "exp_coefficients<A, is_float ? 8 : 11>()",
-        SOFTMAX_KL,
-        "e^x in double is off by 2e-13",
-        PORTABLE,
-    ),
-    Mutant(
         "kernel-exp-coefficient",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
         "csrc/math/elementary.h",
@@ -252,16 +234,6 @@ MUTANTS: tuple[Mutant, ...] = (
         PORTABLE,
     ),
     Mutant(
-        "kernel-log-subnormals",
-        ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/elementary.h",
-        "e - (is_float ? A(24) : A(54))",
-        "e - (is_float ? A(23) : A(54))",
-        Tests((GAPS,), "subnormal"),
-        "log of a subnormal float is off by ln 2",
-        PORTABLE,
-    ),
-    Mutant(
         "cpu-uneven-batches",
         ("realness_d_loss",),
         "csrc/cpu/losses.cpp",
@@ -269,33 +241,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "totals[i] / static_cast<double>(problems[0]->rows)",
         REALNESS_D,
         "both batches are divided by the first one's size",
-    ),
-    Mutant(
-        "cpu-negative-anchor-sign",
-        ("realness_g_loss",),
-        "csrc/cpu/losses.cpp",
-        "add(negative, -1);",
-        "add(negative, 1);",
-        REALNESS_G,
-        "objectives 1 and 3: A0 attracts",
-    ),
-    Mutant(
-        "cpu-softmax-entropy-sign",
-        ("realness_g_loss",),
-        "csrc/cpu/losses.cpp",
-        "problem.entropy = -problem.entropy;",
-        "",
-        REALNESS_G,
-        "objective 2: sum A0 log A0 is added",
-    ),
-    Mutant(
-        "cpu-mean-not-folded",
-        ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/cpu/losses.cpp",
-        "divide ? grad_scale / static_cast<double>(problem.rows) : grad_scale",
-        "divide ? grad_scale : grad_scale",
-        SOFTMAX_KL_LOGITS,
-        "gradients of a mean are those of the sum",
     ),
     # --- kernels: scalar losses
     Mutant(
@@ -306,16 +251,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "(u > A(0) ? e : splat<A>(1)) / (e + A(1))",
         SCALAR,
         "the gradient of softplus(u) is sigmoid(-u)",
-        PORTABLE,
-    ),
-    Mutant(
-        "kernel-softplus-terms",
-        LOGISTIC,
-        "csrc/math/scalar.h",
-        "std::is_same_v<A, float> ? 8 : 17",
-        "std::is_same_v<A, float> ? 8 : 9",
-        SCALAR,
-        "softplus in double is off by 1e-10",
         PORTABLE,
     ),
     Mutant(
@@ -336,16 +271,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "const Vec<A> v = u - A(1);",
         SCALAR,
         "relu(u - 1) instead of relu(u + 1)",
-        PORTABLE,
-    ),
-    Mutant(
-        "kernel-hinge-kink",
-        ("hinge_d_loss",),
-        "csrc/math/scalar.h",
-        "v <= A(0) ? Vec<A>{} : splat<A>(1)",
-        "v < A(0) ? Vec<A>{} : splat<A>(1)",
-        SCALAR,
-        "slope 1 at the kink, where torch.relu has 0",
         PORTABLE,
     ),
     Mutant(
@@ -389,36 +314,6 @@ MUTANTS: tuple[Mutant, ...] = (
         SCALAR_LOSSES,
     ),
     Mutant(
-        "table-nonsaturating-sign",
-        ("nonsaturating_g_loss",),
-        "csrc/scalar_losses.h",
-        "generator({kSoftplus, -1});",
-        "generator({kSoftplus, 1});",
-        SCALAR,
-        "softplus(f) instead of softplus(-f)",
-        SCALAR_LOSSES,
-    ),
-    Mutant(
-        "table-lsgan-target",
-        ("lsgan_d_loss",),
-        "csrc/scalar_losses.h",
-        "{kSquare, 1, 0}",
-        "{kSquare, 1, -1}",
-        SCALAR,
-        "fakes are drawn to -1 instead of 0",
-        SCALAR_LOSSES,
-    ),
-    Mutant(
-        "table-relativistic-sign",
-        ("relativistic_g_loss",),
-        "csrc/scalar_losses.h",
-        "terms({kSoftplus, 1}, {kSoftplus, -1})",
-        "terms({kSoftplus, 1}, {kSoftplus, 1})",
-        SCALAR,
-        "the generator lowers its own logits",
-        SCALAR_LOSSES,
-    ),
-    Mutant(
         "cpu-relativistic-mean-gradient",
         ("relativistic_d_loss", "relativistic_g_loss"),
         "csrc/cpu/scalar_losses.cpp",
@@ -426,15 +321,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "real.problem.gradient_constant = of_fake",
         SCALAR,
         "wrong sign of the gradient through the mean",
-    ),
-    Mutant(
-        "cpu-scalar-mean",
-        D_LOSSES,
-        "csrc/cpu/scalar_losses.cpp",
-        "divide ? grad_scale / static_cast<double>(elements) : grad_scale",
-        "divide ? grad_scale : grad_scale",
-        SCALAR,
-        "gradients of a mean are those of the sum",
     ),
     Mutant(
         "formula-label-smoothing-sign",
@@ -445,24 +331,6 @@ MUTANTS: tuple[Mutant, ...] = (
         SCALAR,
         "under create_graph: wrong sign of the linear term",
     ),
-    Mutant(
-        "formula-hinge-side",
-        ("hinge_d_loss",),
-        "csrc/autograd/scalar_losses.cpp",
-        "at::where(u <= -1,",
-        "at::where(u <= 1,",
-        SCALAR,
-        "under create_graph: the kink is at 1",
-    ),
-    Mutant(
-        "formula-relativistic-mean-gradient",
-        ("relativistic_d_loss", "relativistic_g_loss"),
-        "csrc/autograd/scalar_losses.cpp",
-        "g_real = g_real - through_real;",
-        "g_real = g_real + through_real;",
-        SCALAR,
-        "under create_graph: wrong sign of the gradient through the mean",
-    ),
     # --- second-order terms and the backward pass
     Mutant(
         "formula-logits-gradient-sign",
@@ -472,26 +340,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "accumulate(logits).softmax(dim) + a;",
         Tests((DERIVATIVES,), "softmax_kl and create_graph"),
         "under create_graph: S q + A",
-        LOSSES,
-    ),
-    Mutant(
-        "formula-logits-mass",
-        ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/formulas.h",
-        "return a.sum(dim, true) * accumulate(logits).softmax(dim)",
-        "return accumulate(logits).softmax(dim)",
-        SECOND_ORDER,
-        "second derivatives forget that a target need not sum to 1",
-        LOSSES,
-    ),
-    Mutant(
-        "formula-target-gradient-constant",
-        ("softmax_kl",),
-        "csrc/formulas.h",
-        ".log() + 1 - log_q)",
-        ".log() - log_q)",
-        Tests((DERIVATIVES,), "softmax_kl and (create_graph or three_derivatives)"),
-        "under create_graph: the 1 of log A + 1 - log q is lost",
         LOSSES,
     ),
     Mutant(
@@ -512,26 +360,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "return logits.defined();",
         HALF_MEANS,
         "fp16 gradients are divided by the rows before a GradScaler's factor arrives",
-        (*LOSSES, "csrc/autograd/scalar_losses.cpp"),
-    ),
-    Mutant(
-        "backward-fp16-rows-of-the-other-batch",
-        ("realness_d_loss",),
-        "csrc/autograd/loss.h",
-        "divide ? Op::rows(inputs[i], dim)",
-        "divide ? Op::rows(logits, dim)",
-        Tests((VALUES,), "realness_d_loss and second"),
-        "fp16 with uneven batches: both gradients divided by one batch's size",
-        LOSSES,
-    ),
-    Mutant(
-        "backward-known-one",
-        ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss", "scalar_loss"),
-        "csrc/autograd/loss.h",
-        "*grad_output.const_data_ptr<float>() == 1;",
-        "*grad_output.const_data_ptr<float>() != 0;",
-        Tests((GAPS,), "weighted"),
-        "the weight of a loss is ignored",
         (*LOSSES, "csrc/autograd/scalar_losses.cpp"),
     ),
     Mutant(
@@ -564,15 +392,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "the in-place path reverses nothing",
     ),
     Mutant(
-        "reversal-allocating-sign",
-        ("gradient_reversal", "gradient_scale"),
-        "csrc/autograd/layers.cpp",
-        "factor == -1 ? g.neg() : g * factor;",
-        "factor == -1 ? g : g * factor;",
-        REVERSAL,
-        "the allocating path reverses nothing",
-    ),
-    Mutant(
         "reversal-no-tensor-count",
         ("gradient_reversal", "gradient_scale"),
         "csrc/autograd/layers.cpp",
@@ -591,24 +410,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "overwrites memory that another tensor sees",
     ),
     Mutant(
-        "reversal-no-grad-mode-check",
-        ("gradient_reversal", "gradient_scale"),
-        "csrc/autograd/layers.cpp",
-        "!at::GradMode::is_enabled() && is_sole_owner(g)",
-        "is_sole_owner(g)",
-        REVERSAL,
-        "writes in place while a graph is recorded",
-    ),
-    Mutant(
-        "gradient-scale-tensor-factor",
-        ("gradient_reversal", "gradient_scale"),
-        "csrc/autograd/layers.cpp",
-        "(g * (by * factor))",
-        "(g * by)",
-        REVERSAL,
-        "a tensor alpha loses its sign where memory is allocated",
-    ),
-    Mutant(
         "negate-copies",
         ("negate_",),
         "csrc/autograd/layers.cpp",
@@ -616,15 +417,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "return t.abs_();",
         NEGATE,
         "the sign of a positive element stays",
-    ),
-    Mutant(
-        "negate-unchecked",
-        ("negate_",),
-        "csrc/autograd/layers.cpp",
-        "  check_writable(t);\n",
-        "",
-        NEGATE,
-        "overlapping memory and leaves are not refused with the package's words",
     ),
     Mutant(
         "resample-forward-sign",
@@ -647,25 +439,6 @@ MUTANTS: tuple[Mutant, ...] = (
         PORTABLE,
     ),
     Mutant(
-        "resample-backward-16-bit",
-        ("resample_logits", "resample_backward"),
-        "csrc/math/resample.h",
-        "spread = noise * exp<A>(load<A>(log_variance + i, n) * A(0.5));",
-        "spread = noise * exp<A>(load<A>(log_variance + i, n) * A(-0.5));",
-        RESAMPLE,
-        "16-bit gradients use exp(-logvar / 2)",
-        PORTABLE,
-    ),
-    Mutant(
-        "resample-second-order",
-        ("resample_logits",),
-        "csrc/autograd/layers.cpp",
-        "saved[1] - halves[0];",
-        "saved[1] + halves[0];",
-        RESAMPLE,
-        "under create_graph: z + mu instead of z - mu",
-    ),
-    Mutant(
         "resampled-gradient-sign",
         ("resampled_realness_d_loss", "resampled_realness_g_loss"),
         "csrc/autograd/resampled_losses.cpp",
@@ -673,24 +446,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "return resample_backward(-to_logits, statistics,",
         RESAMPLE,
         "gradients to the statistics change sign",
-    ),
-    Mutant(
-        "resampled-real-gradient",
-        ("resampled_realness_g_loss",),
-        "csrc/autograd/resampled_losses.cpp",
-        "(r ? *r : f).gradient(",
-        "f.gradient(",
-        RESAMPLE,
-        "objective 2: the real gradient is spread by the fake variances",
-    ),
-    Mutant(
-        "resampled-second-order",
-        ("resampled_realness_d_loss", "resampled_realness_g_loss"),
-        "csrc/autograd/resampled_losses.cpp",
-        "g[i] * spread[i] * 0.5",
-        "g[i] * spread[i]",
-        RESAMPLE,
-        "under create_graph: the 1/2 of d/dlogvar is lost",
     ),
     # --- shapes and dtypes without data
     Mutant(
@@ -701,24 +456,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "return prepare_softmax_kl(logits, target, dim, kSum,",
         META,
         "per-row losses have no rows",
-    ),
-    Mutant(
-        "meta-scale-gradient-dtype",
-        ("scale_gradient",),
-        "csrc/ops.cpp",
-        "return at::empty_like(gradient);",
-        "return at::empty_like(gradient, gradient.options().dtype(at::kFloat));",
-        META,
-        "gradients are float32 whatever the logits are",
-    ),
-    Mutant(
-        "meta-resample-shape",
-        ("resample_logits", "resample_forward"),
-        "csrc/ops.cpp",
-        "return empty_resampled(statistics, noise);",
-        "return empty_statistics_gradient(statistics);",
-        META,
-        "the sample has as many channels as the statistics",
     ),
     # --- the reference
     Mutant(
@@ -927,15 +664,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "(1.0 * log_variance)",
         SPECIFICATION,
         "the variance instead of the deviation",
-    ),
-    Mutant(
-        "reference-resampled-noise",
-        ("resampled_realness_d_loss",),
-        "gankernels/reference.py",
-        "resample_logits(fake, dim, noise=fake_noise)",
-        "resample_logits(fake, dim, noise=real_noise)",
-        RESAMPLE,
-        "both batches are drawn with the same noise",
     ),
     Mutant(
         "reference-resampled-objective",
