@@ -172,12 +172,12 @@ def check_one_logit_per_sample(name: str, x: Tensor) -> None:
         )
 
 
-def check_noise(noise: Tensor, shape: list[int], like_name: str, like: Tensor) -> None:
-    check_floating("noise", noise)
-    check_same_device("noise", noise, like_name, like)
+def check_noise(name: str, noise: Tensor, shape: list[int], like_name: str, like: Tensor) -> None:
+    check_floating(name, noise)
+    check_same_device(name, noise, like_name, like)
     if list(noise.shape) != shape:
         raise ValueError(
-            f"noise must have shape {shape} to match {like_name}, got {list(noise.shape)}"
+            f"{name} must have shape {shape} to match {like_name}, got {list(noise.shape)}"
         )
 
 

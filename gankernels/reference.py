@@ -305,13 +305,24 @@ def resample_logits(
     noise: Tensor | None = None,
 ) -> Tensor:
     """mu + e exp(logvar / 2), e ~ N(0, 1), from 2K channels: K means, then K log-variances."""
-    index = check.check_statistics("mu_logvar", mu_logvar, dim)
-    mean, log_variance = _upcast(mu_logvar).chunk(2, index)
+    return _drawn("mu_logvar", mu_logvar, dim, "noise", noise, generator).to(mu_logvar.dtype)
+
+
+def _drawn(
+    name: str,
+    statistics: Tensor,
+    dim: int,
+    noise_name: str,
+    noise: Tensor | None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Logits drawn from statistics, in the accumulation dtype."""
+    index = check.check_statistics(name, statistics, dim)
+    mean, log_variance = _upcast(statistics).chunk(2, index)
     if noise is None:
         noise = standard_normal(list(mean.shape), mean, generator)
-    check.check_noise(noise, list(mean.shape), "mu_logvar", mu_logvar)
-    noise = noise.detach().to(mean.dtype)
-    return (mean + noise * (0.5 * log_variance).exp()).to(mu_logvar.dtype)
+    check.check_noise(noise_name, noise, list(mean.shape), name, statistics)
+    return mean + noise.detach().to(mean.dtype) * (0.5 * log_variance).exp()
 
 
 def resampled_realness_d_loss(
@@ -325,15 +336,14 @@ def resampled_realness_d_loss(
     fake_noise: Tensor | None = None,
 ) -> Tensor:
     """realness_d_loss of logits drawn from statistics, without rounding the logits."""
-    real, fake = _upcast(real_statistics), _upcast(fake_statistics)
-    return realness_d_loss(
-        resample_logits(real, dim, noise=real_noise),
-        resample_logits(fake, dim, noise=fake_noise),
-        real_anchor,
-        fake_anchor,
-        dim,
-        reduction,
-    )
+    real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
+    fake = _drawn("fake_statistics", fake_statistics, dim, "fake_noise", fake_noise)
+    named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
+    check.check_same_device(*named)
+    check.check_same_dtype(*named)
+    if reduction == "none":
+        check.check_same_shape(*named)
+    return realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction)
 
 
 def resampled_realness_g_loss(
@@ -349,9 +359,15 @@ def resampled_realness_g_loss(
 ) -> Tensor:
     """realness_g_loss of logits drawn from statistics, without rounding the logits."""
     real = None
-    if objective == 2 and real_statistics is not None:
-        real = resample_logits(_upcast(real_statistics), dim, noise=real_noise)
-    fake = resample_logits(_upcast(fake_statistics), dim, noise=fake_noise)
+    fake = _drawn("fake_statistics", fake_statistics, dim, "fake_noise", fake_noise)
+    if objective == 2:
+        check.check_required("real_statistics", real_statistics, objective)
+        assert real_statistics is not None
+        real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
+        named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
+        check.check_same_device(*named)
+        check.check_same_dtype(*named)
+        check.check_same_shape(*named)
     return realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction)
 
 

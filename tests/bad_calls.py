@@ -360,6 +360,100 @@ SCALAR_LOSSES = [
     ),
 ]
 
+STATISTICS_LOSSES = [
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call([[0.0]], _zeros(4, 10), A, A),
+        TypeError,
+        "real_statistics must be a Tensor, got list",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10, dtype=torch.int64), _zeros(4, 10), A, A),
+        TypeError,
+        "real_statistics must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 9), A, A),
+        ValueError,
+        "fake_statistics must have an even number of channels along dim 1, got shape [4, 9]",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10), A, A, dim=2),
+        ValueError,
+        "dim must be in [-2, 1] for real_statistics with 2 dimensions, got 2",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10), A, A, real_noise=_zeros(4, 4)),
+        ValueError,
+        "real_noise must have shape [4, 5] to match real_statistics, got [4, 4]",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10), A, A, fake_noise=_zeros(4, 10)),
+        ValueError,
+        "fake_noise must have shape [4, 5] to match fake_statistics, got [4, 10]",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10, dtype=torch.float16), A, A),
+        TypeError,
+        "real_statistics and fake_statistics must have the same dtype, "
+        "got torch.float32 and torch.float16",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 12), A, A),
+        ValueError,
+        "real_logits and fake_logits must have the same number of classes along dim 1, got 5 and 6",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(3, 10), A, A, reduction="none"),
+        ValueError,
+        "real_statistics and fake_statistics must have the same shape, got [4, 10] and [3, 10]",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10), _zeros(10), A),
+        ValueError,
+        "real_anchor must have shape [5] or [4, 5] to match real_logits, got [10]",
+    ),
+    BadCall(
+        "resampled_realness_d_loss",
+        lambda: _call(_zeros(4, 10), _zeros(4, 10), A, A, reduction="avg"),
+        ValueError,
+        REDUCTION,
+    ),
+    BadCall(
+        "resampled_realness_g_loss",
+        lambda: _call(None, _zeros(4, 10), None, A),
+        ValueError,
+        "real_statistics is required by objective 2, got None",
+    ),
+    BadCall(
+        "resampled_realness_g_loss",
+        lambda: _call(_zeros(3, 10), _zeros(4, 10), None, A),
+        ValueError,
+        "real_statistics and fake_statistics must have the same shape, got [3, 10] and [4, 10]",
+    ),
+    BadCall(
+        "resampled_realness_g_loss",
+        lambda: _call(None, _zeros(4, 10), None, A, objective=4),
+        ValueError,
+        "objective must be 1, 2 or 3, got 4",
+    ),
+    BadCall(
+        "resampled_realness_g_loss",
+        lambda: _call(None, None, None, A, objective=1),
+        TypeError,
+        "fake_statistics must be a Tensor, got NoneType",
+    ),
+]
+
 LAYERS = [
     BadCall(
         "gradient_reversal",
@@ -429,4 +523,4 @@ LAYERS = [
     ),
 ]
 
-BAD_CALLS = DISTRIBUTION_LOSSES + SCALAR_LOSSES + LAYERS
+BAD_CALLS = DISTRIBUTION_LOSSES + SCALAR_LOSSES + STATISTICS_LOSSES + LAYERS

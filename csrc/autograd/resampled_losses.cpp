@@ -43,6 +43,9 @@ TwoGradients d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_a
                     bool fake_grad, bool fold_mean, double grad_scale) {
   const Drawn r(real, real_noise, dim, "real_statistics", "real_noise");
   const Drawn f(fake, fake_noise, dim, "fake_statistics", "fake_noise");
+  check_same_device("real_statistics", real, "fake_statistics", fake);
+  check_same_dtype("real_statistics", real, "fake_statistics", fake);
+  if (reduction == kNone) check_same_shape("real_statistics", real, "fake_statistics", fake);
   const auto [loss, g_real, g_fake] = RealnessD::call(r.logits, f.logits, real_anchor, fake_anchor, dim, reduction,
                                                       real_grad, fake_grad, fold_mean, grad_scale);
   return {loss, r.gradient(real_grad, g_real), f.gradient(fake_grad, g_fake)};
@@ -54,9 +57,13 @@ TwoGradients g_loss(const OptionalTensor& real, const Tensor& fake, const Option
                     double grad_scale) {
   const Drawn f(fake, fake_noise, dim, "fake_statistics", "fake_noise");
   std::optional<Drawn> r;
-  if (objective == 2)
-    r.emplace(required("real_statistics", real, 2), required("real_noise", real_noise, 2), dim, "real_statistics",
-              "real_noise");
+  if (objective == 2) {
+    const Tensor& statistics = required("real_statistics", real, objective);
+    r.emplace(statistics, required("real_noise", real_noise, objective), dim, "real_statistics", "real_noise");
+    check_same_device("real_statistics", statistics, "fake_statistics", fake);
+    check_same_dtype("real_statistics", statistics, "fake_statistics", fake);
+    check_same_shape("real_statistics", statistics, "fake_statistics", fake);
+  }
   const auto [loss, g_real, g_fake] =
       RealnessG::call(r ? OptionalTensor(r->logits) : std::nullopt, f.logits, real_anchor, fake_anchor, objective, dim,
                       reduction, r && real_grad, fake_grad, fold_mean, grad_scale);
