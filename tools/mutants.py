@@ -331,6 +331,15 @@ MUTANTS: tuple[Mutant, ...] = (
         SCALAR,
         "under create_graph: wrong sign of the linear term",
     ),
+    Mutant(
+        "formula-relativistic-mean-gradient",
+        ("relativistic_d_loss", "relativistic_g_loss"),
+        "csrc/autograd/scalar_losses.cpp",
+        "g_real = g_real - through_real;",
+        "g_real = g_real + through_real;",
+        SCALAR,
+        "under create_graph: wrong sign of the gradient through the mean",
+    ),
     # --- second-order terms and the backward pass
     Mutant(
         "formula-logits-gradient-sign",
