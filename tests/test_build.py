@@ -212,7 +212,8 @@ def checkout(tmp_path: Path, package: Path) -> Path:
 
 
 def build(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("CXX", "CC", "FORCE_CUDA")}
+    steering = ("CXX", "CC", "FORCE_CUDA", "GANKERNELS_REQUIRE_EXT")
+    clean = {k: v for k, v in os.environ.items() if k not in steering}
     return subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
         capture_output=True,

@@ -83,6 +83,6 @@ def test_the_reference_alone_keeps_the_contract() -> None:
     output, passed, skipped = run_contract(FALLBACK, GANKERNELS_BACKEND="reference")
     assert passed > 300
     # What is skipped needs kernels by its nature, and says so.
-    reasons = re.findall(r"^SKIPPED \[(\d+)\] .*: (.*)$", output, re.MULTILINE)
+    reasons = re.findall(r"^SKIPPED \[(\d+)\] \S+:\d+: (.*)$", output, re.MULTILINE)
     assert sum(int(n) for n, _ in reasons) == skipped
     assert all(reason.startswith("needs the compiled operators") for _, reason in reasons)
