@@ -1,4 +1,4 @@
-"""One row per operator, and the one tolerance: what every generic test and benchmark is made from.
+"""One row per operator, and the one tolerance: what every generic test is made from.
 
 :data:`OPERATORS` holds the rows. A row says how to draw arguments for an operator, what it is
 differentiable in, and how a user would write it in plain PyTorch; ``tests/contract`` runs the whole
@@ -214,7 +214,7 @@ SAMPLE_SHAPES = tuple(case for case in PLAIN_SHAPES if case.shape)
 
 @dataclass(frozen=True)
 class Operator:
-    """One row: everything that the generic tests and benchmarks know about an operator.
+    """One row: everything that the generic tests know about an operator.
 
     Args:
         name: Its name in ``gankernels.functional`` and ``gankernels.reference``.
@@ -238,7 +238,6 @@ class Operator:
         couples_rows: Whether the loss of a row depends on the other rows.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
-        benchmark_shapes: Shapes of interest for timing, the hot case first.
     """
 
     name: str
@@ -259,7 +258,6 @@ class Operator:
     couples_rows: bool = False
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
-    benchmark_shapes: tuple[tuple[int, ...], ...] = ((128, 20), (4096, 1024))
 
     @property
     def functional(self) -> Callable[..., Tensor]:
@@ -522,7 +520,6 @@ def _scalar_loss(name: str, eager: Callable[..., Tensor], **more: Any) -> Operat
         uneven_batches=not one_batch,
         public="scalar_loss",
         constants={"loss": name.removesuffix("_loss"), "label_smoothing": 0.0, **absent},
-        benchmark_shapes=((128,), (64, 1, 30, 30)),
         **more,
     )
 
@@ -663,7 +660,6 @@ OPERATORS: tuple[Operator, ...] = (
         helpers=(),
         constants={"scale": None, "factor": -1.0},
         true_derivative=False,
-        benchmark_shapes=((64, 3, 64, 64),),
     ),
     Operator(
         name="gradient_scale",
@@ -677,7 +673,6 @@ OPERATORS: tuple[Operator, ...] = (
         helpers=(),
         constants={"factor": 1.0},
         true_derivative=False,
-        benchmark_shapes=((64, 3, 64, 64),),
     ),
     Operator(
         name="negate_",
@@ -690,7 +685,6 @@ OPERATORS: tuple[Operator, ...] = (
         fused="",
         helpers=(),
         writes=("t",),
-        benchmark_shapes=((64, 3, 64, 64),),
     ),
     Operator(
         name="resample_logits",
@@ -702,7 +696,6 @@ OPERATORS: tuple[Operator, ...] = (
         fused="",
         helpers=("resample_forward", "resample_backward"),
         overflows=True,
-        benchmark_shapes=((128, 20), (4096, 1024)),
     ),
     Operator(
         name="resampled_realness_d_loss",
@@ -713,7 +706,6 @@ OPERATORS: tuple[Operator, ...] = (
         has_classes=False,
         uneven_batches=True,
         overflows=True,
-        benchmark_shapes=((128, 51),),
     ),
     Operator(
         name="resampled_realness_g_loss",
@@ -724,7 +716,6 @@ OPERATORS: tuple[Operator, ...] = (
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
         has_classes=False,
         overflows=True,
-        benchmark_shapes=((128, 51),),
     ),
 )
 """The operator table."""
