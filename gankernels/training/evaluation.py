@@ -43,8 +43,6 @@ class FeatureNetwork(nn.Module):
         num_features: Width of the last hidden layer.
         stride: Of the first convolution; two more halve the sides again.
 
-
-
     Shape:
         Images ``(N, channels, H, W)`` in -1..1, at least 4x4; features ``(N, num_features)``,
         logits ``(N, num_classes)``.
@@ -418,8 +416,8 @@ def _extract(
 
 
 def evaluate_samples(
-    fake_images: Tensor,
     real_images: Tensor,
+    fake_images: Tensor,
     features: nn.Module,
     *,
     value_range: tuple[float, float] = (-1.0, 1.0),
@@ -429,11 +427,11 @@ def evaluate_samples(
     subsets: int = 100,
     neighbours: int = 3,
 ) -> dict[str, Any]:
-    """Compare generated with real images in the features of a network.
+    """Compare real with generated images in the features of a network.
 
     Args:
-        fake_images: ``(N, C, H, W)``: ``uint8``, or floating point in ``value_range``.
-        real_images: ``(M, C, H, W)``, likewise.
+        real_images: ``(N, C, H, W)``: ``uint8``, or floating point in ``value_range``.
+        fake_images: ``(M, C, H, W)``, likewise.
         features: Module from float32 images in -1..1 to features, or to a pair of features and
             class logits. Its attribute ``description``, where it has one, is put into the result.
         value_range: Values of black and white in floating-point images.
@@ -537,8 +535,8 @@ def evaluate_run(
     real = image_data.images[order[:_MAX_REAL].to(image_data.images.device)]
     own = isinstance(features, FeatureNetwork)
     return evaluate_samples(
-        fake,
         real,
+        fake,
         features,
         value_range=value_range,
         classes=image_data.classes if own else (),

@@ -237,7 +237,7 @@ def test_held_out_digits_score_better_than_damaged_and_those_than_noise(digits, 
     real, good = images[:800], images[800:1600]
     noise = torch.rand(800, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     results = [
-        evaluation.evaluate_samples(fake, real, network, classes=digits.classes, subsets=10)
+        evaluation.evaluate_samples(real, fake, network, classes=digits.classes, subsets=10)
         for fake in (good, 0.7 * good + 0.3 * noise, noise)
     ]
     for name, sign in (("frechet_distance", 1), ("kid_mean", 1), ("precision", -1)):
@@ -253,7 +253,7 @@ def test_held_out_digits_score_better_than_damaged_and_those_than_noise(digits, 
 
 def test_one_class_covers_one(digits, network):
     threes = digits.images[digits.labels == 3]
-    result = evaluation.evaluate_samples(threes, digits.images, network, subsets=2)
+    result = evaluation.evaluate_samples(digits.images, threes, network, subsets=2)
     assert result["classes_covered"] == 1
     assert result["class_histogram"]["3"] > 0.95 * len(threes)
     assert result["precision"] > 0.9
@@ -262,11 +262,11 @@ def test_one_class_covers_one(digits, network):
 
 def test_uint8_and_any_value_range_are_the_same_images(digits, network):
     fake, real = digits.images[:60], digits.images[60:160]
-    expected = evaluation.evaluate_samples(fake, real, network, subsets=2)
+    expected = evaluation.evaluate_samples(real, fake, network, subsets=2)
     for low, high in ((-1.0, 1.0), (0.0, 1.0)):
         scaled = fake.float() / 255 * (high - low) + low
         found = evaluation.evaluate_samples(
-            scaled, real, network, value_range=(low, high), subsets=2
+            real, scaled, network, value_range=(low, high), subsets=2
         )
         assert found["frechet_distance"] == pytest.approx(expected["frechet_distance"], rel=1e-4)
 
@@ -286,7 +286,7 @@ class Flat(nn.Module):
 def test_a_users_features_are_used_in_evaluation_mode_and_in_batches(digits):
     features = Flat()
     result = evaluation.evaluate_samples(
-        digits.images[:300], digits.images[300:700], features, subsets=2
+        digits.images[300:700], digits.images[:300], features, subsets=2
     )
     assert features.modes == [(False, False, n) for n in (256, 144, 256, 44)]
     assert features.training  # put back
@@ -299,7 +299,7 @@ def test_a_users_features_are_used_in_evaluation_mode_and_in_batches(digits):
 
 def test_samples_of_another_shape_are_refused(digits, network):
     with pytest.raises(ValueError, match=r"fake_images must be \(N, 1, 8, 8\)"):
-        evaluation.evaluate_samples(torch.zeros(9, 3, 8, 8), digits.images, network)
+        evaluation.evaluate_samples(digits.images, torch.zeros(9, 3, 8, 8), network)
     with pytest.raises(ValueError, match="classes has 2 names, expected 10"):
         evaluation.evaluate_samples(
             digits.images[:9], digits.images[:9], network, classes=("a", "b"), subsets=1
