@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def epsilon_kl(anchor: Tensor, logits: Tensor, epsilon: float = 1e-16) -> Tensor:
+def epsilon_kl_of_probabilities(p: Tensor, q: Tensor, epsilon: float = 1e-16) -> Tensor:
     """KL of probabilities with an epsilon in the logarithm, as RealnessGAN tutorials have it."""
-    q = F.softmax(logits, dim=1)
-    return torch.mean(torch.sum(anchor * torch.log((anchor + epsilon) / (q + epsilon)), dim=1))
+    return torch.mean(torch.sum(p * torch.log((p + epsilon) / (q + epsilon)), dim=1))
 
 
 def epsilon_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
-    return epsilon_kl(a1, real) + epsilon_kl(a0, fake)
+    kl = epsilon_kl_of_probabilities
+    return kl(a1, F.softmax(real, dim=1)) + kl(a0, F.softmax(fake, dim=1))
 
 
 def categorical_cross_entropy(anchor: Tensor, logits: Tensor) -> Tensor:

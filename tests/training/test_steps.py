@@ -1,4 +1,4 @@
-"""The steps against the articles' own loops, written out plainly here."""
+"""The steps against the articles' own loops, written out plainly in `benchmarks.article_loops`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gankernels as gk
+from benchmarks.article_loops import first_article, second_article, third_article
 from gankernels.training import (
     Players,
     StepConfig,
@@ -91,76 +91,6 @@ def assert_same(ours: Players, theirs: Players, rtol: float = 0.0) -> None:
         torch.testing.assert_close(
             a[name], b[name], rtol=rtol, atol=rtol * scale, msg=lambda m, n=name: f"{n}: {m}"
         )
-
-
-# ------------------------------------------------------- the articles' loops, written out plainly
-
-
-def article_kl(p: Tensor, q: Tensor, epsilon: float = 1e-16) -> Tensor:
-    return torch.mean(torch.sum(p * torch.log((p + epsilon) / (q + epsilon)), dim=1))
-
-
-def realness_losses(p: Players, real: Tensor, fake: Tensor, anchors: tuple[Tensor, Tensor]):
-    real_anchor, fake_anchor = anchors
-    of_real = F.softmax(p.discriminator(real), dim=1)
-    of_fake = F.softmax(p.discriminator(fake), dim=1)
-    d_loss = article_kl(real_anchor, of_real) + article_kl(fake_anchor, of_fake)
-    g_losses = {
-        1: -article_kl(fake_anchor, of_fake),
-        2: article_kl(of_real, of_fake) - article_kl(fake_anchor, of_fake),
-        3: article_kl(real_anchor, of_fake) - article_kl(fake_anchor, of_fake),
-    }
-    return d_loss, g_losses
-
-
-def third_article(p: Players, real: Tensor, noise, anchors, objective: int, g_updates: int = 1):
-    d_loss, _ = realness_losses(p, real, p.generator(noise(len(real))).detach(), anchors)
-    p.d_optimizer.zero_grad()
-    d_loss.backward()
-    p.d_optimizer.step()
-    for _ in range(g_updates):
-        _, g_losses = realness_losses(p, real, p.generator(noise(len(real))), anchors)
-        p.g_optimizer.zero_grad()
-        g_losses[objective].backward()
-        p.g_optimizer.step()
-    return d_loss, g_losses[objective]
-
-
-def second_article(p: Players, real: Tensor, noise) -> tuple[Tensor, Tensor]:
-    criterion = nn.BCEWithLogitsLoss()
-    p.g_optimizer.zero_grad()
-    of_fake = p.discriminator(p.generator(noise(len(real))))
-    g_loss = criterion(of_fake, torch.ones_like(of_fake))
-    g_loss.backward()
-    p.g_optimizer.step()
-    p.d_optimizer.zero_grad()
-    of_fake = p.discriminator(p.generator(noise(len(real))).detach())
-    of_real = p.discriminator(real)
-    d_loss = criterion(of_fake, torch.zeros_like(of_fake))
-    d_loss = d_loss + criterion(of_real, torch.ones_like(of_real))
-    d_loss.backward()
-    p.d_optimizer.step()
-    return d_loss, g_loss
-
-
-class Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return -gradient
-
-
-def first_article(p: Players, real: Tensor, noise) -> Tensor:
-    p.g_optimizer.zero_grad()
-    of_fake = p.discriminator(Reverse.apply(p.generator(noise(len(real)))))
-    of_real = p.discriminator(real)
-    loss = F.softplus(of_fake).mean() + F.softplus(-of_real).mean()
-    loss.backward()
-    p.g_optimizer.step()
-    return loss
 
 
 # In float64 the losses' arithmetic differs from the articles' by rounding alone.
