@@ -1,5 +1,6 @@
 // Operator schemas, Meta kernels and the Python module.
 #include <Python.h>
+#include <c10/core/Device.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
@@ -73,6 +74,10 @@ TORCH_LIBRARY(gankernels, m) {
 
   // gradient * grad_output, per row along `dim` where grad_output is not a scalar; divided by `rows` where positive.
   m.def("scale_gradient(Tensor gradient, Tensor grad_output, int dim, SymInt rows) -> Tensor");
+  // Both gradients of a loss at once: on a GPU, one launch for the whole backward pass.
+  m.def(
+      "scale_gradients(Tensor gradient, Tensor other_gradient, Tensor grad_output, int dim, SymInt rows, "
+      "SymInt other_rows) -> (Tensor, Tensor)");
 }
 
 namespace {
@@ -117,7 +122,27 @@ Tensor scale_gradient_meta(const Tensor& gradient, const Tensor&, int64_t, c10::
   return at::empty_like(gradient);
 }
 
+std::tuple<Tensor, Tensor> scale_gradients_meta(const Tensor& gradient, const Tensor& other, const Tensor&, int64_t,
+                                                c10::SymInt, c10::SymInt) {
+  return {at::empty_like(gradient), at::empty_like(other)};
+}
+
+// One after the other, for backends that gain nothing from doing both at once.
+std::tuple<Tensor, Tensor> scale_gradients_one_by_one(const Tensor& gradient, const Tensor& other,
+                                                      const Tensor& grad_output, int64_t dim, c10::SymInt rows,
+                                                      c10::SymInt other_rows) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("gankernels::scale_gradient", "")
+                             .typed<Tensor(const Tensor&, const Tensor&, int64_t, c10::SymInt)>();
+  return {op.call(gradient, grad_output, dim, std::move(rows)),
+          op.call(other, grad_output, dim, std::move(other_rows))};
+}
+
 }  // namespace
+
+TORCH_LIBRARY_IMPL(gankernels, CompositeExplicitAutograd, m) {
+  m.impl("scale_gradients", TORCH_FN(scale_gradients_one_by_one));
+}
 
 TORCH_LIBRARY_IMPL(gankernels, Meta, m) {
   m.impl("softmax_kl_value_and_grad", TORCH_FN(softmax_kl_meta));
@@ -128,6 +153,7 @@ TORCH_LIBRARY_IMPL(gankernels, Meta, m) {
   m.impl("resample_forward", TORCH_FN(resample_forward_meta));
   m.impl("resample_backward", TORCH_FN(resample_backward_meta));
   m.impl("scale_gradient", TORCH_FN(scale_gradient_meta));
+  m.impl("scale_gradients", TORCH_FN(scale_gradients_meta));
 }
 
 }  // namespace gankernels
@@ -140,11 +166,38 @@ PyObject* transforms_active(PyObject*, PyObject*) {
   return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
 }
 
-// Whether the kernels can take these arguments: CPU tensors outside torch.func, whose transforms they cannot see.
+PyObject* cuda_compiled(PyObject*, PyObject*) {
+#if defined(GANKERNELS_CUDA)
+  Py_RETURN_TRUE;
+#else
+  Py_RETURN_FALSE;
+#endif
+}
+
+// Device types that have kernels: the CPU, and those that Python has found a backend for.
+constexpr auto kDeviceTypes = static_cast<size_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES);
+bool served[kDeviceTypes] = {true};
+static_assert(static_cast<int>(c10::DeviceType::CPU) == 0);
+
+PyObject* serve_device_type(PyObject*, PyObject* name) {
+  const char* text = PyUnicode_AsUTF8(name);
+  if (text == nullptr) return nullptr;
+  try {
+    served[static_cast<size_t>(c10::Device(text).type())] = true;
+  } catch (const c10::Error&) {
+    return PyErr_Format(PyExc_ValueError, "device type must be one that PyTorch knows, got %R", name);
+  }
+  Py_RETURN_NONE;
+}
+
+// Whether the kernels can take these arguments: tensors on a device that has kernels, outside torch.func, whose
+// transforms the kernels cannot see.
 PyObject* kernels_serve(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < count; ++i)
-    if (!THPVariable_Check(arguments[i]) || !THPVariable_Unpack(arguments[i]).device().is_cpu()) Py_RETURN_FALSE;
+    if (!THPVariable_Check(arguments[i]) ||
+        !served[static_cast<size_t>(THPVariable_Unpack(arguments[i]).device().type())])
+      Py_RETURN_FALSE;
   Py_RETURN_TRUE;
 }
 
@@ -155,6 +208,8 @@ PyObject* gradient_scale_counts(PyObject*, PyObject*) {
 
 PyMethodDef methods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use."},
+    {"cuda_compiled", cuda_compiled, METH_NOARGS, "Whether the CUDA kernels were compiled in."},
+    {"serve_device_type", serve_device_type, METH_O, "Lets kernels_serve accept tensors on this type of device."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
     {"kernels_serve", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kernels_serve)), METH_FASTCALL,
      "Whether the compiled kernels can take these arguments."},

@@ -252,7 +252,7 @@ class Operator:
     reductions: tuple[str, ...] = REDUCTIONS
     public: str | None = None
     fused: str | None = None
-    helpers: tuple[str, ...] = ("scale_gradient",)
+    helpers: tuple[str, ...] = ("scale_gradient", "scale_gradients")
     constants: Mapping[str, Any] = field(default_factory=dict)
     overflows: bool = False
     couples_rows: bool = False

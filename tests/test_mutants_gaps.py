@@ -291,6 +291,7 @@ META: dict[str, tuple[Any, ...]] = {
         1.0,
     ),
     "scale_gradient": ("rows", "one", 1, 3),
+    "scale_gradients": ("rows", "rows", "one", 1, 3, 3),
     "resample_forward": ("rows", "half", 1),
     "resample_backward": ("half", "rows", "half", 1),
 }

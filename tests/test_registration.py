@@ -147,7 +147,8 @@ def test_no_kernel_loses_a_derivative_silently(name: str) -> None:
             assert differentiates_or_refuses(overload(name), given, differentiable=public)
     if any(name in operator.helpers for operator in rows):
         shapes = {"gradient": (3, 4), "mu_logvar": (3, 4), "grad_output": (3,)}
-        arguments = {"dim": 1, "rows": -1}
+        shapes["other_gradient"] = (3, 4)
+        arguments = {"dim": 1, "rows": -1, "other_rows": -1}
         arguments |= {n: torch.ones(s, requires_grad=True) for n, s in shapes.items()}
         for n in ("noise", "saved", "grad"):
             arguments[n] = torch.ones(3, 2, requires_grad=True)

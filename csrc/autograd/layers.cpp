@@ -136,6 +136,18 @@ Tensor scale_gradient_autograd(const Tensor& gradient, const Tensor& grad_output
   return scale(gradient, grad_output, dim, rows);
 }
 
+std::tuple<Tensor, Tensor> scale_gradients_autograd(const Tensor& gradient, const Tensor& other_gradient,
+                                                    const Tensor& grad_output, int64_t dim, c10::SymInt rows,
+                                                    c10::SymInt other_rows) {
+  TORCH_CHECK(!requires_grad(gradient) && !requires_grad(other_gradient) && !requires_grad(grad_output),
+              "gankernels::scale_gradients has no derivative: it is the first-order backward of a loss; "
+              "differentiate the loss with create_graph=True instead");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  Tensor first = gradient, second = other_gradient;
+  scale_both(first, second, grad_output, dim, rows, other_rows);
+  return {first, second};
+}
+
 }  // namespace
 
 std::pair<int64_t, int64_t> gradient_scale_counts() { return {scaled_in_place.load(), scaled_by_allocation.load()}; }
@@ -148,6 +160,7 @@ TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
 
 TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
   m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
+  m.impl("scale_gradients", TORCH_FN(scale_gradients_autograd));
   m.impl("resample_forward", torch::CppFunction::makeFallthrough());
   m.impl("resample_backward", TORCH_FN(resample_backward_autograd));
 }

@@ -51,6 +51,15 @@ inline Tensor scale(const Tensor& gradient, const Tensor& grad_output, int64_t d
   return op.call(gradient, grad_output, dim, rows);
 }
 
+// Both gradients of a loss times grad_output.
+inline void scale_both(Tensor& gradient, Tensor& other, const Tensor& grad_output, int64_t dim, const c10::SymInt& rows,
+                       const c10::SymInt& other_rows) {
+  static const auto op =
+      find<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, c10::SymInt, c10::SymInt)>(
+          "gankernels::scale_gradients");
+  std::tie(gradient, other) = op.call(gradient, other, grad_output, dim, rows, other_rows);
+}
+
 // A CPU scalar may be read for free; on a GPU that would stall the host, in a traced graph it cannot be read at all.
 inline bool is_known_one(const Tensor& grad_output) {
   if (grad_output.dim() != 0 || !grad_output.device().is_cpu()) return false;
@@ -123,10 +132,20 @@ class Loss : public Function<Loss<Op>> {
     // The saved gradient itself may be handed out when nobody will ask this node again.
     if (!divide && !torch::autograd::get_current_graph_task_keep_graph() && is_known_one(grad_output)) return;
     const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
+    const auto rows = [&](size_t i) { return divide ? Op::rows(inputs[i], dim) : c10::SymInt(-1); };
+    size_t waiting = kMaxInputs;  // a gradient that may share a launch with the next one
     for (size_t i = 0; i < kMaxInputs; ++i) {
       if (!gradients[i].defined()) continue;
-      gradients[i] = scale(gradients[i], grad_output, dim, divide ? Op::rows(inputs[i], dim) : c10::SymInt(-1));
+      if (gradients[i].device().is_cpu()) {
+        gradients[i] = scale(gradients[i], grad_output, dim, rows(i));
+      } else if (waiting == kMaxInputs) {
+        waiting = i;
+      } else {
+        scale_both(gradients[waiting], gradients[i], grad_output, dim, rows(waiting), rows(i));
+        waiting = kMaxInputs;
+      }
     }
+    if (waiting != kMaxInputs) gradients[waiting] = scale(gradients[waiting], grad_output, dim, rows(waiting));
   }
 };
 
