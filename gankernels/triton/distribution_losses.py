@@ -1,0 +1,226 @@
+"""Launches of the losses over distributions: tensors to rows, rows to programs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gankernels.triton.geometry import Strides, Walk, walk, wide
+from gankernels.triton.kernels.divergence import divergence_kernel
+from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
+from gankernels.triton.launching import NONE, OPTIONS, gradient_weight, loss_scale, workspace
+from gankernels.triton.plans import Plan, plan
+
+NOWHERE = Strides(0, 0, 0)
+
+
+class Call(NamedTuple):
+    """What all batches of a call have in common."""
+
+    dim: int
+    reduction: int
+    fold_mean: bool
+    grad_scale: float
+
+    def weight(self, rows: int) -> float:
+        return gradient_weight(rows, self.reduction, self.fold_mean, self.grad_scale)
+
+    def scale(self, rows: int) -> float:
+        return loss_scale(rows, self.reduction)
+
+
+class Operand(NamedTuple):
+    """A tensor that a kernel walks. One that it never touches may be any tensor."""
+
+    tensor: Tensor
+    strides: Strides
+
+
+def is_shared(target: Tensor, dim: int) -> bool:
+    """One target for all rows: (K,), or 1 in every dimension but the class one."""
+    return target.ndim == 1 or target.numel() == target.shape[dim]
+
+
+def of_each_row(target: Tensor, logits: Tensor, dim: int) -> Tensor:
+    """A target as one row for each row of logits, without copying it."""
+    if target.shape == logits.shape:
+        return target
+    shape = [1] * logits.ndim
+    shape[dim] = logits.shape[dim]
+    return target.reshape(shape).expand(logits.shape)
+
+
+class Batch:
+    """One batch as a kernel walks it.
+
+    Args:
+        dim: The class dimension.
+        logits: One or two tensors of one shape.
+        targets: P and M, as many as there are; all of one shape, that of the logits or ``(K,)``.
+        gradients: Outputs; one with no elements is not asked for.
+    """
+
+    def __init__(
+        self, dim: int, logits: list[Tensor], targets: list[Tensor], gradients: list[Tensor]
+    ) -> None:
+        self.classes = logits[0].shape[dim]
+        if len({t.stride() for t in targets}) > 1:
+            targets = [t.contiguous() for t in targets]  # P and M are read with the same strides
+        self.shared = not targets or targets[0].shape != logits[0].shape
+        per_row = [] if self.shared else targets
+        self.wants = [g.numel() != 0 for g in gradients]
+        self.walk: Walk = walk(dim, [*logits, *per_row], [g for g in gradients if g.numel()])
+        rows, inner, strides = self.walk.rows
+        self.rows, self.inner, self.adjacent = rows, inner, self.walk.rows.adjacent
+        self.wide = wide(self.walk.rows, self.classes)
+        self.unit = self.walk.rows.unit(self.classes)
+        walked = [
+            Operand(*pair)
+            for pair in zip([*self.walk.inputs, *self.walk.outputs], strides, strict=True)
+        ]
+        n = len(logits)
+        self.logits = walked[:n]
+        if self.shared:
+            self.targets = [Operand(t, Strides(0, 0, t.stride(0))) for t in targets]
+        else:
+            self.targets = walked[n : n + len(targets)]
+        outputs = iter(walked[n + len(per_row) :])
+        unused = Operand(self.logits[0].tensor, NOWHERE)
+        self.gradients = [next(outputs) if wanted else unused for wanted in self.wants]
+
+    def plan(self) -> Plan:
+        device = self.logits[0].tensor.device
+        return plan(self.rows, self.classes, self.adjacent, device)
+
+
+def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batches: Batch) -> None:
+    """KL(P || .) - KL(M || .) of one batch, or the sum of KL(P || .) of two.
+
+    Args:
+        call: Reduction, weights.
+        loss: Output.
+        positive: Whether the (first) target of each batch is a P.
+        negative: Whether the last one is an M.
+        batches: One or two, with a gradient to the logits and perhaps one to P.
+    """
+    if call.reduction == NONE and loss.numel() == 0:
+        return
+    first, second = batches[0], batches[-1]
+    # One tile serves both; it lies across the second batch where that has another layout.
+    tile, other = first.plan(), second.plan()
+    if first.adjacent != second.adjacent:
+        other = other.with_tile_of(tile, second.rows)
+    unit = min(first.unit, second.unit) if first.adjacent == second.adjacent else 1
+    # For a loss per row a program takes the same rows of both batches; where one tile holds each
+    # batch, too: a ticket would cost more.
+    same = (first.rows, first.inner) == (second.rows, second.inner)
+    together = same and (call.reduction == NONE or tile.tiles == 1)
+    two = len(batches) == 2
+    programs = tile.programs + (other.programs if two and not together else 0)
+    partials, ticket = workspace(loss, programs)
+    target, minus = first.targets[0], first.targets[-1]
+    target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
+    adjacent = first.adjacent and unit > 1
+    row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
+    divergence_kernel[(programs,)](
+        first.logits[0].tensor,
+        first.gradients[0].tensor,
+        target.tensor,
+        minus.tensor,
+        target_gradient.tensor,
+        second.logits[0].tensor,
+        second.gradients[0].tensor,
+        second.targets[0].tensor,
+        loss,
+        partials,
+        ticket,
+        first.rows // row_unit,
+        first.inner,
+        second.rows // row_unit,
+        second.inner,
+        first.classes // class_unit,
+        *first.logits[0].strides,
+        *first.gradients[0].strides,
+        *target.strides,
+        *target_gradient.strides,
+        *second.logits[0].strides,
+        *second.gradients[0].strides,
+        *second.targets[0].strides,
+        call.weight(first.rows),
+        call.weight(second.rows),
+        call.scale(first.rows),
+        call.scale(second.rows),
+        programs,
+        tile.programs,
+        ROWS=tile.rows,
+        BLOCK=tile.block,
+        HAS_TARGET=positive,
+        HAS_MINUS=negative,
+        SHARED=first.shared,
+        Q_GRAD=first.wants[0],
+        Q2_GRAD=second.wants[0],
+        TARGET_GRAD=len(first.wants) > 1 and first.wants[1],
+        BATCHES=1 if not two else 3 if together else 2,
+        STREAMED=tile.streamed,
+        PER_ROW=call.reduction == NONE,
+        SINGLE=programs == 1,
+        EVEN=first.classes % tile.block == 0,
+        UNIT=unit,
+        ADJACENT=adjacent,
+        WIDE=first.wide or second.wide,
+        num_warps=tile.warps,
+        **OPTIONS,
+    )
+    for batch in batches:
+        batch.walk.hand_back()
+
+
+def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
+    """KL(softmax(a) || .) - KL(M || .); the batch's logits are a and z, its target M, if any."""
+    if call.reduction == NONE and loss.numel() == 0:
+        return
+    tile = batch.plan()
+    partials, ticket = workspace(loss, tile.programs)
+    a, z = batch.logits
+    a_gradient, z_gradient = batch.gradients
+    minus = batch.targets[0] if batch.targets else a
+    adjacent = batch.adjacent and batch.unit > 1
+    row_unit, class_unit = (batch.unit, 1) if adjacent else (1, batch.unit)
+    softmax_pair_kernel[(tile.programs,)](
+        a.tensor,
+        z.tensor,
+        minus.tensor,
+        a_gradient.tensor,
+        z_gradient.tensor,
+        loss,
+        partials,
+        ticket,
+        batch.rows // row_unit,
+        batch.inner,
+        batch.classes // class_unit,
+        *a.strides,
+        *z.strides,
+        *minus.strides,
+        *a_gradient.strides,
+        *z_gradient.strides,
+        call.weight(batch.rows),
+        call.scale(batch.rows),
+        tile.programs,
+        ROWS=tile.rows,
+        BLOCK=tile.block,
+        HAS_MINUS=bool(batch.targets),
+        SHARED=batch.shared,
+        A_GRAD=batch.wants[0],
+        Z_GRAD=batch.wants[1],
+        STREAMED=tile.streamed,
+        PER_ROW=call.reduction == NONE,
+        SINGLE=tile.programs == 1,
+        EVEN=batch.classes % tile.block == 0,
+        UNIT=batch.unit,
+        ADJACENT=adjacent,
+        WIDE=batch.wide,
+        num_warps=tile.warps,
+        **OPTIONS,
+    )
+    batch.walk.hand_back()

@@ -1,0 +1,123 @@
+"""What the kernels share: where rows lie, logarithms of nothing, and one sum from many programs."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Partial sums that one step of the last program adds up; a launch rarely has more programs.
+SUM_BLOCK = tl.constexpr(1024)
+
+
+@triton.jit
+def number(x, dtype: tl.constexpr):
+    """A scalar argument in a dtype; Triton's interpreter hands it over as a Python number."""
+    return tl.full([], x, dtype)
+
+
+@triton.jit
+def row_numbers(tile, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """The ROWS rows of a tile; 64-bit where an offset may exceed 2^31 - 1."""
+    if WIDE:
+        return tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    else:
+        return tile * ROWS + tl.arange(0, ROWS)
+
+
+@triton.jit
+def rows_at(r, inner, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
+    """Where rows lie, as a column: row (o, i) at o * outer + i * inner, strides (outer, inner, class).
+
+    The hints tell the compiler what the host found about the strides, so that it loads UNIT
+    elements at once: of a row's classes, or where ADJACENT of as many rows side by side.
+    """
+    offsets = (r // inner * strides[0] + r % inner * strides[1])[:, None]
+    if ADJACENT:
+        return tl.max_contiguous(tl.multiple_of(offsets, [UNIT, 1]), [UNIT, 1])
+    else:
+        return tl.multiple_of(offsets, [UNIT, UNIT])
+
+
+@triton.jit
+def classes_at(k, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
+    """Where classes lie within their row, as a row."""
+    if ADJACENT:
+        return tl.multiple_of(k * strides[2], [UNIT, UNIT])
+    else:
+        return k * strides[2]
+
+
+@triton.jit
+def target_at(
+    row, k, strides, SHARED: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr
+):  # fmt: skip
+    """Where a target's classes lie; one that all rows share has no rows."""
+    if SHARED:
+        return k * strides[2]
+    else:
+        return row + classes_at(k, strides, UNIT, ADJACENT)
+
+
+@triton.jit
+def classes_from(start, classes, BLOCK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr):
+    """BLOCK class numbers, as a row, and which of them exist: all where EVEN."""
+    k = start + tl.arange(0, BLOCK)[None, :]
+    if WIDE:
+        k = k.to(tl.int64)
+    if EVEN:
+        inside = tl.full([1, BLOCK], 1, tl.int1)
+    else:
+        inside = k < classes
+    return k, inside
+
+
+@triton.jit
+def load_target(pointer, offsets, mask, ACC: tl.constexpr, PRESENT: tl.constexpr):
+    """P or M in the accumulation dtype; zero where there is none, and beyond the last class."""
+    if PRESENT:
+        return tl.load(pointer + offsets, mask=mask, other=0.0).to(ACC)
+    else:
+        return tl.zeros([1, 1], ACC)
+
+
+@triton.jit
+def masked_product(b, t):
+    """b * t with 0 * (-inf) = 0; a NaN in b stays."""
+    return tl.where(b == 0, 0.0, b * t)
+
+
+@triton.jit
+def x_log_x(a):
+    """a log a with 0 log 0 = 0."""
+    return tl.where(a == 0, 0.0, a * tl.log(a))
+
+
+@triton.jit
+def add_up(
+    total,  # float64
+    loss,  # (): the sum of all programs' totals
+    partials,  # (programs,), float64
+    ticket,  # (): int32, zero before and after
+    programs,
+    SINGLE: tl.constexpr,
+):
+    """The loss from every program's total, in one launch and always in the same order.
+
+    Each program leaves its total in `partials` and takes a ticket; whoever takes the last one adds
+    them up. The order of the sum is that of the programs, never that of their finishing.
+    """
+    if SINGLE:
+        tl.store(loss, total.to(loss.dtype.element_ty))
+    else:
+        tl.store(partials + tl.program_id(0), total)
+        tl.debug_barrier()  # whichever thread stored, the release below covers it
+        if tl.atomic_add(ticket, 1, sem="acq_rel", scope="gpu") == programs - 1:
+            sums = tl.zeros([SUM_BLOCK], tl.float64)
+            for start in range(0, programs, SUM_BLOCK):
+                i = start + tl.arange(0, SUM_BLOCK)
+                # .cg: from L2, where the other programs' stores are.
+                sums += tl.load(partials + i, mask=i < programs, other=0.0, cache_modifier=".cg")
+            tl.store(loss, tl.sum(sums, 0).to(loss.dtype.element_ty))
+            tl.store(ticket, 0)

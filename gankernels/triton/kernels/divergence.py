@@ -1,0 +1,308 @@
+"""KL(P || softmax(z)) - KL(M || softmax(z)) and its gradients, for P and M given as probabilities.
+
+With q = softmax(z), m = max z, t = z - m, s = sum exp t, B = P - M and S = sum B, per row:
+
+    loss = sum P log P - sum M log M - sum B t + S log s
+    d/dz = S q - B,    d/dP = log P + 1 - log q
+
+One exponential per element serves both. Rows that fit are held in registers and read once; longer
+ones are walked twice, in blocks. One launch serves two batches, each with its own P.
+
+Strides are those of (outer row, inner row, class), in elements.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from gankernels.triton.kernels.common import (
+    add_up,
+    classes_at,
+    classes_from,
+    load_target,
+    masked_product,
+    number,
+    row_numbers,
+    rows_at,
+    target_at,
+    x_log_x,
+)
+
+
+@triton.jit
+def combine(p, m):
+    """B, S and sum P log P - sum M log M of every row."""
+    b = p - m
+    return b, tl.sum(b, 1), tl.sum(x_log_x(p) - x_log_x(m), 1)
+
+
+@triton.jit
+def write_target_gradient(pointer, offsets, mask, p, t, s, log_s, weight):
+    """log P + 1 - log q; where P = 0 nothing, but NaN in a row that log_softmax makes NaN."""
+    g = weight * (tl.log(p) + 1.0 - (t - log_s[:, None]))
+    g = tl.where(p == 0, (s - s)[:, None], g)
+    tl.store(pointer + offsets, g.to(pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def resident_rows(
+    r, live,  # (ROWS,): row numbers, and which exist
+    q, q_strides, q_grad, grad_strides,
+    target, minus, target_strides, target_grad, target_grad_strides,
+    b, mass, entropy,  # P - M (1, BLOCK) with its sum and entropy, where SHARED
+    inner, classes, weight,
+    ACC: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The losses of rows that BLOCK holds; their gradients are written."""
+    k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
+    mask = live[:, None] & inside
+    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT)
+    offsets += classes_at(k, q_strides, UNIT, ADJACENT)
+    z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
+    if not SHARED:
+        offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT)
+        offsets += classes_at(k, target_strides, UNIT, ADJACENT)
+        p = load_target(target, offsets, mask, ACC, HAS_TARGET)
+        m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
+        b, mass, entropy = combine(p, m)
+    t = z - tl.max(z, 1)[:, None]
+    e = tl.exp(t)
+    s = tl.sum(e, 1)
+    log_s = tl.log(s)
+    if Q_GRAD:
+        # S q - B
+        g = e * (weight * mass / s)[:, None] - weight * b
+        offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
+        offsets += classes_at(k, grad_strides, UNIT, ADJACENT)
+        tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
+    if TARGET_GRAD:
+        offsets = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
+        offsets += classes_at(k, target_grad_strides, UNIT, ADJACENT)
+        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
+    return entropy + mass * log_s - tl.sum(masked_product(b, t), 1)
+
+
+@triton.jit
+def streamed_rows(
+    r, live,
+    q, q_strides, q_grad, grad_strides,
+    target, minus, target_strides, target_grad, target_grad_strides,
+    inner, classes, weight,
+    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The same for rows of any length: first maximum and sum, then loss and gradients."""
+    q_row = rows_at(r, inner, q_strides, UNIT, ADJACENT)
+    target_row = rows_at(r, inner, target_strides, UNIT, ADJACENT)
+    top = tl.full([ROWS], -float("inf"), ACC)
+    s = tl.zeros([ROWS], ACC)
+    mass = tl.zeros([ROWS], ACC)
+    for start in range(0, classes, BLOCK):
+        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
+        mask = live[:, None] & inside
+        offsets = q_row + classes_at(k, q_strides, UNIT, ADJACENT)
+        z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
+        higher = tl.maximum(top, tl.max(z, 1))
+        # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
+        base = tl.where(higher == -float("inf"), 0.0, higher)
+        s = s * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
+        top = higher
+        target_mask = inside if SHARED else mask
+        offsets = target_at(target_row, k, target_strides, SHARED, UNIT, ADJACENT)
+        p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
+        m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
+        mass += tl.sum(p - m, 1)
+
+    s += top - top  # NaN where log_softmax is: a +inf, or nothing but -inf
+    log_s = tl.log(s)
+    scale = (weight * mass / s)[:, None]
+    total = mass * log_s
+    grad_row = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
+    target_grad_row = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
+    for start in range(0, classes, BLOCK):
+        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
+        mask = live[:, None] & inside
+        offsets = q_row + classes_at(k, q_strides, UNIT, ADJACENT)
+        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) - top[:, None]
+        target_mask = inside if SHARED else mask
+        offsets = target_at(target_row, k, target_strides, SHARED, UNIT, ADJACENT)
+        p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
+        m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
+        b, _, entropy = combine(p, m)
+        total += entropy - tl.sum(masked_product(b, t), 1)
+        if Q_GRAD:
+            g = tl.exp(t) * scale - weight * b
+            offsets = grad_row + classes_at(k, grad_strides, UNIT, ADJACENT)
+            tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
+        if TARGET_GRAD:
+            offsets = target_grad_row + classes_at(k, target_grad_strides, UNIT, ADJACENT)
+            write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
+    return total
+
+
+@triton.jit
+def batch_total(
+    loss, tile, step,  # this program's tiles: tile, tile + step, ...
+    q, q_strides, q_grad, grad_strides,
+    target, minus, target_strides, target_grad, target_grad_strides,
+    rows, inner, classes, weight, scale,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr, STREAMED: tl.constexpr,
+    PER_ROW: tl.constexpr, ADD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The scaled sum of the losses of one program's rows, or each of them where PER_ROW."""
+    ACC: tl.constexpr = loss.dtype.element_ty
+    if SHARED and not STREAMED:
+        # Once for all of this program's rows.
+        k, inside = classes_from(0, classes, BLOCK, EVEN, False)
+        p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
+        m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
+        b, mass, entropy = combine(p, m)
+    total = tl.zeros([ROWS], tl.float64)
+    for i in range(tile, tl.cdiv(rows, ROWS), step):
+        r = row_numbers(i, ROWS, WIDE)
+        live = r < rows
+        if STREAMED:
+            losses = streamed_rows(
+                r, live, q, q_strides, q_grad, grad_strides,
+                target, minus, target_strides, target_grad, target_grad_strides,
+                inner, classes, number(weight, ACC), ACC, ROWS, BLOCK,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+            )  # fmt: skip
+        elif SHARED:
+            losses = resident_rows(
+                r, live, q, q_strides, q_grad, grad_strides,
+                target, minus, target_strides, target_grad, target_grad_strides,
+                b, mass, entropy, inner, classes, number(weight, ACC), ACC, BLOCK,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+            )  # fmt: skip
+        else:
+            losses = resident_rows(
+                r, live, q, q_strides, q_grad, grad_strides,
+                target, minus, target_strides, target_grad, target_grad_strides,
+                0, 0, 0, inner, classes, number(weight, ACC), ACC, BLOCK,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+            )  # fmt: skip
+        if PER_ROW:
+            if ADD:
+                losses += tl.load(loss + r, mask=live)
+            tl.store(loss + r, losses, mask=live)
+        else:
+            total += tl.where(live, losses, 0.0).to(tl.float64)
+    return tl.sum(total, 0) * number(scale, tl.float64)
+
+
+# Batch sizes change from call to call: no new kernel for one that divides by 16, or is 1.
+@triton.jit(do_not_specialize=["rows", "rows2", "programs", "first_programs"])
+def divergence_kernel(
+    q,  # logits of the first batch: rows x classes
+    q_grad,
+    target,  # P: rows x classes, or classes where SHARED
+    minus,  # M: likewise
+    target_grad,
+    q2,  # the second batch: rows2 x classes
+    q2_grad,
+    target2,
+    loss,  # (), or one per row where PER_ROW
+    partials,
+    ticket,
+    rows,  # in UNITs where ADJACENT, as are rows2
+    inner,
+    rows2,
+    inner2,
+    classes,  # in UNITs where not ADJACENT
+    q_outer,
+    q_inner,
+    q_class,
+    grad_outer,
+    grad_inner,
+    grad_class,
+    target_outer,
+    target_inner,
+    target_class,
+    target_grad_outer,
+    target_grad_inner,
+    target_grad_class,
+    q2_outer,
+    q2_inner,
+    q2_class,
+    grad2_outer,
+    grad2_inner,
+    grad2_class,
+    target2_outer,
+    target2_inner,
+    target2_class,
+    weight: tl.float64,  # of the gradients
+    weight2: tl.float64,
+    scale: tl.float64,  # of the sum of a batch's losses
+    scale2: tl.float64,
+    programs,
+    first_programs,  # of `programs`, those on the first batch
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr,
+    HAS_MINUS: tl.constexpr,
+    SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr,
+    Q2_GRAD: tl.constexpr,
+    TARGET_GRAD: tl.constexpr,
+    BATCHES: tl.constexpr,  # 1; 2: programs are shared out; 3: each takes the same rows of both
+    STREAMED: tl.constexpr,
+    PER_ROW: tl.constexpr,
+    SINGLE: tl.constexpr,
+    EVEN: tl.constexpr,
+    UNIT: tl.constexpr,  # divides the strides, and what lies side by side
+    ADJACENT: tl.constexpr,  # whether that is rows, not classes
+    WIDE: tl.constexpr,
+):
+    if ADJACENT:
+        rows *= UNIT
+        rows2 *= UNIT
+    else:
+        classes *= UNIT
+    q_strides = (q_outer, q_inner, q_class)
+    grad_strides = (grad_outer, grad_inner, grad_class)
+    target_strides = (target_outer, target_inner, target_class)
+    target_grad_strides = (target_grad_outer, target_grad_inner, target_grad_class)
+    q2_strides = (q2_outer, q2_inner, q2_class)
+    grad2_strides = (grad2_outer, grad2_inner, grad2_class)
+    target2_strides = (target2_outer, target2_inner, target2_class)
+    pid = tl.program_id(0)
+    if BATCHES != 2 or pid < first_programs:
+        total = batch_total(
+            loss, pid, first_programs, q, q_strides, q_grad, grad_strides,
+            target, minus, target_strides, target_grad, target_grad_strides,
+            rows, inner, classes, weight, scale, ROWS, BLOCK,
+            HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
+            EVEN, UNIT, ADJACENT, WIDE,
+        )  # fmt: skip
+    else:
+        total = batch_total(
+            loss, pid - first_programs, programs - first_programs,
+            q2, q2_strides, q2_grad, grad2_strides,
+            target2, minus, target2_strides, target_grad, target_grad_strides,
+            rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
+            HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
+            EVEN, UNIT, ADJACENT, WIDE,
+        )  # fmt: skip
+    if BATCHES == 3:
+        tl.debug_barrier()  # this program wrote the losses that it now adds to
+        total += batch_total(
+            loss, pid, programs, q2, q2_strides, q2_grad, grad2_strides,
+            target2, minus, target2_strides, target_grad, target_grad_strides,
+            rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
+            HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
+            EVEN, UNIT, ADJACENT, WIDE,
+        )  # fmt: skip
+    if not PER_ROW:
+        add_up(total, loss, partials, ticket, programs, SINGLE)

@@ -1,0 +1,265 @@
+"""KL(softmax(a) || softmax(z)) - KL(M || softmax(z)) and its gradients.
+
+With P = softmax(a), u = a - max a, t = z - max z, d = u - t and S = 1 - sum M, per row:
+
+    loss = sum P u - log sum exp u - sum M log M - sum (P - M) t + S log sum exp t
+    d/dz = S softmax(z) - P + M,    d/da = P (d - sum P d): the log-sum-exp of z drops out
+
+Rows that fit are held in registers and read once; longer ones are walked twice, in blocks.
+
+Strides are those of (outer row, inner row, class), in elements.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from gankernels.triton.kernels.common import (
+    add_up,
+    classes_at,
+    classes_from,
+    load_target,
+    masked_product,
+    number,
+    row_numbers,
+    rows_at,
+    target_at,
+    x_log_x,
+)
+
+
+@triton.jit
+def write_gradients(
+    a_grad, a_offsets, z_grad, z_offsets, mask,
+    u, t, e, f, m,  # e = exp u, f = exp t
+    a_scale, z_scale,  # 1 / sum exp u, weight S / sum exp t
+    mean_d, bad, weight,  # bad is NaN in a row that log_softmax makes NaN, else 0
+    A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
+):  # fmt: skip
+    p = e * a_scale
+    if Z_GRAD:
+        g = f * z_scale + weight * (m - p)
+        tl.store(z_grad + z_offsets, g.to(z_grad.dtype.element_ty), mask=mask)
+    if A_GRAD:
+        g = bad + masked_product(weight * p, (u - t) - mean_d)
+        tl.store(a_grad + a_offsets, g.to(a_grad.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def resident_pair(
+    r, live,  # (ROWS,): row numbers, and which exist
+    a, a_strides, z, z_strides, minus, minus_strides,
+    a_grad, a_grad_strides, z_grad, z_grad_strides,
+    m, minus_mass, entropy,  # M (1, BLOCK), its sum and entropy, where SHARED
+    inner, classes, weight,
+    ACC: tl.constexpr, BLOCK: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The losses of rows that BLOCK holds; their gradients are written."""
+    k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
+    mask = live[:, None] & inside
+    offsets = rows_at(r, inner, a_strides, UNIT, ADJACENT)
+    offsets += classes_at(k, a_strides, UNIT, ADJACENT)
+    u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
+    offsets = rows_at(r, inner, z_strides, UNIT, ADJACENT)
+    offsets += classes_at(k, z_strides, UNIT, ADJACENT)
+    t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
+    if not SHARED:
+        offsets = rows_at(r, inner, minus_strides, UNIT, ADJACENT)
+        offsets += classes_at(k, minus_strides, UNIT, ADJACENT)
+        m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
+        minus_mass, entropy = tl.sum(m, 1), -tl.sum(x_log_x(m), 1)
+    u -= tl.max(u, 1)[:, None]
+    t -= tl.max(t, 1)[:, None]
+    e = tl.exp(u)
+    f = tl.exp(t)
+    a_sum = tl.sum(e, 1)
+    z_sum = tl.sum(f, 1)
+    # Beyond the last class u - t is NaN, and counts nothing: e is zero there.
+    mean_d = tl.sum(masked_product(e, u - t), 1) / a_sum
+    bad = z_sum - z_sum
+    mass = 1.0 - minus_mass
+    a_offsets = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
+    a_offsets += classes_at(k, a_grad_strides, UNIT, ADJACENT)
+    z_offsets = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
+    z_offsets += classes_at(k, z_grad_strides, UNIT, ADJACENT)
+    write_gradients(
+        a_grad, a_offsets, z_grad, z_offsets, mask,
+        u, t, e, f, m, (1.0 / a_sum)[:, None], (weight * mass / z_sum)[:, None],
+        mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+    )  # fmt: skip
+    minus_dot = tl.sum(masked_product(m, t), 1)
+    return bad + entropy + mean_d - tl.log(a_sum) + minus_dot + mass * tl.log(z_sum)
+
+
+@triton.jit
+def streamed_pair(
+    r, live,
+    a, a_strides, z, z_strides, minus, minus_strides,
+    a_grad, a_grad_strides, z_grad, z_grad_strides,
+    inner, classes, weight,
+    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The same for rows of any length: first maxima and sums, then loss and gradients."""
+    a_row = rows_at(r, inner, a_strides, UNIT, ADJACENT)
+    z_row = rows_at(r, inner, z_strides, UNIT, ADJACENT)
+    minus_row = rows_at(r, inner, minus_strides, UNIT, ADJACENT)
+    a_top = tl.full([ROWS], -float("inf"), ACC)
+    z_top = tl.full([ROWS], -float("inf"), ACC)
+    a_sum = tl.zeros([ROWS], ACC)
+    z_sum = tl.zeros([ROWS], ACC)
+    d_sum = tl.zeros([ROWS], ACC)  # sum exp(u) d, with u and t taken from the bases so far
+    a_base = tl.zeros([ROWS], ACC)
+    z_base = tl.zeros([ROWS], ACC)
+    minus_mass = tl.zeros([ROWS], ACC)
+    for start in range(0, classes, BLOCK):
+        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
+        mask = live[:, None] & inside
+        offsets = a_row + classes_at(k, a_strides, UNIT, ADJACENT)
+        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
+        offsets = z_row + classes_at(k, z_strides, UNIT, ADJACENT)
+        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
+        a_next = tl.maximum(a_top, tl.max(u, 1))
+        z_next = tl.maximum(z_top, tl.max(t, 1))
+        # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
+        a_from = tl.where(a_next == -float("inf"), 0.0, a_next)
+        z_from = tl.where(z_next == -float("inf"), 0.0, z_next)
+        u -= a_from[:, None]
+        t -= z_from[:, None]
+        e = tl.exp(u)
+        a_scale = tl.exp(a_top - a_from)
+        # What was summed so far, as seen from the new bases; 0 * inf is nothing.
+        moved = (a_base - a_from) - (z_base - z_from)
+        d_sum = masked_product(a_scale, d_sum + masked_product(a_sum, moved))
+        d_sum += tl.sum(masked_product(e, u - t), 1)
+        a_sum = a_sum * a_scale + tl.sum(e, 1)
+        z_sum = z_sum * tl.exp(z_top - z_from) + tl.sum(tl.exp(t), 1)
+        a_top, z_top, a_base, z_base = a_next, z_next, a_from, z_from
+        offsets = target_at(minus_row, k, minus_strides, SHARED, UNIT, ADJACENT)
+        m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
+        minus_mass += tl.sum(m, 1)
+
+    # NaN where log_softmax is: a +inf, or nothing but -inf.
+    a_sum += a_top - a_top
+    z_sum += z_top - z_top
+    mean_d = d_sum / a_sum
+    bad = z_sum - z_sum
+    mass = 1.0 - minus_mass
+    total = bad + mean_d - tl.log(a_sum) + mass * tl.log(z_sum)
+    a_scale = (1.0 / a_sum)[:, None]
+    z_scale = (weight * mass / z_sum)[:, None]
+    a_grad_row = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
+    z_grad_row = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
+    for start in range(0, classes, BLOCK):
+        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
+        mask = live[:, None] & inside
+        offsets = a_row + classes_at(k, a_strides, UNIT, ADJACENT)
+        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) - a_top[:, None]
+        offsets = z_row + classes_at(k, z_strides, UNIT, ADJACENT)
+        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) - z_top[:, None]
+        offsets = target_at(minus_row, k, minus_strides, SHARED, UNIT, ADJACENT)
+        m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
+        total += tl.sum(masked_product(m, t) - x_log_x(m), 1)
+        write_gradients(
+            a_grad, a_grad_row + classes_at(k, a_grad_strides, UNIT, ADJACENT),
+            z_grad, z_grad_row + classes_at(k, z_grad_strides, UNIT, ADJACENT), mask,
+            u, t, tl.exp(u), tl.exp(t), m, a_scale, z_scale,
+            mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+        )  # fmt: skip
+    return total
+
+
+@triton.jit(do_not_specialize=["rows", "programs"])
+def softmax_pair_kernel(
+    a,  # logits of P: rows x classes
+    z,  # logits of q: rows x classes
+    minus,  # M: rows x classes, or classes where SHARED
+    a_grad,
+    z_grad,
+    loss,  # (), or one per row where PER_ROW
+    partials,
+    ticket,
+    rows,  # in UNITs where ADJACENT
+    inner,
+    classes,  # in UNITs where not ADJACENT
+    a_outer,
+    a_inner,
+    a_class,
+    z_outer,
+    z_inner,
+    z_class,
+    minus_outer,
+    minus_inner,
+    minus_class,
+    a_grad_outer,
+    a_grad_inner,
+    a_grad_class,
+    z_grad_outer,
+    z_grad_inner,
+    z_grad_class,
+    weight: tl.float64,  # of the gradients
+    scale: tl.float64,  # of the sum of the losses
+    programs,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_MINUS: tl.constexpr,
+    SHARED: tl.constexpr,
+    A_GRAD: tl.constexpr,
+    Z_GRAD: tl.constexpr,
+    STREAMED: tl.constexpr,
+    PER_ROW: tl.constexpr,
+    SINGLE: tl.constexpr,
+    EVEN: tl.constexpr,
+    UNIT: tl.constexpr,  # divides the strides, and what lies side by side
+    ADJACENT: tl.constexpr,  # whether that is rows, not classes
+    WIDE: tl.constexpr,
+):
+    ACC: tl.constexpr = loss.dtype.element_ty
+    if ADJACENT:
+        rows *= UNIT
+    else:
+        classes *= UNIT
+    a_strides = (a_outer, a_inner, a_class)
+    z_strides = (z_outer, z_inner, z_class)
+    minus_strides = (minus_outer, minus_inner, minus_class)
+    a_grad_strides = (a_grad_outer, a_grad_inner, a_grad_class)
+    z_grad_strides = (z_grad_outer, z_grad_inner, z_grad_class)
+    factor = number(weight, ACC)
+    m, minus_mass, entropy = tl.zeros([1, 1], ACC), tl.zeros([1], ACC), tl.zeros([1], ACC)
+    if SHARED and HAS_MINUS and not STREAMED:
+        # Once for all of this program's rows.
+        k, inside = classes_from(0, classes, BLOCK, EVEN, False)
+        shared = load_target(minus, k * minus_class, inside, ACC, HAS_MINUS)
+        minus_mass, entropy = tl.sum(shared, 1), -tl.sum(x_log_x(shared), 1)
+    else:
+        shared = m
+    total = tl.zeros([ROWS], tl.float64)
+    for i in range(tl.program_id(0), tl.cdiv(rows, ROWS), programs):
+        r = row_numbers(i, ROWS, WIDE)
+        live = r < rows
+        if STREAMED:
+            losses = streamed_pair(
+                r, live, a, a_strides, z, z_strides, minus, minus_strides,
+                a_grad, a_grad_strides, z_grad, z_grad_strides, inner, classes, factor,
+                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+            )  # fmt: skip
+        else:
+            losses = resident_pair(
+                r, live, a, a_strides, z, z_strides, minus, minus_strides,
+                a_grad, a_grad_strides, z_grad, z_grad_strides,
+                shared, minus_mass, entropy, inner, classes, factor,
+                ACC, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+            )  # fmt: skip
+        if PER_ROW:
+            tl.store(loss + r, losses, mask=live)
+        else:
+            total += tl.where(live, losses, 0.0).to(tl.float64)
+    if not PER_ROW:
+        sum_of_losses = tl.sum(total, 0) * number(scale, tl.float64)
+        add_up(sum_of_losses, loss, partials, ticket, programs, SINGLE)

@@ -1,0 +1,57 @@
+"""What every launch needs: weights, a place for partial sums, and the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from gankernels.triton.tickets import ticket
+
+NONE, MEAN, SUM = 0, 1, 2
+# Fused multiply-adds would let the lanes of a warp end up with different last bits of one sum.
+OPTIONS = {"enable_fp_fusion": False}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def gradient_weight(rows: int, reduction: int, fold_mean: bool, grad_scale: float) -> float:
+    return grad_scale / rows if rows and fold_mean and reduction == MEAN else grad_scale
+
+
+def loss_scale(rows: int, reduction: int) -> float:
+    """A row's share of the loss; 0 * infinity is the NaN that the mean of nothing is."""
+    if reduction != MEAN:
+        return 1.0
+    return 1 / rows if rows else float("inf")
+
+
+def workspace(loss: Tensor, programs: int) -> tuple[Tensor, Tensor]:
+    """Where a launch's programs leave their sums, and where they take their tickets.
+
+    The one allocation of a launch beside its outputs; one program needs neither.
+    """
+    if programs == 1:
+        return loss, loss
+    partials = torch.empty(programs, dtype=torch.float64, device=loss.device)
+    return partials, ticket(loss.device)
+
+
+def on_device_of(place: int) -> Callable[[Function], Function]:
+    """Runs the operator with the device of its argument ``place`` as the current one."""
+
+    def decorate(operator: Function) -> Function:
+        @wraps(operator)
+        def guarded(*args: Any) -> Any:
+            device = args[place].device
+            if device.type != "cuda" or device.index == torch.cuda.current_device():
+                return operator(*args)
+            with torch.cuda.device(device):
+                return operator(*args)
+
+        return cast(Function, guarded)
+
+    return decorate
