@@ -138,7 +138,7 @@ def test_fences_around_a_relaxed_atomic_order_the_last_block(schedule: str, fenc
     ids=str,
 )
 def test_missing_order_is_a_race(broken: dict[str, str], schedule: str) -> None:
-    with pytest.raises(KernelFault, match="global-memory race.*'partials'"):
+    with pytest.raises(KernelFault, match=r"global-memory race.*'partials'"):
         run(schedule=schedule, **broken)  # type: ignore[arg-type]
 
 
@@ -160,5 +160,5 @@ def test_resetting_the_ticket_before_the_others_came_is_a_race() -> None:
     early = early.replace("{sem}", ".acq_rel.gpu").replace("{reset}", RESET)
     # The first block reads no partial sums: what is left is its reset, against the others' tickets.
     early = early.replace("ld.global.f32 %f3, [%rd7];", "mov.f32 %f3, 0f00000000;")
-    with pytest.raises(KernelFault, match="global-memory race.*'ticket'"):
+    with pytest.raises(KernelFault, match=r"global-memory race.*'ticket'"):
         Module(early).launch("last_block", BLOCKS, THREADS, buffers, memory)

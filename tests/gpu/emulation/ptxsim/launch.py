@@ -38,7 +38,12 @@ class Module(Program):
         y = memory.empty(n, np.float32, "y")
         result = Module(ptx).launch("kernel", grid=4, block=128, args=[x, y, n], mem=memory)
         y.get(), result.stats["global_load_bytes"]
+
+    Attributes:
+        element_types: what the kernels' pointers point to, where whoever loaded the module knows it.
     """
+
+    element_types: tuple[str, ...] = ()
 
     def launch(
         self,

@@ -31,8 +31,8 @@ class Options:
         max_steps: instructions of one chunk of blocks before a loop counts as endless.
         approx_noise: relative error added to ``.approx`` results, uniform in +- this.
         seed: of that error, and of the order of the lanes of an atomic.
-        schedule: ``lockstep`` (all warps together), or one warp at a time to its next barrier, in ascending
-            (``warps``) or descending (``warps_reversed``) order.
+        schedule: ``lockstep`` (all warps together), or one warp of each block at a time to its next barrier, in
+            ascending (``warps``) or descending (``warps_reversed``) order.
     """
 
     races: bool = True
@@ -104,7 +104,7 @@ class Machine:
         self.options, self.log = options, log
         self.rng = np.random.default_rng(options.seed)
         self.block_threads = block[0] * block[1] * block[2]
-        padded = align(self.block_threads, 32)
+        self.padded_threads = padded = align(self.block_threads, 32)
         self.threads = len(blocks) * padded
         every = np.arange(self.threads)
         self.tid, self.block = every % padded, every // padded

@@ -42,12 +42,20 @@ class Scheduler:
                 if not self._release_barriers():
                     self._deadlock()
                 continue
-            if machine.options.schedule != "lockstep":  # one warp at a time, to its next barrier
-                warps = machine.warp[ready]
-                in_order = machine.options.schedule == "warps"
-                ready &= machine.warp == (warps.min() if in_order else warps.max())
+            if machine.options.schedule != "lockstep":
+                ready = self._one_warp(ready)
             pc = int(machine.pc[ready].min())
             self._straight_line(pc, ready & (machine.pc == pc))
+
+    def _one_warp(self, ready: Array) -> Array:
+        """Of every block the first (or last) warp that can go on."""
+        blocks = ready.reshape(-1, self.machine.padded_threads)
+        warp = np.arange(self.machine.padded_threads) // 32
+        if self.machine.options.schedule == "warps":
+            chosen = np.where(blocks, warp, len(warp)).min(1)
+        else:
+            chosen = np.where(blocks, warp, -1).max(1)
+        return np.asarray((blocks & (warp == chosen[:, None])).reshape(-1))
 
     def _straight_line(self, pc: int, group: Array) -> None:
         """Run a group from pc to the next branch, wait or join point."""

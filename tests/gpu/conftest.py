@@ -1,0 +1,57 @@
+"""What runs of tests/gpu share: which files are tests, and the count of what was executed from real PTX."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+
+CENSUS = "gpu_census"
+executed: list[tuple[str, int, tuple[str, ...], int]] = []
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Only test modules: helpers have no doctests, and some need triton to be imported at all."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_helper else None
+
+
+def launches() -> list[tuple[str, int, tuple[str, ...], int]]:
+    """This process's launches; none where nothing imported the emulator."""
+    census = sys.modules.get("gpu.emulation.census")
+    return [] if census is None else [(*key, n) for key, n in census.LAUNCHES.items()]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)  # xdist's way from worker to controller
+    if output is None:
+        executed.extend(launches())
+    else:
+        output[CENSUS] = launches()
+
+
+class Controller:
+    """Gathers the workers' counts."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        executed.extend(getattr(node, "workeroutput", {}).get(CENSUS, []))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Controller(), "gpu-census")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not executed:
+        return
+    from gpu.emulation import census
+
+    total: collections.Counter[census.Execution] = collections.Counter()
+    for kernel, arch, types, n in executed:
+        total[census.Execution(kernel, arch, tuple(types))] += n
+    terminalreporter.write_sep("-", "GPU kernels, on the CPU")
+    terminalreporter.write_line(census.summary(total))
