@@ -5,17 +5,22 @@ Nothing here may run in a process with TRITON_INTERPRET=1: there tl.max and its 
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import pathlib
 import re
 import shutil
 import subprocess
 import tempfile
+from typing import NamedTuple
 
 import triton
 
 BUNDLED = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ARCHITECTURES = (80, 90, 100)
 NVCC = shutil.which("nvcc")
+NVCC_OPTIONS = ("-std=c++17", "-O3", "-lineinfo")
+CACHE = pathlib.Path(__file__).resolve().parents[3] / "build" / "gpu-cache"
 
 RESOURCE = re.compile(r"(\w+(?:\[\d+\])?):(\d+)")
 
@@ -103,11 +108,67 @@ def ptxas_report(log: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def nvcc_ptx(source: pathlib.Path, arch: int, *options: str) -> str:
-    """PTX of a .cu file, with source lines for the messages of faults."""
-    assert NVCC is not None, "nvcc is not on PATH"
-    with tempfile.TemporaryDirectory() as folder:
-        target = pathlib.Path(folder, "k.ptx")
-        command = [NVCC, "-std=c++17", "-O3", "-lineinfo", f"-arch=sm_{arch}", "-ptx", *options]
-        subprocess.run([*command, str(source), "-o", str(target)], check=True)
-        return target.read_text()
+class Compiled(NamedTuple):
+    """A .cu file for one architecture: PTX with source lines, machine code, and ptxas's report per entry."""
+
+    ptx: str
+    cubin: bytes
+    report: dict[str, dict[str, int]]
+
+
+def nvcc(
+    source: pathlib.Path, arch: int, *options: str, tree: pathlib.Path | None = None
+) -> Compiled:
+    """Compile a .cu file; each content is compiled once, whoever asks (the cache is ``build/gpu-cache``).
+
+    Args:
+        source: the file.
+        arch: 90 for sm_90.
+        options: more for nvcc.
+        tree: the folder under which everything lies that it includes; its own folder unless said.
+    """
+    if NVCC is None:
+        raise RuntimeError("nvcc is not on PATH")
+    folder = (
+        CACHE / f"{source.stem}-sm_{arch}-{digest(source, tree or source.parent, arch, options)}"
+    )
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be compiling it
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as work:
+                compile_into(pathlib.Path(work), source, arch, options)
+                shutil.copytree(work, f"{folder}.new", dirs_exist_ok=True)
+            pathlib.Path(f"{folder}.new").rename(folder)
+    report = ptxas_report((folder / "k.log").read_text())
+    return Compiled((folder / "k.ptx").read_text(), (folder / "k.cubin").read_bytes(), report)
+
+
+def compile_into(
+    folder: pathlib.Path, source: pathlib.Path, arch: int, options: tuple[str, ...]
+) -> None:
+    assert NVCC is not None
+    ptx, cubin = folder / "k.ptx", folder / "k.cubin"
+    front = [NVCC, *NVCC_OPTIONS, f"-arch=sm_{arch}", "-ptx", *options, str(source), "-o", str(ptx)]
+    subprocess.run(front, check=True)
+    back = [toolkit("ptxas"), "-v", f"--gpu-name=sm_{arch}", str(ptx), "-o", str(cubin)]
+    done = subprocess.run(back, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    (folder / "k.log").write_text(done.stderr)
+
+
+def toolkit(program: str) -> str:
+    """A program of the CUDA toolkit that nvcc belongs to."""
+    assert NVCC is not None
+    return str(pathlib.Path(NVCC).resolve().with_name(program))
+
+
+def digest(source: pathlib.Path, tree: pathlib.Path, arch: int, options: tuple[str, ...]) -> str:
+    """Of everything that the result depends on: the compiler, the options, every source in the tree."""
+    assert NVCC is not None
+    version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
+    found = hashlib.sha256(repr((version, source.name, arch, options, NVCC_OPTIONS)).encode())
+    for file in sorted(f for f in tree.rglob("*") if f.suffix in (".cu", ".cuh", ".h")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from gpu.emulation.ptxsim import Module
-from gpu.emulation.toolchain import ARCHITECTURES, NVCC, nvcc_ptx
+from gpu.emulation.toolchain import ARCHITECTURES, NVCC, nvcc
 
 SOURCE = pathlib.Path(__file__).with_name("softmax_kl.cu")
 
@@ -18,7 +18,7 @@ SOURCE = pathlib.Path(__file__).with_name("softmax_kl.cu")
 def sample_ptx(arch: int) -> str:
     if NVCC is None:
         pytest.skip("nvcc is not on PATH")
-    return nvcc_ptx(SOURCE, arch)
+    return nvcc(SOURCE, arch).ptx
 
 
 @cache
