@@ -44,12 +44,22 @@ class Instruction(NamedTuple):
 
 @dataclasses.dataclass
 class Loop:
-    """A backward branch and what it repeats."""
+    """A backward branch and what it repeats: instructions begin to end."""
 
-    length: int
+    begin: int
+    end: int
+    length: float
     memory: collections.Counter[str]
-    mufu: int
-    fp32: int
+    mufu: float
+    fp32: float
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes that one thread's global loads ask for in one turn."""
+        return load_bytes(self.memory)
+
+    def contains(self, other: Loop) -> bool:
+        return other is not self and self.begin <= other.begin and other.end <= self.end
 
 
 @dataclasses.dataclass
@@ -74,10 +84,17 @@ class Sass:
     def fp32(self) -> int:
         return sum(n for opcode, n in self.opcodes.items() if opcode in FP32)
 
+    @property
     def load_bytes(self) -> int:
         """Bytes that one thread's global loads ask for when each runs once."""
-        widths = (a.removeprefix("LDG.") for a in self.memory.elements() if a.startswith("LDG."))
-        return sum(int(bits) // 8 for bits in widths)
+        return load_bytes(self.memory)
+
+
+def load_bytes(memory: collections.Counter[str]) -> int:
+    widths = (
+        access.removeprefix("LDG.") for access in memory.elements() if access.startswith("LDG.")
+    )
+    return sum(int(bits) // 8 for bits in widths)
 
 
 def function_text(text: str, entry: str) -> str:
@@ -113,13 +130,44 @@ def find_loops(instructions: list[Instruction], labels: dict[str, int]) -> list[
         target = re.search(r"(\.L_x_\d+)", instruction.operands)
         if instruction.opcode != "BRA" or not target or labels.get(target[1], at) >= at:
             continue
-        body = instructions[labels[target[1]] : at + 1]
-        loops.append(
-            Loop(
-                len(body),
-                collections.Counter(b.access for b in body if b.opcode in MEMORY),
-                sum(b.opcode == "MUFU" for b in body),
-                sum(b.opcode in FP32 for b in body),
-            )
-        )
+        begin = labels[target[1]]
+        loops.append(loop_of(instructions, begin, at + 1))
     return loops
+
+
+def loop_of(instructions: list[Instruction], begin: int, end: int) -> Loop:
+    body = instructions[begin:end]
+    return Loop(
+        begin,
+        end,
+        sum(b.opcode != "NOP" for b in body),
+        collections.Counter(b.access for b in body if b.opcode in MEMORY),
+        sum(b.opcode == "MUFU" for b in body),
+        sum(b.opcode in FP32 for b in body),
+    )
+
+
+def row_loop(code: Sass, trips: int) -> Loop:
+    """One turn of a kernel's loop over rows: the outermost that stores to global memory, or all of the code.
+
+    Both sides of each branch count. Loops over the classes within it (those that load from global memory) count
+    ``trips`` times; loops of a division or of a reduction count once.
+    """
+    storing = [loop for loop in code.loops if any(a.startswith("STG") for a in loop.memory)]
+    outermost = [loop for loop in storing if not any(o.contains(loop) for o in storing)]
+    if not outermost:
+        return Loop(0, 0, code.total, code.memory, sum(code.mufu.values()), code.fp32)
+    turn = max(outermost, key=lambda loop: loop.length)
+    inner = [
+        loop
+        for loop in code.loops
+        if turn.contains(loop) and any(a.startswith("LDG") for a in loop.memory)
+    ]
+    top = [loop for loop in inner if not any(o.contains(loop) for o in inner)]
+    more = trips - 1
+    return dataclasses.replace(
+        turn,
+        length=turn.length + more * sum(loop.length for loop in top),
+        mufu=turn.mufu + more * sum(loop.mufu for loop in top),
+        fp32=turn.fp32 + more * sum(loop.fp32 for loop in top),
+    )

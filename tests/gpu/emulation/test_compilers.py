@@ -36,7 +36,7 @@ def test_compiled_for_a_gpu_that_is_not_there(arch: int) -> None:
     assert usage["LOCAL"] == usage["STACK"] == report["negate"]["spill_stores"] == 0
     assert abs(report["negate"]["regs"] - usage["REG"]) <= 8
     assert counts.memory == {"LDG.128": 1, "STG.128": 1}  # 1024 bf16 in 128 threads: 16 bytes each
-    assert counts.load_bytes() == 16
+    assert counts.load_bytes == 16
     assert not counts.loops
 
 

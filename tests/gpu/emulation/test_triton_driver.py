@@ -96,16 +96,12 @@ def test_a_race_between_programs_is_found() -> None:
 
 
 def test_every_configuration_of_autotune_runs() -> None:
-    launched: list[ptxsim.Result] = []
-    triton_ptxsim.results.append(lambda name, result: launched.append(result))
     x, y = torch.randn(1000), torch.zeros(1000)
-    try:
-        kernels.tuned_negate.cache.clear()
+    kernels.tuned_negate.cache.clear()
+    with triton_ptxsim.recorded() as launches:
         kernels.tuned_negate[lambda meta: (triton.cdiv(1000, meta["BLOCK"]),)](x, y, 1000)
-    finally:
-        triton_ptxsim.results.pop()
     assert torch.equal(y, -x)
-    assert len(launched) == len(kernels.tuned_negate.configs) + 1  # each once, then the best
+    assert len(launches) == len(kernels.tuned_negate.configs) + 1  # each once, then the best
 
 
 def test_random_numbers() -> None:

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from . import census, ptxsim
+from .execution import Execution
 from .initcheck import UNWRITTEN
 from .occupancy import MULTIPROCESSORS
 from .tensors import Image
@@ -31,8 +33,18 @@ assert census.note in ptxsim.OBSERVERS  # every launch counts
 
 last: ptxsim.Result | None = None
 sim_options: dict[str, Any] = {}
-# Called with the result of every launch; a test may add to it.
-results: list[Callable[[str, ptxsim.Result], None]] = []
+# Called after every launch; a test may add to it.
+listeners: list[Callable[[Execution], None]] = []
+
+
+@dataclasses.dataclass
+class Binary:
+    """A loaded kernel: its PTX to run, its machine code to look at."""
+
+    name: str
+    module: ptxsim.Module
+    cubin: bytes
+    shared: int
 
 
 class Utils:
@@ -55,11 +67,11 @@ class Utils:
 
     def load_binary(
         self, name: str, cubin: bytes, shared: int, device: int
-    ) -> tuple[ptxsim.Module, tuple[ptxsim.Module, str, int], int, int, int]:
+    ) -> tuple[ptxsim.Module, Binary, int, int, int]:
         usage = next(iter(resource_usage(cubin).values()))
-        module = ptxsim.Module(self.pending)
+        binary = Binary(name, ptxsim.Module(self.pending), cubin, shared)
         spills = usage["STACK"] + usage["LOCAL"]
-        return module, (module, name, shared), usage["REG"], spills, 1024
+        return binary.module, binary, usage["REG"], spills, 1024
 
     def unload_module(self, module: ptxsim.Module) -> None:
         pass
@@ -81,7 +93,7 @@ class Launcher:
         grid_y: int,
         grid_z: int,
         stream: int,
-        function: tuple[ptxsim.Module, str, int],
+        function: Binary,
         packed: Any,
         launch_metadata: Any,
         enter: Any,
@@ -89,7 +101,7 @@ class Launcher:
         *args: Any,
     ) -> None:
         global last
-        module, name, shared = function
+        module, name = function.module, function.name
         module.element_types = self.element_types()
         memory = ptxsim.Memory()
         image = Image(memory, [a for a in args if isinstance(a, torch.Tensor)], UNWRITTEN)
@@ -101,11 +113,14 @@ class Launcher:
         scratch = [0] * (len(module.kernels[name].params) - len(given))
         grid = (grid_x, grid_y, grid_z)
         last = module.launch(
-            name, grid, self.threads, given + scratch, memory, shared=shared, **sim_options
+            name, grid, self.threads, given + scratch, memory, shared=function.shared, **sim_options
         )
         image.copy_back()
-        for listener in results:
-            listener(name, last)
+        execution = Execution(
+            name, module.arch, function.cubin, self.threads, function.shared, last
+        )
+        for listener in listeners:
+            listener(execution)
 
     def element_types(self) -> tuple[str, ...]:
         pointers = [t.removeprefix("*").removeprefix("k") for t in self.signature if "*" in t]
@@ -186,3 +201,14 @@ def options(**changed: Any) -> Iterator[None]:
     finally:
         sim_options.clear()
         sim_options.update(before)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Execution]]:
+    """The launches of a block: ``with triton_ptxsim.recorded() as launches:``."""
+    found: list[Execution] = []
+    listeners.append(found.append)
+    try:
+        yield found
+    finally:
+        listeners.remove(found.append)

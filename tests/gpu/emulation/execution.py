@@ -1,0 +1,111 @@
+"""One executed launch together with the machine code of its kernel, and the facts that follow from both."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+from . import sass
+from .occupancy import Occupancy, occupancy
+from .ptxsim import Result
+from .roofline import GPUS, Bound, Work, bound
+from .toolchain import disassemble, resource_usage
+
+SYSTEM_SHARED = (
+    1024  # bytes per block that cubins for sm_90 and later report beside the kernel's own
+)
+
+
+@dataclasses.dataclass
+class Execution:
+    """A launch that the emulator ran.
+
+    Attributes:
+        entry: the kernel's name in the machine code.
+        arch: 90 for sm_90.
+        cubin: the machine code.
+        threads: of a block.
+        dynamic_shared: bytes of dynamic shared memory of a block.
+        result: the emulator's counts.
+    """
+
+    entry: str
+    arch: int
+    cubin: bytes
+    threads: int
+    dynamic_shared: int
+    result: Result
+
+    @cached_property
+    def usage(self) -> dict[str, int]:
+        return resource_usage(self.cubin)[self.entry]
+
+    @property
+    def registers(self) -> int:
+        return self.usage["REG"]
+
+    @property
+    def spills(self) -> int:
+        """Bytes of stack and local memory of a thread."""
+        return self.usage["STACK"] + self.usage["LOCAL"]
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block, static and dynamic."""
+        system = SYSTEM_SHARED if self.arch >= 90 else 0
+        static = max(0, self.usage["SHARED"] - system)
+        return max(static, self.dynamic_shared)
+
+    @cached_property
+    def code(self) -> sass.Sass:
+        return sass.count(sass.function_text(disassemble(self.cubin), self.entry))
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return occupancy(self.arch, self.threads, self.registers, self.shared)
+
+    @property
+    def moved(self) -> int:
+        """Bytes between the threads and global memory."""
+        stats = self.result.stats
+        return sum(stats[f"global_{kind}_bytes"] for kind in ("load", "store", "atomic"))
+
+    @property
+    def sectors(self) -> int:
+        stats = self.result.stats
+        return sum(stats[f"global_{kind}_sectors"] for kind in ("load", "store", "atomic"))
+
+    def access_bits(self, kind: str) -> int:
+        """Width in which most bytes were accessed: kind is load or store."""
+        prefix, suffix = f"global_{kind}_", "b_threads"
+        moved = {
+            int(key.removeprefix(prefix).removesuffix(suffix)): count
+            for key, count in self.result.stats.items()
+            if key.startswith(prefix) and key.endswith(suffix)
+        }
+        return max(moved, key=lambda bits: bits * moved[bits], default=0)
+
+    def work(self, rows_run: int, ideal_bytes: float, turn_rows: int, trips: int) -> Work:
+        """Per row, from one turn of the row loop.
+
+        Args:
+            rows_run: rows of the emulated launch.
+            ideal_bytes: of that launch: each must cross DRAM.
+            turn_rows: rows that a block finishes in one turn.
+            trips: turns of a loop over the classes within it.
+        """
+        turn = sass.row_loop(self.code, trips)
+        per_row = self.threads / turn_rows
+        return Work(
+            bytes=ideal_bytes / rows_run,
+            sectors=self.sectors / rows_run,
+            instructions=turn.length * per_row / 32,
+            mufu=turn.mufu * per_row,
+            fp32=turn.fp32 * per_row,
+            loads_in_flight=turn.load_bytes,
+        )
+
+    def bound(self, work: Work, rows: int) -> Bound:
+        """The roofline bound for so many rows on the data-centre GPU of this architecture."""
+        gpu = next(g for g in GPUS if g.arch == self.arch)
+        return bound(gpu, work, rows, self.threads, self.occupancy)
