@@ -36,6 +36,13 @@ class Operand(NamedTuple):
     tensor: Tensor
     strides: Strides
 
+    def steps(self, unit: int, adjacent: bool) -> Strides:
+        """The strides as kernels take them: in units, but for the one of what lies side by side."""
+        outer, inner, cls = self.strides
+        if adjacent:
+            return Strides(outer // unit, inner, cls // unit)
+        return Strides(outer // unit, inner // unit, cls)
+
 
 def is_shared(target: Tensor, dim: int) -> bool:
     """One target for all rows: (K,), or 1 in every dimension but the class one."""
@@ -119,7 +126,7 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
     two = len(batches) == 2
     programs = tile.programs + (other.programs if two and not together else 0)
     partials, ticket = workspace(loss, programs)
-    target, minus = first.targets[0], first.targets[-1]
+    target, minus, theirs = first.targets[0], first.targets[-1], second.targets[0]
     target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
     adjacent = first.adjacent and unit > 1
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
@@ -131,22 +138,22 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         target_gradient.tensor,
         second.logits[0].tensor,
         second.gradients[0].tensor,
-        second.targets[0].tensor,
+        theirs.tensor,
         loss,
         partials,
         ticket,
         first.rows // row_unit,
-        first.inner,
+        first.inner // row_unit,
         second.rows // row_unit,
-        second.inner,
+        second.inner // row_unit,
         first.classes // class_unit,
-        *first.logits[0].strides,
-        *first.gradients[0].strides,
-        *target.strides,
-        *target_gradient.strides,
-        *second.logits[0].strides,
-        *second.gradients[0].strides,
-        *second.targets[0].strides,
+        *first.logits[0].steps(unit, adjacent),
+        *first.gradients[0].steps(unit, adjacent),
+        *(target.strides if first.shared else target.steps(unit, adjacent)),
+        *target_gradient.steps(unit, adjacent),
+        *second.logits[0].steps(unit, adjacent),
+        *second.gradients[0].steps(unit, adjacent),
+        *(theirs.strides if second.shared else theirs.steps(unit, adjacent)),
         call.weight(first.rows),
         call.weight(second.rows),
         call.scale(first.rows),
@@ -185,8 +192,9 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
     a, z = batch.logits
     a_gradient, z_gradient = batch.gradients
     minus = batch.targets[0] if batch.targets else a
-    adjacent = batch.adjacent and batch.unit > 1
-    row_unit, class_unit = (batch.unit, 1) if adjacent else (1, batch.unit)
+    unit = batch.unit
+    adjacent = batch.adjacent and unit > 1
+    row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
     softmax_pair_kernel[(tile.programs,)](
         a.tensor,
         z.tensor,
@@ -197,13 +205,13 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         partials,
         ticket,
         batch.rows // row_unit,
-        batch.inner,
+        batch.inner // row_unit,
         batch.classes // class_unit,
-        *a.strides,
-        *z.strides,
-        *minus.strides,
-        *a_gradient.strides,
-        *z_gradient.strides,
+        *a.steps(unit, adjacent),
+        *z.steps(unit, adjacent),
+        *(minus.strides if batch.shared else minus.steps(unit, adjacent)),
+        *a_gradient.steps(unit, adjacent),
+        *z_gradient.steps(unit, adjacent),
         call.weight(batch.rows),
         call.scale(batch.rows),
         tile.programs,
@@ -217,7 +225,7 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         PER_ROW=call.reduction == NONE,
         SINGLE=tile.programs == 1,
         EVEN=batch.classes % tile.block == 0,
-        UNIT=batch.unit,
+        UNIT=unit,
         ADJACENT=adjacent,
         WIDE=batch.wide,
         num_warps=tile.warps,

@@ -35,20 +35,16 @@ class Rows(NamedTuple):
     @property
     def adjacent(self) -> bool:
         """Whether it is rows, not classes, that lie side by side in the first tensor."""
-        s = self.strides[0]
-        return s.cls != 1 and (s.inner if self.inner > 1 else s.outer) == 1
+        return self.strides[0].inner == 1 and self.strides[0].cls != 1
 
     def unit(self, classes: int) -> int:
-        """How many elements a kernel may take at once: a power of two up to 8.
+        """How many elements a kernel may move at once: a power of two up to 8.
 
         It divides every stride but the one of what lies side by side, and the extent of that.
         """
-        if self.adjacent and self.inner > 1:
+        if self.adjacent:
             fits = all(s.inner == 1 for s in self.strides)
             sizes = [self.inner, *(x for s in self.strides for x in (s.outer, s.cls))]
-        elif self.adjacent:
-            fits = all(s.outer == 1 for s in self.strides)
-            sizes = [self.rows, *(s.cls for s in self.strides)]
         else:
             fits = all(s.cls == 1 for s in self.strides)
             sizes = [classes, *(x for s in self.strides for x in (s.outer, s.inner))]
@@ -78,13 +74,8 @@ def wide(rows: Rows, classes: int) -> bool:
 
 def merge(dim: int, tensors: Sequence[Tensor]) -> Rows | None:
     """The same two row dimensions for all tensors; None where the dimensions do not merge so."""
-    first = tensors[0]
-    if first.ndim == 2:
-        other = 1 - dim
-        strides = [Strides(t.stride(other), 0, t.stride(dim)) for t in tensors]
-        return Rows(first.shape[other], 1, strides)
     merged: list[tuple[int, list[int]]] = []
-    for d, size in enumerate(first.shape):
+    for d, size in enumerate(tensors[0].shape):
         if d == dim or size == 1:
             continue
         steps = [t.stride(d) for t in tensors]
@@ -93,11 +84,15 @@ def merge(dim: int, tensors: Sequence[Tensor]) -> Rows | None:
         merged.append((size, steps))
     if len(merged) > 2:
         return None
+    nothing = [0] * len(tensors)
     classes = [t.stride(dim) for t in tensors]
-    if len(merged) < 2:
-        rows, outer = merged[0] if merged else (1, [0] * len(tensors))
-        return Rows(rows, 1, [Strides(o, 0, c) for o, c in zip(outer, classes, strict=True)])
-    (outer_size, outer), (inner_size, inner) = merged
+    if len(merged) == 2:
+        (outer_size, outer), (inner_size, inner) = merged
+    elif merged and merged[0][1][0] == 1 and classes[0] != 1:
+        (outer_size, outer), (inner_size, inner) = (1, nothing), merged[0]
+    else:
+        outer_size, outer = merged[0] if merged else (1, nothing)
+        inner_size, inner = 1, nothing
     found = [Strides(*s) for s in zip(outer, inner, classes, strict=True)]
     return Rows(outer_size * inner_size, inner_size, found)
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gankernels.triton.geometry import INT32_MAX, TILE_MARGIN
+from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
 from gankernels.triton.kernels.layers import (
     resample_backward_kernel,
     resample_kernel,
@@ -48,14 +48,15 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
     programs = [_programs(g.numel()) for g in gradients]
     if sum(programs) == 0:
         return out
+    unit = math.gcd(MOST_AT_ONCE, first.numel(), last.numel())
     scale_kernel[(sum(programs),)](
         inputs[0],
         out[0],
         inputs[-1],
         out[-1],
         grad_output,
-        first.numel(),
-        last.numel(),
+        first.numel() // unit,
+        last.numel() // unit,
         averages[0],
         averages[-1],
         classes,
@@ -64,6 +65,7 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
         BLOCK=ELEMENTS,
         PER_ROW=per_row,
         TWO=len(gradients) == 2,
+        UNIT=unit,
         WIDE=_wide(max(first.numel(), last.numel())),
         num_warps=4,
         **OPTIONS,
@@ -79,22 +81,25 @@ def _in_one_order(gradients: list[Tensor], grad_output: Tensor, per_element: boo
     return grad_output.is_contiguous() and all(g.is_contiguous() for g in gradients)
 
 
-def _block(statistics: Tensor, dim: int) -> int:
-    """Elements of a block of means, each followed by as many log-variances."""
-    return math.prod(statistics.shape[dim:]) // 2
+def _block(statistics: Tensor, dim: int) -> tuple[int, int]:
+    """Elements of a block of means, each followed by as many log-variances; and their unit."""
+    block = math.prod(statistics.shape[dim:]) // 2
+    return block, math.gcd(MOST_AT_ONCE, block)
 
 
 def resample(statistics: Tensor, noise: Tensor, z: Tensor, dim: int) -> None:
     count = z.numel()
     if count == 0:
         return
+    block, unit = _block(statistics, dim)
     resample_kernel[(_programs(count),)](
         statistics.contiguous(),
         noise.contiguous(),
         z,
-        count,
-        _block(statistics, dim),
+        count // unit,
+        block // unit,
         BLOCK=ELEMENTS,
+        UNIT=unit,
         WIDE=_wide(2 * count),
         num_warps=4,
         **OPTIONS,
@@ -107,14 +112,16 @@ def resample_backward(
     count = grad.numel()
     if count == 0:
         return
+    block, unit = _block(statistics, dim)
     resample_backward_kernel[(_programs(count),)](
         grad.contiguous(),
         statistics.contiguous(),
         saved.contiguous(),
         out,
-        count,
-        _block(statistics, dim),
+        count // unit,
+        block // unit,
         BLOCK=ELEMENTS,
+        UNIT=unit,
         FROM_NOISE=saved.dtype != statistics.dtype,
         WIDE=_wide(2 * count),
         num_warps=4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from gankernels.triton.kernels.scalar import (
     relativistic_kernel,
     scalar_kernel,
 )
-from gankernels.triton.geometry import INT32_MAX, TILE_MARGIN
+from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
 from gankernels.triton.launching import (
     MEAN,
     NONE,
@@ -117,10 +118,12 @@ def scalar(
     weights = [gradient_weight(b.count, reduction, fold_mean, grad_scale) for b in (first, second)]
     scales = [loss_scale(b.count, reduction) for b in (first, second)]
     wide = max(first.count, second.count) > INT32_MAX - TILE_MARGIN
+    unit = math.gcd(MOST_AT_ONCE, first.count, second.count)
     if function.relativistic:
-        relativistic(function, reduction, weights, scales, wide, loss, first, second)
+        relativistic(function, reduction, weights, scales, unit, wide, loss, first, second)
         return
     two = len(batches) == 2
+    slope = label_smoothing if name == "logistic_d" else 0.0
     of_first = element_programs(first.count, loss.device)
     together = two and (reduction == NONE or max(first.count, second.count) <= ELEMENTS)
     together = together and first.count == second.count
@@ -136,11 +139,11 @@ def scalar(
         loss,
         partials,
         ticket,
-        first.count,
-        second.count,
+        first.count // unit,
+        second.count // unit,
         *weights,
         *scales,
-        label_smoothing,
+        slope,
         programs,
         of_first,
         BLOCK=ELEMENTS,
@@ -148,7 +151,7 @@ def scalar(
         SIGN=term.sign,
         OFFSET=term.offset,
         WEIGHT=term.weight,
-        SLOPE=label_smoothing != 0,
+        SLOPE=slope != 0,
         GRAD=first.wants,
         SIGN2=term2.sign,
         OFFSET2=term2.offset,
@@ -156,6 +159,7 @@ def scalar(
         BATCHES=1 if not two else 3 if together else 2,
         PER_ROW=reduction == NONE,
         SINGLE=programs == 1,
+        UNIT=unit,
         WIDE=wide,
         num_warps=4,
         **OPTIONS,
@@ -169,6 +173,7 @@ def relativistic(
     reduction: int,
     weights: list[float],
     scales: list[float],
+    unit: int,
     wide: bool,
     loss: Tensor,
     real: Batch,
@@ -198,8 +203,8 @@ def relativistic(
             partials,
             ticket,
             sums,
-            real.count,
-            fake.count,
+            real.count // unit,
+            fake.count // unit,
             *weights,
             *scales,
             *shares,
@@ -210,6 +215,7 @@ def relativistic(
             REAL_GRAD=real.wants,
             FAKE_GRAD=fake.wants,
             PER_ROW=reduction == NONE,
+            UNIT=unit,
             WIDE=wide,
             num_warps=4,
             **OPTIONS,

@@ -27,37 +27,44 @@ def row_numbers(tile, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def rows_at(r, inner, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
-    """Where rows lie, as a column: row (o, i) at o * outer + i * inner, strides (outer, inner, class).
-
-    The hints tell the compiler what the host found about the strides, so that it loads UNIT
-    elements at once: of a row's classes, or where ADJACENT of as many rows side by side.
-    """
-    offsets = (r // inner * strides[0] + r % inner * strides[1])[:, None]
-    if ADJACENT:
-        return tl.max_contiguous(tl.multiple_of(offsets, [UNIT, 1]), [UNIT, 1])
+def units(count, UNIT: tl.constexpr, WIDE: tl.constexpr):
+    """count * UNIT: the product tells the compiler that UNIT divides it."""
+    if UNIT == 1:
+        return count
+    elif WIDE:
+        return number(count, tl.int64) * UNIT
     else:
-        return tl.multiple_of(offsets, [UNIT, UNIT])
+        return count * UNIT
 
 
 @triton.jit
-def classes_at(k, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
-    """Where classes lie within their row, as a row."""
-    if ADJACENT:
-        return tl.multiple_of(k * strides[2], [UNIT, UNIT])
-    else:
-        return k * strides[2]
-
-
-@triton.jit
-def target_at(
-    row, k, strides, SHARED: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr
+def in_elements(
+    outer, inner, cls, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """Where a target's classes lie; one that all rows share has no rows."""
-    if SHARED:
-        return k * strides[2]
+    """Strides of (outer row, inner row, class), handed over in UNITs but for what lies side by side.
+
+    So as many elements move at once: of a row's classes, or where ADJACENT of rows.
+    """
+    if ADJACENT:
+        return units(outer, UNIT, WIDE), inner, units(cls, UNIT, WIDE)
     else:
-        return row + classes_at(k, strides, UNIT, ADJACENT)
+        return units(outer, UNIT, WIDE), units(inner, UNIT, WIDE), cls
+
+
+@triton.jit
+def elements_from(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """The BLOCK element numbers of a tile, and which of them exist."""
+    if WIDE:
+        i = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    else:
+        i = tile * BLOCK + tl.arange(0, BLOCK)
+    return i, i < count
+
+
+@triton.jit
+def rows_at(r, inner, strides):
+    """Where rows lie, as a column: row (o, i) at o * outer + i * inner."""
+    return (r // inner * strides[0] + r % inner * strides[1])[:, None]
 
 
 @triton.jit

@@ -20,14 +20,14 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import (
     add_up,
-    classes_at,
     classes_from,
+    in_elements,
     load_target,
     masked_product,
     number,
     row_numbers,
     rows_at,
-    target_at,
+    units,
     x_log_x,
 )
 
@@ -57,17 +57,15 @@ def resident_rows(
     ACC: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
     k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
     mask = live[:, None] & inside
-    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT)
-    offsets += classes_at(k, q_strides, UNIT, ADJACENT)
+    offsets = rows_at(r, inner, q_strides) + k * q_strides[2]
     z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
     if not SHARED:
-        offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT)
-        offsets += classes_at(k, target_strides, UNIT, ADJACENT)
+        offsets = rows_at(r, inner, target_strides) + k * target_strides[2]
         p = load_target(target, offsets, mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m)
@@ -78,12 +76,10 @@ def resident_rows(
     if Q_GRAD:
         # S q - B
         g = e * (weight * mass / s)[:, None] - weight * b
-        offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
-        offsets += classes_at(k, grad_strides, UNIT, ADJACENT)
+        offsets = rows_at(r, inner, grad_strides) + k * grad_strides[2]
         tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
     if TARGET_GRAD:
-        offsets = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
-        offsets += classes_at(k, target_grad_strides, UNIT, ADJACENT)
+        offsets = rows_at(r, inner, target_grad_strides) + k * target_grad_strides[2]
         write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
     return entropy + mass * log_s - tl.sum(masked_product(b, t), 1)
 
@@ -97,18 +93,21 @@ def streamed_rows(
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The same for rows of any length: first maximum and sum, then loss and gradients."""
-    q_row = rows_at(r, inner, q_strides, UNIT, ADJACENT)
-    target_row = rows_at(r, inner, target_strides, UNIT, ADJACENT)
+    q_row = rows_at(r, inner, q_strides)
+    if SHARED:
+        target_row = tl.zeros([1, 1], r.dtype)
+    else:
+        target_row = rows_at(r, inner, target_strides)
     top = tl.full([ROWS], -float("inf"), ACC)
     s = tl.zeros([ROWS], ACC)
     mass = tl.zeros([ROWS], ACC)
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
         mask = live[:, None] & inside
-        offsets = q_row + classes_at(k, q_strides, UNIT, ADJACENT)
+        offsets = q_row + k * q_strides[2]
         z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
         higher = tl.maximum(top, tl.max(z, 1))
         # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
@@ -116,7 +115,7 @@ def streamed_rows(
         s = s * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
         top = higher
         target_mask = inside if SHARED else mask
-        offsets = target_at(target_row, k, target_strides, SHARED, UNIT, ADJACENT)
+        offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
         mass += tl.sum(p - m, 1)
@@ -125,25 +124,25 @@ def streamed_rows(
     log_s = tl.log(s)
     scale = (weight * mass / s)[:, None]
     total = mass * log_s
-    grad_row = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
-    target_grad_row = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
+    grad_row = rows_at(r, inner, grad_strides)
+    target_grad_row = rows_at(r, inner, target_grad_strides)
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
         mask = live[:, None] & inside
-        offsets = q_row + classes_at(k, q_strides, UNIT, ADJACENT)
+        offsets = q_row + k * q_strides[2]
         t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) - top[:, None]
         target_mask = inside if SHARED else mask
-        offsets = target_at(target_row, k, target_strides, SHARED, UNIT, ADJACENT)
+        offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
         b, _, entropy = combine(p, m)
         total += entropy - tl.sum(masked_product(b, t), 1)
         if Q_GRAD:
             g = tl.exp(t) * scale - weight * b
-            offsets = grad_row + classes_at(k, grad_strides, UNIT, ADJACENT)
+            offsets = grad_row + k * grad_strides[2]
             tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
         if TARGET_GRAD:
-            offsets = target_grad_row + classes_at(k, target_grad_strides, UNIT, ADJACENT)
+            offsets = target_grad_row + k * target_grad_strides[2]
             write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
     return total
 
@@ -158,7 +157,7 @@ def batch_total(
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr, STREAMED: tl.constexpr,
     PER_ROW: tl.constexpr, ADD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The scaled sum of the losses of one program's rows, or each of them where PER_ROW."""
     ACC: tl.constexpr = loss.dtype.element_ty
@@ -177,21 +176,21 @@ def batch_total(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 inner, classes, number(weight, ACC), ACC, ROWS, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
             )  # fmt: skip
         elif SHARED:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 b, mass, entropy, inner, classes, number(weight, ACC), ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
             )  # fmt: skip
         else:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 0, 0, 0, inner, classes, number(weight, ACC), ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
             )  # fmt: skip
         if PER_ROW:
             if ADD:
@@ -216,7 +215,7 @@ def divergence_kernel(
     loss,  # (), or one per row where PER_ROW
     partials,
     ticket,
-    rows,  # in UNITs where ADJACENT, as are rows2
+    rows,  # in UNITs where ADJACENT, as are inner, rows2 and inner2
     inner,
     rows2,
     inner2,
@@ -261,22 +260,28 @@ def divergence_kernel(
     PER_ROW: tl.constexpr,
     SINGLE: tl.constexpr,
     EVEN: tl.constexpr,
-    UNIT: tl.constexpr,  # divides the strides, and what lies side by side
+    UNIT: tl.constexpr,  # divides all strides but 1, and the extent of what lies side by side
     ADJACENT: tl.constexpr,  # whether that is rows, not classes
     WIDE: tl.constexpr,
 ):
     if ADJACENT:
-        rows *= UNIT
-        rows2 *= UNIT
+        rows, inner = units(rows, UNIT, WIDE), units(inner, UNIT, WIDE)
+        rows2, inner2 = units(rows2, UNIT, WIDE), units(inner2, UNIT, WIDE)
     else:
-        classes *= UNIT
-    q_strides = (q_outer, q_inner, q_class)
-    grad_strides = (grad_outer, grad_inner, grad_class)
-    target_strides = (target_outer, target_inner, target_class)
-    target_grad_strides = (target_grad_outer, target_grad_inner, target_grad_class)
-    q2_strides = (q2_outer, q2_inner, q2_class)
-    grad2_strides = (grad2_outer, grad2_inner, grad2_class)
-    target2_strides = (target2_outer, target2_inner, target2_class)
+        classes = units(classes, UNIT, False)
+    q_strides = in_elements(q_outer, q_inner, q_class, UNIT, ADJACENT, WIDE)
+    q2_strides = in_elements(q2_outer, q2_inner, q2_class, UNIT, ADJACENT, WIDE)
+    grad_strides = in_elements(grad_outer, grad_inner, grad_class, UNIT, ADJACENT, WIDE)
+    grad2_strides = in_elements(grad2_outer, grad2_inner, grad2_class, UNIT, ADJACENT, WIDE)
+    target_grad_strides = in_elements(
+        target_grad_outer, target_grad_inner, target_grad_class, UNIT, ADJACENT, WIDE
+    )
+    if SHARED:
+        target_strides = (0, 0, target_class)
+        target2_strides = (0, 0, target2_class)
+    else:
+        target_strides = in_elements(target_outer, target_inner, target_class, UNIT, ADJACENT, WIDE)
+        target2_strides = in_elements(target2_outer, target2_inner, target2_class, UNIT, ADJACENT, WIDE)
     pid = tl.program_id(0)
     if BATCHES != 2 or pid < first_programs:
         total = batch_total(
@@ -284,7 +289,7 @@ def divergence_kernel(
             target, minus, target_strides, target_grad, target_grad_strides,
             rows, inner, classes, weight, scale, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, UNIT, ADJACENT, WIDE,
+            EVEN, WIDE,
         )  # fmt: skip
     else:
         total = batch_total(
@@ -293,7 +298,7 @@ def divergence_kernel(
             target2, minus, target2_strides, target_grad, target_grad_strides,
             rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, UNIT, ADJACENT, WIDE,
+            EVEN, WIDE,
         )  # fmt: skip
     if BATCHES == 3:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
@@ -302,7 +307,7 @@ def divergence_kernel(
             target2, minus, target2_strides, target_grad, target_grad_strides,
             rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
-            EVEN, UNIT, ADJACENT, WIDE,
+            EVEN, WIDE,
         )  # fmt: skip
     if not PER_ROW:
         add_up(total, loss, partials, ticket, programs, SINGLE)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gankernels.triton.kernels.common import number
+from gankernels.triton.kernels.common import elements_from, number, units
 
 
 @triton.jit
@@ -15,11 +15,7 @@ def scale_elements(
     gradient, out, grad_output, count, average, classes, inner, tile,
     ACC: tl.constexpr, BLOCK: tl.constexpr, PER_ROW: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    if WIDE:
-        i = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    else:
-        i = tile * BLOCK + tl.arange(0, BLOCK)
-    live = i < count
+    i, live = elements_from(tile, count, BLOCK, WIDE)
     if PER_ROW:
         # Element (outer, k, inner) belongs to row (outer, inner).
         row = i // (classes * inner) * inner + i % inner
@@ -30,14 +26,14 @@ def scale_elements(
     tl.store(out + i, (x * factor).to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit(do_not_specialize=["first_programs"])
+@triton.jit(do_not_specialize=["count", "count2", "first_programs"])
 def scale_kernel(
     gradient,  # count elements
     out,
     gradient2,  # count2 elements
     out2,
     grad_output,  # (), or one per row where PER_ROW
-    count,
+    count,  # in UNITs, as is count2
     count2,
     average: tl.float64,  # a further factor
     average2: tl.float64,
@@ -47,77 +43,80 @@ def scale_kernel(
     BLOCK: tl.constexpr,
     PER_ROW: tl.constexpr,
     TWO: tl.constexpr,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """out = gradient * grad_output * average, for one or two gradients in one launch."""
     ACC: tl.constexpr = tl.float64 if gradient.dtype.element_ty == tl.float64 else tl.float32
     tile = tl.program_id(0)
-    if TWO:
-        if tile >= first_programs:
-            tile -= first_programs
-            gradient = gradient2
-            out = out2
-            count = count2
-            average = average2
-    scale_elements(
-        gradient, out, grad_output, count, average, classes, inner, tile,
-        ACC, BLOCK, PER_ROW, WIDE,
-    )  # fmt: skip
-
-
-@triton.jit
-def statistics_offsets(tile, block, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Element i of z, and its mean: blocks of means and log-variances alternate in memory."""
-    if WIDE:
-        i = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if not TWO or tile < first_programs:
+        scale_elements(
+            gradient, out, grad_output, units(count, UNIT, WIDE), average, classes, inner,
+            tile, ACC, BLOCK, PER_ROW, WIDE,
+        )  # fmt: skip
     else:
-        i = tile * BLOCK + tl.arange(0, BLOCK)
-    return i, i // block * (2 * block) + i % block
+        scale_elements(
+            gradient2, out2, grad_output, units(count2, UNIT, WIDE), average2, classes, inner,
+            tile - first_programs, ACC, BLOCK, PER_ROW, WIDE,
+        )  # fmt: skip
 
 
 @triton.jit
+def statistics_from(
+    tile, count, block, BLOCK: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """Elements of z, which exist, where their means are, and how far on their log-variances.
+
+    Blocks of means and of log-variances alternate in memory; count and block are in UNITs.
+    """
+    i, live = elements_from(tile, units(count, UNIT, WIDE), BLOCK, WIDE)
+    size = units(block, UNIT, WIDE)
+    return i, live, i // size * (2 * size) + i % size, size
+
+
+@triton.jit(do_not_specialize=["count"])
 def resample_kernel(
     statistics,  # (outer, 2, block): means, then log-variances
     noise,  # (outer, block), accumulation dtype
     z,  # (outer, block)
-    count,
+    count,  # in UNITs, as is block
     block,
     BLOCK: tl.constexpr,
+    UNIT: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """z = mu + noise exp(logvar / 2)"""
     ACC: tl.constexpr = noise.dtype.element_ty
-    i, mean = statistics_offsets(tl.program_id(0), block, BLOCK, WIDE)
-    live = i < count
+    i, live, mean, size = statistics_from(tl.program_id(0), count, block, BLOCK, UNIT, WIDE)
     mu = tl.load(statistics + mean, mask=live, other=0.0).to(ACC)
-    log_variance = tl.load(statistics + (mean + block), mask=live, other=0.0).to(ACC)
+    log_variance = tl.load(statistics + (mean + size), mask=live, other=0.0).to(ACC)
     e = tl.load(noise + i, mask=live, other=0.0)
     x = mu + e * tl.exp(log_variance * 0.5)
     tl.store(z + i, x.to(z.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def resample_backward_kernel(
     grad,  # (outer, block)
     statistics,  # (outer, 2, block)
     saved,  # (outer, block): z, or the noise where FROM_NOISE
     out,  # (outer, 2, block)
-    count,
+    count,  # in UNITs, as is block
     block,
     BLOCK: tl.constexpr,
+    UNIT: tl.constexpr,
     FROM_NOISE: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """d/dmu = g, d/dlogvar = g (z - mu) / 2; a z rounded to 16 bits has lost the difference."""
     ACC: tl.constexpr = saved.dtype.element_ty
-    i, mean = statistics_offsets(tl.program_id(0), block, BLOCK, WIDE)
-    live = i < count
+    i, live, mean, size = statistics_from(tl.program_id(0), count, block, BLOCK, UNIT, WIDE)
     g = tl.load(grad + i, mask=live, other=0.0).to(ACC)
     kept = tl.load(saved + i, mask=live, other=0.0)
     if FROM_NOISE:
-        log_variance = tl.load(statistics + (mean + block), mask=live, other=0.0).to(ACC)
+        log_variance = tl.load(statistics + (mean + size), mask=live, other=0.0).to(ACC)
         spread = kept * tl.exp(log_variance * 0.5)
     else:
         spread = kept - tl.load(statistics + mean, mask=live, other=0.0).to(ACC)
     tl.store(out + mean, g.to(out.dtype.element_ty), mask=live)
-    tl.store(out + (mean + block), (g * spread * 0.5).to(out.dtype.element_ty), mask=live)
+    tl.store(out + (mean + size), (g * spread * 0.5).to(out.dtype.element_ty), mask=live)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gankernels.triton.kernels.common import SUM_BLOCK, add_up, number
+from gankernels.triton.kernels.common import SUM_BLOCK, add_up, elements_from, number, units
 
 SOFTPLUS, HINGE, SQUARE, IDENTITY = 0, 1, 2, 3
 
@@ -64,16 +64,7 @@ def term(
     return value, derivative
 
 
-@triton.jit
-def elements(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    if WIDE:
-        i = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    else:
-        i = tile * BLOCK + tl.arange(0, BLOCK)
-    return i, i < count
-
-
-@triton.jit(do_not_specialize=["programs", "first_programs"])
+@triton.jit(do_not_specialize=["count", "count2", "programs", "first_programs"])
 def scalar_kernel(
     x,  # the first batch's logits: count of them
     gradient,
@@ -82,7 +73,7 @@ def scalar_kernel(
     loss,  # (), or one per element where PER_ROW
     partials,
     ticket,
-    count,
+    count,  # in UNITs, as is count2
     count2,
     weight: tl.float64,  # of the gradients
     weight2: tl.float64,
@@ -104,16 +95,17 @@ def scalar_kernel(
     BATCHES: tl.constexpr,  # 1; 2: programs are shared out; 3: each takes the same of both
     PER_ROW: tl.constexpr,
     SINGLE: tl.constexpr,
+    UNIT: tl.constexpr,  # divides the counts
     WIDE: tl.constexpr,
 ):
     ACC: tl.constexpr = loss.dtype.element_ty
+    count, count2 = units(count, UNIT, WIDE), units(count2, UNIT, WIDE)
     pid = tl.program_id(0)
     factor = number(slope, ACC)
-    total = tl.zeros([BLOCK], ACC)
-    both = number(scale, tl.float64)
+    sums = tl.zeros([BLOCK], ACC)
     if BATCHES != 2 or pid < first_programs:
         for tile in range(pid, tl.cdiv(count, BLOCK), first_programs):
-            i, live = elements(tile, count, BLOCK, WIDE)
+            i, live = elements_from(tile, count, BLOCK, WIDE)
             logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
             value, g = term(logits, OFFSET, factor, FUNCTION, SIGN, WEIGHT, SLOPE)
             if GRAD:
@@ -129,20 +121,20 @@ def scalar_kernel(
             if PER_ROW:
                 tl.store(loss + i, value, mask=live)
             else:
-                total += tl.where(live, value, 0.0)
+                sums += tl.where(live, value, 0.0)
+        total = tl.sum(sums.to(tl.float64), 0) * number(scale, tl.float64)
     else:
-        both = number(scale2, tl.float64)
         for tile in range(pid - first_programs, tl.cdiv(count2, BLOCK), programs - first_programs):
-            i, live = elements(tile, count2, BLOCK, WIDE)
+            i, live = elements_from(tile, count2, BLOCK, WIDE)
             logits = tl.load(x2 + i, mask=live, other=0.0).to(ACC)
             value, g = term(logits, OFFSET2, 0.0, FUNCTION, SIGN2, 1.0, False)
             if GRAD2:
                 g = (g * number(weight2, ACC)).to(gradient2.dtype.element_ty)
                 tl.store(gradient2 + i, g, mask=live)
-            total += tl.where(live, value, 0.0)
+            sums += tl.where(live, value, 0.0)
+        total = tl.sum(sums.to(tl.float64), 0) * number(scale2, tl.float64)
     if not PER_ROW:
-        total_here = tl.sum(total.to(tl.float64), 0) * both
-        add_up(total_here, loss, partials, ticket, programs, SINGLE)
+        add_up(total, loss, partials, ticket, programs, SINGLE)
 
 
 @triton.jit
@@ -159,7 +151,7 @@ def column_sum(column, programs, STRIDE: tl.constexpr):
 def logit_sum(x, count, first, step, ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float64)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements(tile, count, BLOCK, WIDE)
+        i, live = elements_from(tile, count, BLOCK, WIDE)
         total += tl.load(x + i, mask=live, other=0.0).to(tl.float64)
     return tl.sum(total, 0)
 
@@ -171,7 +163,7 @@ def slope_sum(
 ):  # fmt: skip
     total = tl.zeros([BLOCK], tl.float64)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements(tile, count, BLOCK, WIDE)
+        i, live = elements_from(tile, count, BLOCK, WIDE)
         logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
         _, slope = value_and_slope((logits - offset) * SIGN, 0)
         total += tl.where(live, slope * SIGN, 0.0).to(tl.float64)
@@ -187,7 +179,7 @@ def relative_terms(
     """The sum of softplus(sign (x - offset)); writes (derivative + constant) * weight."""
     total = tl.zeros([BLOCK], ACC)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements(tile, count, BLOCK, WIDE)
+        i, live = elements_from(tile, count, BLOCK, WIDE)
         logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
         value, slope = value_and_slope((logits - offset) * SIGN, 0)
         if GRAD:
@@ -202,7 +194,7 @@ def relative_terms(
     return tl.sum(total.to(tl.float64), 0)
 
 
-@triton.jit(do_not_specialize=["programs"])
+@triton.jit(do_not_specialize=["real_count", "fake_count", "programs"])
 def relativistic_kernel(
     real,
     real_gradient,
@@ -212,7 +204,7 @@ def relativistic_kernel(
     partials,
     ticket,
     sums,  # (programs, 4), float64: of real and fake logits, then of their terms' slopes
-    real_count,
+    real_count,  # in UNITs, as is fake_count
     fake_count,
     real_weight: tl.float64,  # of the gradients
     fake_weight: tl.float64,
@@ -227,6 +219,7 @@ def relativistic_kernel(
     REAL_GRAD: tl.constexpr,
     FAKE_GRAD: tl.constexpr,
     PER_ROW: tl.constexpr,
+    UNIT: tl.constexpr,  # divides the counts
     WIDE: tl.constexpr,
 ):
     """softplus(sign (r - mean f)) + softplus(-sign (f - mean r)).
@@ -235,6 +228,7 @@ def relativistic_kernel(
     d/dr_i of the fake terms = -(1 / N_r) sum_j f'_j, and the same with the roles exchanged.
     """
     ACC: tl.constexpr = loss.dtype.element_ty
+    real_count, fake_count = units(real_count, UNIT, WIDE), units(fake_count, UNIT, WIDE)
     pid = tl.program_id(0)
     here = sums + pid * 4
     if STAGE <= 1:

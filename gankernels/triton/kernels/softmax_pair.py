@@ -19,14 +19,14 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import (
     add_up,
-    classes_at,
     classes_from,
+    in_elements,
     load_target,
     masked_product,
     number,
     row_numbers,
     rows_at,
-    target_at,
+    units,
     x_log_x,
 )
 
@@ -57,20 +57,17 @@ def resident_pair(
     inner, classes, weight,
     ACC: tl.constexpr, BLOCK: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
     k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
     mask = live[:, None] & inside
-    offsets = rows_at(r, inner, a_strides, UNIT, ADJACENT)
-    offsets += classes_at(k, a_strides, UNIT, ADJACENT)
+    offsets = rows_at(r, inner, a_strides) + k * a_strides[2]
     u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
-    offsets = rows_at(r, inner, z_strides, UNIT, ADJACENT)
-    offsets += classes_at(k, z_strides, UNIT, ADJACENT)
+    offsets = rows_at(r, inner, z_strides) + k * z_strides[2]
     t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
     if not SHARED:
-        offsets = rows_at(r, inner, minus_strides, UNIT, ADJACENT)
-        offsets += classes_at(k, minus_strides, UNIT, ADJACENT)
+        offsets = rows_at(r, inner, minus_strides) + k * minus_strides[2]
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
         minus_mass, entropy = tl.sum(m, 1), -tl.sum(x_log_x(m), 1)
     u -= tl.max(u, 1)[:, None]
@@ -83,10 +80,8 @@ def resident_pair(
     mean_d = tl.sum(masked_product(e, u - t), 1) / a_sum
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
-    a_offsets = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
-    a_offsets += classes_at(k, a_grad_strides, UNIT, ADJACENT)
-    z_offsets = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
-    z_offsets += classes_at(k, z_grad_strides, UNIT, ADJACENT)
+    a_offsets = rows_at(r, inner, a_grad_strides) + k * a_grad_strides[2]
+    z_offsets = rows_at(r, inner, z_grad_strides) + k * z_grad_strides[2]
     write_gradients(
         a_grad, a_offsets, z_grad, z_offsets, mask,
         u, t, e, f, m, (1.0 / a_sum)[:, None], (weight * mass / z_sum)[:, None],
@@ -104,12 +99,15 @@ def streamed_pair(
     inner, classes, weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The same for rows of any length: first maxima and sums, then loss and gradients."""
-    a_row = rows_at(r, inner, a_strides, UNIT, ADJACENT)
-    z_row = rows_at(r, inner, z_strides, UNIT, ADJACENT)
-    minus_row = rows_at(r, inner, minus_strides, UNIT, ADJACENT)
+    a_row = rows_at(r, inner, a_strides)
+    z_row = rows_at(r, inner, z_strides)
+    if SHARED:
+        minus_row = tl.zeros([1, 1], r.dtype)
+    else:
+        minus_row = rows_at(r, inner, minus_strides)
     a_top = tl.full([ROWS], -float("inf"), ACC)
     z_top = tl.full([ROWS], -float("inf"), ACC)
     a_sum = tl.zeros([ROWS], ACC)
@@ -121,9 +119,9 @@ def streamed_pair(
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
         mask = live[:, None] & inside
-        offsets = a_row + classes_at(k, a_strides, UNIT, ADJACENT)
+        offsets = a_row + k * a_strides[2]
         u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
-        offsets = z_row + classes_at(k, z_strides, UNIT, ADJACENT)
+        offsets = z_row + k * z_strides[2]
         t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
         a_next = tl.maximum(a_top, tl.max(u, 1))
         z_next = tl.maximum(z_top, tl.max(t, 1))
@@ -141,7 +139,7 @@ def streamed_pair(
         a_sum = a_sum * a_scale + tl.sum(e, 1)
         z_sum = z_sum * tl.exp(z_top - z_from) + tl.sum(tl.exp(t), 1)
         a_top, z_top, a_base, z_base = a_next, z_next, a_from, z_from
-        offsets = target_at(minus_row, k, minus_strides, SHARED, UNIT, ADJACENT)
+        offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
         minus_mass += tl.sum(m, 1)
 
@@ -154,21 +152,21 @@ def streamed_pair(
     total = bad + mean_d - tl.log(a_sum) + mass * tl.log(z_sum)
     a_scale = (1.0 / a_sum)[:, None]
     z_scale = (weight * mass / z_sum)[:, None]
-    a_grad_row = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
-    z_grad_row = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
+    a_grad_row = rows_at(r, inner, a_grad_strides)
+    z_grad_row = rows_at(r, inner, z_grad_strides)
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
         mask = live[:, None] & inside
-        offsets = a_row + classes_at(k, a_strides, UNIT, ADJACENT)
+        offsets = a_row + k * a_strides[2]
         u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) - a_top[:, None]
-        offsets = z_row + classes_at(k, z_strides, UNIT, ADJACENT)
+        offsets = z_row + k * z_strides[2]
         t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) - z_top[:, None]
-        offsets = target_at(minus_row, k, minus_strides, SHARED, UNIT, ADJACENT)
+        offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
         total += tl.sum(masked_product(m, t) - x_log_x(m), 1)
         write_gradients(
-            a_grad, a_grad_row + classes_at(k, a_grad_strides, UNIT, ADJACENT),
-            z_grad, z_grad_row + classes_at(k, z_grad_strides, UNIT, ADJACENT), mask,
+            a_grad, a_grad_row + k * a_grad_strides[2],
+            z_grad, z_grad_row + k * z_grad_strides[2], mask,
             u, t, tl.exp(u), tl.exp(t), m, a_scale, z_scale,
             mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
         )  # fmt: skip
@@ -185,7 +183,7 @@ def softmax_pair_kernel(
     loss,  # (), or one per row where PER_ROW
     partials,
     ticket,
-    rows,  # in UNITs where ADJACENT
+    rows,  # in UNITs where ADJACENT, as is inner
     inner,
     classes,  # in UNITs where not ADJACENT
     a_outer,
@@ -216,20 +214,23 @@ def softmax_pair_kernel(
     PER_ROW: tl.constexpr,
     SINGLE: tl.constexpr,
     EVEN: tl.constexpr,
-    UNIT: tl.constexpr,  # divides the strides, and what lies side by side
+    UNIT: tl.constexpr,  # divides all strides but 1, and the extent of what lies side by side
     ADJACENT: tl.constexpr,  # whether that is rows, not classes
     WIDE: tl.constexpr,
 ):
     ACC: tl.constexpr = loss.dtype.element_ty
     if ADJACENT:
-        rows *= UNIT
+        rows, inner = units(rows, UNIT, WIDE), units(inner, UNIT, WIDE)
     else:
-        classes *= UNIT
-    a_strides = (a_outer, a_inner, a_class)
-    z_strides = (z_outer, z_inner, z_class)
-    minus_strides = (minus_outer, minus_inner, minus_class)
-    a_grad_strides = (a_grad_outer, a_grad_inner, a_grad_class)
-    z_grad_strides = (z_grad_outer, z_grad_inner, z_grad_class)
+        classes = units(classes, UNIT, False)
+    a_strides = in_elements(a_outer, a_inner, a_class, UNIT, ADJACENT, WIDE)
+    z_strides = in_elements(z_outer, z_inner, z_class, UNIT, ADJACENT, WIDE)
+    a_grad_strides = in_elements(a_grad_outer, a_grad_inner, a_grad_class, UNIT, ADJACENT, WIDE)
+    z_grad_strides = in_elements(z_grad_outer, z_grad_inner, z_grad_class, UNIT, ADJACENT, WIDE)
+    if SHARED:
+        minus_strides = (0, 0, minus_class)
+    else:
+        minus_strides = in_elements(minus_outer, minus_inner, minus_class, UNIT, ADJACENT, WIDE)
     factor = number(weight, ACC)
     m, minus_mass, entropy = tl.zeros([1, 1], ACC), tl.zeros([1], ACC), tl.zeros([1], ACC)
     if SHARED and HAS_MINUS and not STREAMED:
@@ -247,14 +248,14 @@ def softmax_pair_kernel(
             losses = streamed_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides, inner, classes, factor,
-                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
             )  # fmt: skip
         else:
             losses = resident_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides,
                 shared, minus_mass, entropy, inner, classes, factor,
-                ACC, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
+                ACC, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
             )  # fmt: skip
         if PER_ROW:
             tl.store(loss + r, losses, mask=live)
