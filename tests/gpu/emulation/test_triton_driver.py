@@ -84,6 +84,15 @@ def test_views_at_odd_offsets(dtype: torch.dtype, offset: int) -> None:
     assert torch.equal(y.view(integer), (-x).view(integer))
 
 
+def test_what_runs_is_compiled_for_the_installed_architecture(arch: int) -> None:
+    x, y = torch.randn(128), torch.zeros(128)
+    for other in (80, 90, 100, arch):
+        triton_ptxsim.install(arch=other)
+        with triton_ptxsim.recorded() as launches:
+            kernels.negate[(1,)](x, y, 128, BLOCK=128)
+        assert [execution.arch for execution in launches] == [other]
+
+
 def test_out_of_bounds_is_found_with_its_line() -> None:
     message = r"out-of-bounds.*triton_kernels\.py:\d+"
     with pytest.raises(ptxsim.KernelFault, match=message):

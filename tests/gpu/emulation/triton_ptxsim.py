@@ -147,7 +147,8 @@ class PtxSimDriver:
         return GPUTarget("cuda", self.arch, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        """One device per architecture: Triton keeps what it compiled by the number of the device."""
+        return self.arch
 
     def set_current_device(self, device: int) -> None:
         pass
