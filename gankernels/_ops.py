@@ -1,4 +1,8 @@
-"""Loads the compiled operators once and decides, call by call, whether they or the reference serve."""
+"""Loads the compiled operators once and decides, call by call, whether they or the reference serve.
+
+``GANKERNELS_BACKEND`` chooses: ``reference`` for everything, or, for GPUs alone, ``cuda`` (the C++
+extension's kernels), ``triton``, or ``auto``: the first of these that is there, else the reference.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ import torch
 from torch.autograd import forward_ad
 
 from gankernels import _checks
+from gankernels import triton as _triton
 
-BACKENDS = ("auto", "reference")
+BACKENDS = ("auto", "cuda", "triton", "reference")
+CUDA, TRITON, REFERENCE = "CUDA C++", "Triton", "reference"
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 _METADATA = Path(__file__).with_name("_build.json")
@@ -54,14 +60,49 @@ def _load(metadata: dict[str, Any]) -> tuple[Any, str | None]:
     return _C, None
 
 
+def _backend_of_gpus() -> tuple[str, str]:
+    """What serves tensors on a GPU, and why; RuntimeError where what was asked for is not there."""
+    wanted = os.environ.get("GANKERNELS_BACKEND", "auto")
+    chosen = f"GANKERNELS_BACKEND={wanted}"
+    if wanted == "reference":
+        return REFERENCE, chosen
+    without_extension = "the operators are declared by the C++ extension, and it is not loaded: "
+    compiled = EXTENSION is not None and EXTENSION.cuda_compiled()
+    if wanted == "cuda":
+        if not compiled:
+            raise RuntimeError(
+                f"{chosen}, but {REASON or 'the C++ extension was built without CUDA kernels'}: build "
+                "it with FORCE_CUDA=1 where nvcc and a CUDA build of torch are installed, for "
+                "instance FORCE_CUDA=1 pip install --no-build-isolation ."
+            )
+        return CUDA, chosen
+    missing = without_extension + str(REASON) if EXTENSION is None else _triton.unavailable()
+    if wanted == "triton":
+        if missing is not None:
+            raise RuntimeError(f"{chosen}, but {missing}")
+        return TRITON, chosen
+    if compiled:
+        return CUDA, "the C++ extension was built with its CUDA kernels"
+    if missing is None:
+        return TRITON, "the C++ extension was built without CUDA kernels"
+    return REFERENCE, missing
+
+
 METADATA = _metadata()
 EXTENSION, REASON = _load(METADATA)
+GPU_BACKEND, GPU_REASON = _backend_of_gpus()
+if GPU_BACKEND == TRITON:
+    _triton.register()
+if GPU_BACKEND != REFERENCE:
+    EXTENSION.serve_device_type("cuda")
 if EXTENSION is None and os.environ.get("GANKERNELS_BACKEND", "auto") == "auto":
     if os.environ.get("GANKERNELS_REQUIRE_EXT") == "1":
         raise ImportError(f"GANKERNELS_REQUIRE_EXT=1, but {REASON}")
     warnings.warn(f"gankernels runs on its PyTorch reference: {REASON}", stacklevel=2)
 
-DEVICE_TYPES = frozenset({"cpu"} if EXTENSION is not None else ())
+DEVICE_TYPES = frozenset(
+    () if EXTENSION is None else ("cpu",) if GPU_BACKEND == REFERENCE else ("cpu", "cuda")
+)
 
 
 def reference_serves(*tensors: object) -> bool:
@@ -121,8 +162,10 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         A dictionary: ``extension`` (bool), ``reason`` (why the reference serves, or None), ``torch_built`` and
-        ``torch_running`` (versions), ``compiler``, ``cpu_capability`` (``avx512``, ``avx2`` or ``portable``:
-        the instruction set picked on this machine), ``threads`` and ``backends`` (device type to backend).
+        ``torch_running`` (versions), ``compiler``, ``cuda_built`` (the CUDA version and architectures of its
+        kernels, or None), ``cpu_capability`` (``avx512``, ``avx2`` or ``portable``: the instruction set picked
+        on this machine), ``threads``, ``backends`` (device type to what serves it: ``C++ extension``, ``CUDA
+        C++``, ``Triton`` or ``reference``) and ``reasons`` (device type to why).
 
     Example:
         >>> import gankernels as gk
@@ -136,8 +179,10 @@ def build_info() -> dict[str, Any]:
         "torch_built": METADATA.get("torch"),
         "torch_running": torch.__version__,
         "compiler": METADATA.get("compiler"),
+        "cuda_built": METADATA.get("cuda"),
         "debug": METADATA.get("debug"),
         "cpu_capability": EXTENSION.cpu_capability() if loaded else None,
         "threads": torch.get_num_threads(),
-        "backends": {"cpu": "C++ extension" if loaded else "reference", "cuda": "reference"},
+        "backends": {"cpu": "C++ extension" if loaded else REFERENCE, "cuda": GPU_BACKEND},
+        "reasons": {"cpu": REASON or "the C++ extension is loaded", "cuda": GPU_REASON},
     }

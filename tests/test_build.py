@@ -167,7 +167,8 @@ def test_the_reference_may_be_chosen_without_a_warning(package: Path) -> None:
 def test_an_unknown_backend_is_refused(package: Path) -> None:
     result = run(package, GANKERNELS_BACKEND="cudnn")
     assert result.returncode != 0
-    expected = "GANKERNELS_BACKEND must be one of ('auto', 'reference'), got 'cudnn'"
+    choices = "('auto', 'cuda', 'triton', 'reference')"
+    expected = f"GANKERNELS_BACKEND must be one of {choices}, got 'cudnn'"
     assert f"ValueError: {expected}" in result.stderr
 
 
@@ -179,15 +180,17 @@ def test_build_info_tells_what_runs_where() -> None:
         "torch_built",
         "torch_running",
         "compiler",
+        "cuda_built",
         "debug",
         "cpu_capability",
         "threads",
         "backends",
+        "reasons",
     }
     assert info["torch_running"] == torch.__version__
     assert info["threads"] == torch.get_num_threads()
     assert info["extension"] == (info["reason"] is None)
-    assert set(info["backends"]) == {"cpu", "cuda"}
+    assert set(info["backends"]) == set(info["reasons"]) == {"cpu", "cuda"}
     json.dumps(info)
 
 

@@ -6,9 +6,6 @@ again in Python: calling the Meta kernels would convert every argument at every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -302,16 +299,3 @@ def resample_backward(grad: Tensor, mu_logvar: Tensor, saved: Tensor, dim: int) 
     layers.resample_backward(grad, statistics, saved, out, dim % statistics.ndim)
     return out
 
-
-OPERATORS: dict[str, Callable[..., Any]] = {
-    "softmax_kl_value_and_grad": softmax_kl,
-    "softmax_kl_logits_value_and_grad": softmax_kl_logits,
-    "realness_d_loss_value_and_grad": realness_d_loss,
-    "realness_g_loss_value_and_grad": realness_g_loss,
-    "scalar_loss_value_and_grad": scalar_loss,
-    "scale_gradient": scale_gradient,
-    "scale_gradients": scale_gradients,
-    "resample_forward": resample_forward,
-    "resample_backward": resample_backward,
-}
-"""By the name in ``torch.ops.gankernels``."""
