@@ -85,19 +85,19 @@ class Execution:
         }
         return max(moved, key=lambda bits: bits * moved[bits], default=0)
 
-    def work(self, rows_run: int, ideal_bytes: float, turn_rows: int, trips: int) -> Work:
+    def work(self, row_bytes: float, rows_run: int, turn_rows: int, trips: int) -> Work:
         """Per row, from one turn of the row loop.
 
         Args:
+            row_bytes: that must cross DRAM for a row.
             rows_run: rows of the emulated launch.
-            ideal_bytes: of that launch: each must cross DRAM.
             turn_rows: rows that a block finishes in one turn.
             trips: turns of a loop over the classes within it.
         """
         turn = sass.row_loop(self.code, trips)
         per_row = self.threads / turn_rows
         return Work(
-            bytes=ideal_bytes / rows_run,
+            bytes=row_bytes,
             sectors=self.sectors / rows_run,
             instructions=turn.length * per_row / 32,
             mufu=turn.mufu * per_row,
