@@ -41,9 +41,9 @@ class Case:
         family: which of its forms: small rows, rows in registers, streamed ...
         shape: of the problem for which the bound is stated.
         dtype: of the logits.
-        rows: of that problem.
+        rows: of logits in that problem, those of both batches of a discriminator loss.
         row_bytes: that must cross DRAM for a row: its logits and gradients once.
-        sample_rows: rows of the launch in the emulator.
+        sample_rows: rows of the launch in the emulator, counted likewise.
         turn_rows: rows that a block finishes in one turn of its row loop.
         trips: turns of the loop over classes within it.
         launch: runs it for an architecture; gives the launch and the bytes that it had to move.

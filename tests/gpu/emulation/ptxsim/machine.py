@@ -145,7 +145,7 @@ class Machine:
 
     def tally(self, ins: Instruction) -> None:
         """Count the instruction for every active warp."""
-        self.ops[".".join([ins.op, *ins.mods])] += self.active_warps
+        self.ops[ins.name] += self.active_warps
         self.stats["warp_instrs"] += self.active_warps
         self.stats["thread_instrs"] += self.count
 
@@ -239,6 +239,7 @@ class Machine:
         name = operand[1]
         bits = width(self.kernel.regs[name])
         value = np.asarray(value, bool) if bits == 1 else register_bits(value, type_, bits)
+        assert value.shape == (self.count,), (name, type_, value.shape)
         if isinstance(self.active, slice):
             self.registers[name] = value
             return

@@ -39,6 +39,9 @@ class Instruction:
     text: str
     loc: tuple[int, ...] | None
 
+    def __post_init__(self) -> None:
+        self.name = ".".join([self.op, *self.mods])
+
 
 class Parameter(NamedTuple):
     name: str

@@ -53,8 +53,10 @@ def f32_to_bf16(values: Array) -> Array:
 
 def flush_subnormals(values: Array) -> Array:
     """The ``.ftz`` modifier: a subnormal float32 becomes a zero of its sign."""
-    zero = np.copysign(np.float32(0), values)
-    return np.where(np.abs(values) < SMALLEST_NORMAL, zero, values).astype(np.float32)
+    small = np.abs(values) < SMALLEST_NORMAL
+    if not small.any():
+        return values
+    return np.where(small, np.copysign(np.float32(0), values), values).astype(np.float32)
 
 
 def fma32(a: Array, b: Array, c: Array) -> Array:

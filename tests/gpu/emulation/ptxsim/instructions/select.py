@@ -47,6 +47,12 @@ def set_predicate(machine: Machine, ins: Instruction) -> None:
     type_, target = type_of(ins), ins.args[0]
     a, b = machine.get(ins.args[1], type_), machine.get(ins.args[2], type_)
     found = compare(ins, a, b, type_)
+    if type_.endswith("x2"):  # one predicate for each half
+        if target[0] != "pair" or len(ins.args) > 3:
+            raise Unsupported(ins.text)
+        machine.put(target[1], "pred", found[:, 0])
+        machine.put(target[2], "pred", found[:, 1])
+        return
     opposite = ~found
     if len(ins.args) > 3:
         join = next(JOIN[x] for x in ins.mods if x in JOIN)
@@ -62,6 +68,8 @@ def set_predicate(machine: Machine, ins: Instruction) -> None:
 @opcode("set")
 def set_value(machine: Machine, ins: Instruction) -> None:
     to, type_ = types(ins)[-2:]
+    if type_.endswith("x2"):
+        raise Unsupported(ins.text)
     a, b = machine.get(ins.args[1], type_), machine.get(ins.args[2], type_)
     found, bits = compare(ins, a, b, type_), width(to)
     ones = UNSIGNED[bits]((1 << bits) - 1)
