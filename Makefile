@@ -8,9 +8,9 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
-CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train test lint format bench info clean mutants
+.PHONY: build train test lint format bench info clean mutants gpu-test gpu-bench gpu-table
 
 build: $(STAMPS)/build
 
@@ -18,7 +18,7 @@ train: build
 	$(BIN)/python -m gankernels train
 
 test: build
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 lint: build
 	$(BIN)/ruff check .
@@ -37,6 +37,17 @@ bench: build
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
 	$(BIN)/python tools/mutants.py --jobs $(JOBS)
+
+# For a machine with a GPU, in a clone of its own: make gpu-test TORCH=torch==2.14.1 (a CUDA build of torch).
+gpu-test: build
+	GANKERNELS_REQUIRE_GPU=1 $(BIN)/python -m pytest -q tests/gpu/device
+
+gpu-bench: build
+	$(BIN)/python -m benchmarks.gpu
+
+# What the GPU kernels compile to; needs nvcc, but no GPU.
+gpu-table: build
+	$(BIN)/python tools/gpu_table.py
 
 info: build
 	$(BIN)/python -m gankernels info

@@ -1,13 +1,15 @@
-"""What runs of tests/gpu share: which files are tests, and the count of what was executed from real PTX."""
+"""What runs of tests/gpu share: which files are tests, who needs a device, what was executed from real PTX."""
 
 from __future__ import annotations
 
 import collections
+import os
 import pathlib
 import sys
 from typing import Any
 
 import pytest
+import torch
 
 CENSUS = "gpu_census"
 executed: list[tuple[str, int, tuple[str, ...], int]] = []
@@ -17,6 +19,18 @@ def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Only test modules: helpers have no doctests, and some need triton to be imported at all."""
     is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
     return True if is_helper else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in device/ need a GPU; ``make gpu-test`` insists on one."""
+    here = pathlib.Path(__file__).parent / "device"
+    waiting = [item for item in items if here in item.path.parents]
+    if not waiting or torch.cuda.is_available():
+        return
+    if os.environ.get("GANKERNELS_REQUIRE_GPU") == "1":
+        raise pytest.UsageError(f"no CUDA device: torch {torch.__version__} sees none")
+    for item in waiting:
+        item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 def launches() -> list[tuple[str, int, tuple[str, ...], int]]:
