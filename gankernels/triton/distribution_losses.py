@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gankernels.triton.geometry import Strides, Walk, walk, wide
 from gankernels.triton.kernels.divergence import divergence_kernel
 from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
 from gankernels.triton.launching import NONE, OPTIONS, gradient_weight, loss_scale, workspace
-from gankernels.triton.plans import Plan, plan
+from gankernels.triton.plans import Plan, Tile, plan, tile_of
 
 NOWHERE = Strides(0, 0, 0)
 
@@ -96,9 +97,14 @@ class Batch:
         unused = Operand(self.logits[0].tensor, NOWHERE)
         self.gradients = [next(outputs) if wanted else unused for wanted in self.wants]
 
-    def plan(self) -> Plan:
-        device = self.logits[0].tensor.device
-        return plan(self.rows, self.classes, self.adjacent, device)
+    def tile(self) -> Tile:
+        """The tile for these rows."""
+        wide = self.logits[0].tensor.dtype == torch.float64
+        operands = len(self.logits) + (0 if self.shared else len(self.targets))
+        return tile_of(self.classes, self.adjacent, wide, operands)
+
+    def plan(self, tile: Tile) -> Plan:
+        return plan(self.rows, tile, self.logits[0].tensor.device)
 
 
 def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batches: Batch) -> None:
@@ -115,16 +121,15 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         return
     first, second = batches[0], batches[-1]
     # One tile serves both; it lies across the second batch where that has another layout.
-    tile, other = first.plan(), second.plan()
-    if first.adjacent != second.adjacent:
-        other = other.with_tile_of(tile, second.rows)
-    unit = min(first.unit, second.unit) if first.adjacent == second.adjacent else 1
+    tile = first.tile()
+    cut, other = first.plan(tile), second.plan(tile)
+    unit = min(first.unit, second.unit, tile.at_once) if first.adjacent == second.adjacent else 1
     # For a loss per row a program takes the same rows of both batches; where one tile holds each
     # batch, too: a ticket would cost more.
     same = (first.rows, first.inner) == (second.rows, second.inner)
-    together = same and (call.reduction == NONE or tile.tiles == 1)
+    together = same and (call.reduction == NONE or cut.tiles == 1)
     two = len(batches) == 2
-    programs = tile.programs + (other.programs if two and not together else 0)
+    programs = cut.programs + (other.programs if two and not together else 0)
     partials, ticket = workspace(loss, programs)
     target, minus, theirs = first.targets[0], first.targets[-1], second.targets[0]
     target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
@@ -159,7 +164,7 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         call.scale(first.rows),
         call.scale(second.rows),
         programs,
-        tile.programs,
+        cut.programs,
         ROWS=tile.rows,
         BLOCK=tile.block,
         HAS_TARGET=positive,
@@ -187,15 +192,16 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
     """KL(softmax(a) || .) - KL(M || .); the batch's logits are a and z, its target M, if any."""
     if call.reduction == NONE and loss.numel() == 0:
         return
-    tile = batch.plan()
-    partials, ticket = workspace(loss, tile.programs)
+    tile = batch.tile()
+    programs = batch.plan(tile).programs
+    partials, ticket = workspace(loss, programs)
     a, z = batch.logits
     a_gradient, z_gradient = batch.gradients
     minus = batch.targets[0] if batch.targets else a
-    unit = batch.unit
+    unit = min(batch.unit, tile.at_once)
     adjacent = batch.adjacent and unit > 1
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    softmax_pair_kernel[(tile.programs,)](
+    softmax_pair_kernel[(programs,)](
         a.tensor,
         z.tensor,
         minus.tensor,
@@ -214,7 +220,7 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         *z_gradient.steps(unit, adjacent),
         call.weight(batch.rows),
         call.scale(batch.rows),
-        tile.programs,
+        programs,
         ROWS=tile.rows,
         BLOCK=tile.block,
         HAS_MINUS=bool(batch.targets),
@@ -223,7 +229,7 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         Z_GRAD=batch.wants[1],
         STREAMED=tile.streamed,
         PER_ROW=call.reduction == NONE,
-        SINGLE=tile.programs == 1,
+        SINGLE=programs == 1,
         EVEN=batch.classes % tile.block == 0,
         UNIT=unit,
         ADJACENT=adjacent,

@@ -7,11 +7,17 @@ from typing import NamedTuple
 
 import torch
 
-# Rows of up to this many classes stay in registers (16 per thread and operand with 16 warps).
+from gankernels.triton.geometry import MOST_AT_ONCE
+
+# Rows of up to this many classes stay in registers: with 16 warps, 16 elements per thread and operand
+# (8 of float64).
 RESIDENT_CLASSES = 8192
 # Where rows lie side by side, a tile takes 16 of them, a whole 32-byte sector of 16-bit logits; with
 # more classes than these the tile would not fit in registers.
 RESIDENT_CLASSES_OF_ADJACENT_ROWS = 1024
+# Elements of one operand that a thread can hold when it holds whole rows: 64 leave room, in 255
+# registers, for the logits, their exponentials and an anchor.
+WHOLE_ROWS = 64
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
@@ -29,19 +35,23 @@ RELATIVISTIC_LOGITS = 16384
 EMULATED_PROCESSORS = 1
 
 
-class Plan(NamedTuple):
-    """A tile's size, the warps that share it, and the programs that share the tiles."""
+class Tile(NamedTuple):
+    """Rows and classes of a tile, its warps, and whether rows are walked in several tiles."""
 
     rows: int
     block: int
     warps: int
     streamed: bool
+    at_once: int
+    """How many elements side by side a thread takes at once, at most."""
+
+
+class Plan(NamedTuple):
+    """A tile, how many of them there are, and the programs that share them."""
+
+    tile: Tile
     tiles: int
     programs: int
-
-    def with_tile_of(self, other: Plan, rows: int) -> Plan:
-        tiles = max(1, -(-rows // other.rows))
-        return other._replace(tiles=tiles, programs=min(tiles, other.programs))
 
 
 def next_power_of_2(n: int) -> int:
@@ -56,19 +66,37 @@ def processors(device: torch.device) -> int:
 
 
 @lru_cache(maxsize=None)
-def tile_of(classes: int, adjacent: bool) -> tuple[int, int, int, bool]:
-    """Rows and classes of a tile, its warps, and whether rows are walked in several tiles."""
+def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1) -> Tile:
+    """The tile for rows of so many classes.
+
+    Args:
+        classes: The size of the class dimension.
+        adjacent: Whether rows, not classes, lie side by side.
+        wide: Whether they are computed in float64.
+        operands: How many tensors have a row for each row of logits, the logits included.
+    """
     block = next_power_of_2(classes)
+    registers = 2 if wide else 1  # of an element
     if adjacent:
-        if block > RESIDENT_CLASSES_OF_ADJACENT_ROWS:
-            return ADJACENT_ROWS, STREAMED_BLOCK_OF_ADJACENT_ROWS, 8, True
-        # At least a warp of rows while they are few, so that lanes lie along the rows.
-        rows = max(ADJACENT_ROWS if block > 128 else 32, TILE // block)
-        return rows, block, warps_of(rows * block), False
-    if block > RESIDENT_CLASSES:
-        return 1, STREAMED_BLOCK, 8, True
+        return _tile_of_adjacent_rows(block, registers, operands)
+    if block > RESIDENT_CLASSES // registers:
+        return Tile(1, STREAMED_BLOCK // registers, 8, True, MOST_AT_ONCE)
     rows = max(1, TILE // block)
-    return rows, block, warps_of(rows * block), False
+    return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
+
+
+def _tile_of_adjacent_rows(block: int, registers: int, operands: int) -> Tile:
+    if block > RESIDENT_CLASSES_OF_ADJACENT_ROWS // registers:
+        block = STREAMED_BLOCK_OF_ADJACENT_ROWS // registers
+        return Tile(ADJACENT_ROWS, block, 8, True, MOST_AT_ONCE)
+    whole_rows = WHOLE_ROWS // block // registers // operands
+    if whole_rows:
+        # 4 warps whose threads hold whole rows: nothing to exchange, and what is computed once per
+        # row is not computed by several threads. Two rows make a 4-byte access of 16-bit logits.
+        at_once = min(2, whole_rows)
+        return Tile(128 * at_once, block, 4, False, at_once)
+    rows = 32 if block <= 128 else ADJACENT_ROWS
+    return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
 
 def warps_of(elements: int) -> int:
@@ -76,12 +104,11 @@ def warps_of(elements: int) -> int:
     return max(4, elements // (16 * 32))
 
 
-def plan(rows: int, classes: int, adjacent: bool, device: torch.device) -> Plan:
+def plan(rows: int, tile: Tile, device: torch.device) -> Plan:
     """How a batch's rows are shared out; at least one program, also where there is no row."""
-    tile_rows, block, warps, streamed = tile_of(classes, adjacent)
-    tiles = max(1, -(-rows // tile_rows))
-    at_once = processors(device) * max(1, WARPS_PER_PROCESSOR // warps)
-    return Plan(tile_rows, block, warps, streamed, tiles, min(tiles, at_once))
+    tiles = max(1, -(-rows // tile.rows))
+    resident = processors(device) * max(1, WARPS_PER_PROCESSOR // tile.warps)
+    return Plan(tile, tiles, min(tiles, resident))
 
 
 def element_programs(count: int, device: torch.device) -> int:

@@ -1,0 +1,235 @@
+"""The kernels on problems that tell about them: what the table of docs/gpu-kernels.md is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gankernels.triton import operators, plans
+
+BF16, FP32 = torch.bfloat16, torch.float32
+NAMES = {BF16: "bf16", FP32: "fp32"}
+MEAN = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kernel on a problem.
+
+    Attributes:
+        name: The operator that launches it.
+        family: Which of its forms it is.
+        meaning: The shape of each batch.
+        dtype: Of the logits.
+        rows: Of the problem, all batches together; elements where every element is a row.
+        sample_rows: Rows that show the same per row: enough for every program to have some.
+        tile_rows: Rows that a program finishes in one turn of its loop.
+        trips: Turns over the classes within it.
+        run: Launches the operator on so many rows on the CPU (under an emulated GPU); gives the
+            bytes that this has to move.
+    """
+
+    name: str
+    family: str
+    meaning: str
+    dtype: str
+    rows: int
+    sample_rows: int
+    tile_rows: int
+    trips: int
+    run: Callable[[int], int]
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _of_sum(programs: int, loss: Tensor) -> int:
+    """The loss; each program's sum, written and read; the tickets, taken and put back."""
+    return _bytes(loss) + (programs * (8 + 8 + 4) + 4 if programs > 1 else 0)
+
+
+class _Rows:
+    """A problem of rows and classes, of which a few rows are run."""
+
+    def __init__(
+        self,
+        rows: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        batches: int = 1,
+        operands: int = 1,
+    ) -> None:
+        self.shape, self.dtype, self.batches = shape, dtype, batches
+        self.classes = shape[0]
+        self.per_sample = 1
+        for size in shape[1:]:
+            self.per_sample *= size
+        self.rows = batches * rows * self.per_sample
+        self.meaning = " × ".join(map(str, (rows, *shape)))
+        adjacent = len(shape) > 1
+        tile = plans.tile_of(self.classes, adjacent, operands=operands)
+        self.cut = tile
+        self.tile, self.block, self.streamed = tile.rows, tile.block, tile.streamed
+        self.threads = 32 * tile.warps
+        self.walks = 2 if self.streamed else 1
+        # Several tiles for each program that the CPU's stand-in has, but for streamed rows.
+        self.sample = (4 if self.streamed else 32 * self.tile) // self.per_sample
+        self.adjacent = adjacent
+
+    def logits(self, samples: int) -> Tensor:
+        return torch.randn(samples, *self.shape).to(self.dtype)
+
+    def anchor(self) -> Tensor:
+        return torch.softmax(torch.randn(self.classes), 0).to(self.dtype)
+
+    def programs(self, samples: int) -> int:
+        rows = samples * self.per_sample
+        return plans.plan(rows, self.cut, torch.device("cpu")).programs
+
+    def anchor_bytes(self, programs: int, samples: int, anchor: Tensor) -> int:
+        """An anchor is read once by each program, or at every walk of every tile."""
+        if self.streamed:
+            return _bytes(anchor) * 2 * -(-samples * self.per_sample // self.tile)
+        # By each thread, where a thread holds whole rows.
+        return _bytes(anchor) * programs * (self.threads if self.adjacent else 1)
+
+    def entry(self, name: str, family: str, run: Callable[[int], int]) -> Entry:
+        trips = -(-self.classes // self.block)
+        rows = self.batches * self.sample * self.per_sample
+        return Entry(
+            name, family, self.meaning, NAMES[self.dtype], self.rows, rows, self.tile, trips,
+            lambda n: run(n // self.batches // self.per_sample),
+        )  # fmt: skip
+
+
+def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) -> Entry:
+    problem = _Rows(rows, shape, dtype, batches=2)
+
+    def run(samples: int) -> int:
+        real, fake = problem.logits(samples), problem.logits(samples)
+        anchors = problem.anchor(), problem.anchor()
+        loss, *gradients = operators.realness_d_loss(
+            real, fake, *anchors, 1, MEAN, True, True, True, 1.0
+        )
+        programs = problem.programs(samples)
+        of_anchors = sum(problem.anchor_bytes(programs, samples, a) for a in anchors)
+        moved = problem.walks * _bytes(real, fake) + _bytes(*gradients)
+        return moved + of_anchors + _of_sum(2 * programs, loss)
+
+    return problem.entry("realness_d_loss", family, run)
+
+
+def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+    problem = _Rows(rows, (classes,), dtype, operands=2)
+
+    def run(samples: int) -> int:
+        real, fake = problem.logits(samples), problem.logits(samples)
+        anchor = problem.anchor()
+        loss, _, gradient = operators.realness_g_loss(
+            real, fake, None, anchor, 2, 1, MEAN, False, True, True, 1.0
+        )
+        programs = problem.programs(samples)
+        moved = problem.walks * _bytes(real, fake) + _bytes(gradient)
+        of_anchor = problem.anchor_bytes(programs, samples, anchor)
+        return moved + of_anchor + _of_sum(programs, loss)
+
+    return problem.entry("realness_g_loss, objective 2", family, run)
+
+
+def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+    problem = _Rows(rows, (classes,), dtype, operands=2)
+
+    def run(samples: int) -> int:
+        p, q = problem.logits(samples), problem.logits(samples)
+        loss, *gradients = operators.softmax_kl_logits(p, q, 1, MEAN, True, True, True, 1.0)
+        moved = problem.walks * _bytes(p, q) + _bytes(*gradients)
+        return moved + _of_sum(problem.programs(samples), loss)
+
+    return problem.entry("softmax_kl_logits", family, run)
+
+
+def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+    problem = _Rows(rows, (classes,), dtype, operands=2)
+
+    def run(samples: int) -> int:
+        logits = problem.logits(samples)
+        target = problem.logits(samples).softmax(1)
+        loss, *gradients = operators.softmax_kl(logits, target, 1, MEAN, True, True, True, 1.0)
+        moved = problem.walks * _bytes(logits, target) + _bytes(*gradients)
+        return moved + _of_sum(problem.programs(samples), loss)
+
+    return problem.entry("softmax_kl, target per row", family, run)
+
+
+def _elementwise(
+    name: str, count: int, dtype: torch.dtype, run: Callable[[int], int], batches: int = 1
+) -> Entry:
+    sample = batches * 16 * plans.ELEMENTS
+    meaning = str(count)
+    return Entry(
+        name, "elementwise", meaning, NAMES[dtype], batches * count, sample, plans.ELEMENTS, 1,
+        lambda n: run(n // batches),
+    )  # fmt: skip
+
+
+def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:
+    def run(samples: int) -> int:
+        real, fake = (torch.randn(samples).to(dtype) for _ in range(2))
+        loss, *gradients = operators.scalar_loss(
+            real, fake, name, 0.0, MEAN, True, True, True, 1.0
+        )
+        programs = 2 * plans.element_programs(samples, loss.device)
+        return _bytes(real, fake, *gradients) + _of_sum(programs, loss)
+
+    return _elementwise(f"{name}_loss", count, dtype, run, batches=2)
+
+
+def _scale(count: int, dtype: torch.dtype) -> Entry:
+    def run(samples: int) -> int:
+        gradients = [torch.randn(samples).to(dtype) for _ in range(2)]
+        grad_output = torch.tensor(0.5)
+        scaled = operators.scale_gradients(*gradients, grad_output, 0, -1, -1)
+        by_each_thread = 128 * _bytes(grad_output) * 2 * samples // plans.ELEMENTS
+        return _bytes(*gradients, *scaled) + by_each_thread
+
+    return _elementwise("scale_gradients", count, dtype, run, batches=2)
+
+
+def _resample(count: int, dtype: torch.dtype, backward: bool) -> Entry:
+    def run(samples: int) -> int:
+        statistics, noise = torch.randn(2, samples).to(dtype), torch.randn(1, samples)
+        if not backward:
+            z = operators.resample_forward(statistics, noise, 0)
+            return _bytes(statistics, noise, z)
+        g = torch.randn(1, samples).to(dtype)
+        gradient = operators.resample_backward(g, statistics, noise, 0)
+        return _bytes(g, statistics[1:], noise, gradient)
+
+    name = "resample_backward" if backward else "resample_forward"
+    return _elementwise(name, count, dtype, run)
+
+
+def catalogue() -> list[Entry]:
+    """One entry for every kernel and form of it, at sizes that GANs and language models have."""
+    return [
+        _d_loss(4096, (20,), FP32, "rows in lanes"),
+        _d_loss(4096, (64,), BF16, "rows in lanes"),
+        _d_loss(64, (20, 16, 16), BF16, "rows side by side"),
+        _d_loss(8192, (1024,), BF16, "rows in registers"),
+        _d_loss(8192, (4096,), BF16, "rows in registers"),
+        _d_loss(8192, (8192,), FP32, "rows in registers"),
+        _d_loss(1024, (32768,), BF16, "streamed"),
+        _kl_rows(8192, 1024, FP32, "rows in registers"),
+        _g_loss(8192, 1024, BF16, "rows in registers"),
+        _g_loss(1024, 32768, BF16, "streamed"),
+        _kl_logits(8192, 4096, BF16, "rows in registers"),
+        _kl_logits(8192, 8192, FP32, "rows in registers"),
+        _scalar("logistic_d", 1 << 20, FP32),
+        _scale(1 << 20, BF16),
+        _resample(1 << 20, BF16, backward=False),
+        _resample(1 << 20, BF16, backward=True),
+    ]
