@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .ptxsim.types import Array
+from .tensors import DENSE_BYTES
 
 ALLOCATIONS = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 
@@ -45,8 +46,9 @@ class TrackEmpty(TorchDispatchMode):
 
 
 def forget_with(tensor: torch.Tensor) -> None:
+    """Note a new tensor's memory until the tensor is gone; one that is mapped sparsely has too many bytes."""
     storage = tensor.untyped_storage()
-    if storage.nbytes():
+    if 0 < storage.nbytes() <= DENSE_BYTES:
         mask = np.ones(storage.nbytes(), bool)
         UNWRITTEN[storage.data_ptr()] = mask
         weakref.finalize(tensor, drop, storage.data_ptr(), mask)
