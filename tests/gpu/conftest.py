@@ -12,7 +12,8 @@ import pytest
 import torch
 
 CENSUS = "gpu_census"
-executed: list[tuple[str, int, tuple[str, ...], int]] = []
+Counted = tuple[str, int, tuple[str, ...], str, int]  # census.Execution and its launches
+executed: list[Counted] = []
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-def launches() -> list[tuple[str, int, tuple[str, ...], int]]:
+def launches() -> list[Counted]:
     """This process's launches; none where nothing imported the emulator."""
     census = sys.modules.get("gpu.emulation.census")
     return [] if census is None else [(*key, n) for key, n in census.LAUNCHES.items()]
@@ -65,7 +66,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     from gpu.emulation import census
 
     total: collections.Counter[census.Execution] = collections.Counter()
-    for kernel, arch, types, n in executed:
-        total[census.Execution(kernel, arch, tuple(types))] += n
+    for kernel, arch, types, variant, n in executed:
+        total[census.Execution(kernel, arch, tuple(types), variant)] += n
     terminalreporter.write_sep("-", "GPU kernels, on the CPU")
     terminalreporter.write_line(census.summary(total))

@@ -18,18 +18,21 @@ ELEMENT_TYPES = {
 
 
 class Execution(NamedTuple):
-    """A kernel for an architecture, with the element types that it reads and writes."""
+    """A kernel for an architecture, with its pointers' element types; ``variant`` tells compilations apart."""
 
     kernel: str
     arch: int
     types: tuple[str, ...]
+    variant: str
 
 
 LAUNCHES: collections.Counter[Execution] = collections.Counter()
 
 
 def note(module: ptxsim.Module, kernel: str) -> None:
-    LAUNCHES[Execution(kernel, module.arch, module.element_types)] += 1
+    # A C++ template's instances have names of their own; Triton's specialisations share the function's.
+    variant = kernel if kernel.startswith("_Z") else module.digest
+    LAUNCHES[Execution(kernel, module.arch, module.element_types, variant)] += 1
 
 
 def demangled(names: list[str]) -> dict[str, str]:
@@ -61,10 +64,12 @@ def summary(launches: collections.Counter[Execution]) -> str:
     kernels = sorted({kernel for kernel, _, _ in seen})
     archs = sorted({arch for _, arch, _ in seen})
     types = sorted({t for _, _, first in seen for t in first if t})
+    variants = {(execution.variant, execution.arch) for execution in launches}
     return (
         f"{len(kernels)} kernels x {len(archs)} architectures "
         f"({', '.join(f'sm_{a}' for a in archs)}) x {len(types)} dtypes ({', '.join(types)}): "
-        f"{len(seen)} combinations, {launches.total()} launches executed from real PTX"
+        f"{len(seen)} combinations in {len(variants)} compiled variants, "
+        f"{launches.total()} launches executed from real PTX"
     )
 
 

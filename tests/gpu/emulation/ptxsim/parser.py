@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from typing import Any, NamedTuple
 
@@ -78,6 +79,7 @@ class Program:
     """What a PTX file says."""
 
     def __init__(self, ptx: str) -> None:
+        self.digest = hashlib.sha256(ptx.encode()).hexdigest()[:16]
         ptx = re.sub(r"/\*.*?\*/", "", ptx, flags=re.S)
         ptx = re.sub(r"//[^\n]*", "", ptx)
         debug = re.search(r"^\s*\.section", ptx, re.M)
