@@ -100,8 +100,7 @@ class Execution:
             bytes=row_bytes,
             sectors=self.sectors / rows_run,
             instructions=turn.length * per_row / 32,
-            mufu=turn.mufu * per_row,
-            fp32=turn.fp32 * per_row,
+            pipes={pipe: n * per_row for pipe, n in turn.pipes.items()},
             loads_in_flight=turn.load_bytes,
         )
 

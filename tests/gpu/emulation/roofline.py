@@ -1,7 +1,7 @@
 """A bound on a kernel's speed, from its instructions and bytes and the data sheets. Never a measurement.
 
 Time is at least what each of these alone takes: DRAM bytes, sectors between L2 and the multiprocessors, issue
-slots, special functions, float32 lanes. By Little's law the DRAM rate also needs latency x rate bytes in flight.
+slots, the lanes of each pipe. By Little's law the DRAM rate also needs latency x rate bytes in flight.
 Caches, launch overhead, the tail of the grid and the DRAM's own efficiency (about 92 %) are not in it: the truth
 is slower.
 """
@@ -26,18 +26,30 @@ class Gpu:
     ghz: float
     dram_gbs: float
     fp32_lanes: int
+    fp64_lanes: int
     latency_ns: float
     mufu_lanes: int = 16
+    alu_lanes: int = 64  # integers, logic, comparisons, minima
     issue: int = 4
+
+    @property
+    def lanes(self) -> dict[str, int]:
+        """Per multiprocessor and clock: CUDA programming guide, "throughput of native arithmetic"."""
+        return {
+            "fp32": self.fp32_lanes,
+            "fp64": self.fp64_lanes,
+            "mufu": self.mufu_lanes,
+            "alu": self.alu_lanes,
+        }
 
     def seconds(self, work: float, per_clock: int) -> float:
         return work / (self.multiprocessors * per_clock * self.ghz * 1e9)
 
 
 GPUS = (
-    Gpu("A100-SXM-80GB", 80, 108, 1.41, 2039, 64, 500),
-    Gpu("H100-SXM", 90, 132, 1.75, 3350, 128, 600),
-    Gpu("B200", 100, 148, 1.85, 8000, 128, 750),
+    Gpu("A100-SXM-80GB", 80, 108, 1.41, 2039, 64, 32, 500),
+    Gpu("H100-SXM", 90, 132, 1.75, 3350, 128, 64, 600),
+    Gpu("B200", 100, 148, 1.85, 8000, 128, 64, 750),
 )
 
 
@@ -49,16 +61,14 @@ class Work:
         bytes: that must cross DRAM.
         sectors: 32-byte sectors between L2 and the multiprocessor.
         instructions: warp instructions.
-        mufu: special functions, in threads.
-        fp32: float32 instructions, in threads.
+        pipes: work of the pipes fp32, fp64, mufu and alu, in threads.
         loads_in_flight: bytes that one thread asks for before it needs the first.
     """
 
     bytes: float
     sectors: float
     instructions: float
-    mufu: float
-    fp32: float
+    pipes: dict[str, float]
     loads_in_flight: float
 
 
@@ -93,8 +103,7 @@ def bound(gpu: Gpu, work: Work, rows: int, threads: int, fits: Occupancy) -> Bou
     seconds = {
         "dram": rows * work.bytes / (gpu.dram_gbs * 1e9),
         "issue": gpu.seconds(rows * work.instructions, gpu.issue),
-        "mufu": gpu.seconds(rows * work.mufu, gpu.mufu_lanes),
-        "fp32": gpu.seconds(rows * work.fp32, gpu.fp32_lanes),
+        **{p: gpu.seconds(rows * n, gpu.lanes[p]) for p, n in work.pipes.items()},
         "l2": gpu.seconds(rows * work.sectors * SECTOR, L2_BYTES_PER_CLOCK),
     }
     limiter = max(seconds, key=lambda name: seconds[name])

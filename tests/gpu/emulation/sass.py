@@ -9,9 +9,17 @@ from typing import NamedTuple
 
 PLAIN = {"LDG", "STG", "LDS", "STS", "LDL", "STL", "LD", "ST"}
 MEMORY = frozenset(PLAIN | {"RED", "REDG", "ATOM", "ATOMG", "LDGSTS", "UBLKCP"})
-FP32 = frozenset(
-    ["FADD", "FMUL", "FFMA", "FMNMX", "FMNMX3", "FSEL", "FSETP", "FADD2", "FMUL2", "FFMA2"]
-)
+# Instructions by the pipe that is certain to execute them, and how many lanes' work each is. Others (moves, IMAD,
+# conversions) have more than one: what is left out only makes a bound on the speed less tight.
+PIPES: dict[str, dict[str, int]] = {
+    "fp32": {"FADD": 1, "FMUL": 1, "FFMA": 1, "FADD2": 2, "FMUL2": 2, "FFMA2": 2},
+    "fp64": dict.fromkeys(["DADD", "DMUL", "DFMA", "DSETP", "DMNMX"], 1),
+    "mufu": {"MUFU": 1},
+    "alu": {
+        **dict.fromkeys(["FMNMX", "FMNMX3", "FSEL", "FSETP", "SEL", "PRMT", "SHF", "LOP3"], 1),
+        **dict.fromkeys(["IADD3", "LEA", "ISETP", "IMNMX", "VIMNMX"], 1),
+    },
+}
 LINE = re.compile(
     r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?"
     r"([A-Z][A-Z0-9_]*)((?:\.[A-Za-z0-9_]+)*)([^;]*);?"
@@ -50,8 +58,7 @@ class Loop:
     end: int
     length: float
     memory: collections.Counter[str]
-    mufu: float
-    fp32: float
+    pipes: dict[str, float]
 
     @property
     def load_bytes(self) -> int:
@@ -79,10 +86,6 @@ class Sass:
     memory: collections.Counter[str]
     mufu: collections.Counter[str]
     loops: list[Loop]
-
-    @property
-    def fp32(self) -> int:
-        return sum(n for opcode, n in self.opcodes.items() if opcode in FP32)
 
     @property
     def load_bytes(self) -> int:
@@ -142,9 +145,16 @@ def loop_of(instructions: list[Instruction], begin: int, end: int) -> Loop:
         end,
         sum(b.opcode != "NOP" for b in body),
         collections.Counter(b.access for b in body if b.opcode in MEMORY),
-        sum(b.opcode == "MUFU" for b in body),
-        sum(b.opcode in FP32 for b in body),
+        pipe_work(collections.Counter(b.opcode for b in body)),
     )
+
+
+def pipe_work(opcodes: collections.Counter[str]) -> dict[str, float]:
+    """Lanes' work of each pipe."""
+    return {
+        pipe: float(sum(opcodes[opcode] * work for opcode, work in members.items()))
+        for pipe, members in PIPES.items()
+    }
 
 
 def row_loop(code: Sass, trips: int) -> Loop:
@@ -156,7 +166,7 @@ def row_loop(code: Sass, trips: int) -> Loop:
     storing = [loop for loop in code.loops if any(a.startswith("STG") for a in loop.memory)]
     outermost = [loop for loop in storing if not any(o.contains(loop) for o in storing)]
     if not outermost:
-        return Loop(0, 0, code.total, code.memory, sum(code.mufu.values()), code.fp32)
+        return Loop(0, 0, code.total, code.memory, pipe_work(code.opcodes))
     turn = max(outermost, key=lambda loop: loop.length)
     inner = [
         loop
@@ -168,6 +178,5 @@ def row_loop(code: Sass, trips: int) -> Loop:
     return dataclasses.replace(
         turn,
         length=turn.length + more * sum(loop.length for loop in top),
-        mufu=turn.mufu + more * sum(loop.mufu for loop in top),
-        fp32=turn.fp32 + more * sum(loop.fp32 for loop in top),
+        pipes={p: n + more * sum(loop.pipes[p] for loop in top) for p, n in turn.pipes.items()},
     )

@@ -81,7 +81,7 @@ def test_loops_are_found_in_machine_code() -> None:
     reading = [loop for loop in counts.loops if loop.memory["LDG.128"]]
     assert len(reading) == 2  # one pass for the sums, one for the gradient
     assert [loop.memory["STG.128"] for loop in reading] == [0, 1]
-    assert all(loop.mufu for loop in reading)
+    assert all(loop.pipes["mufu"] for loop in reading)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_occupancy(
 
 def test_roofline_of_a_copy_is_the_dram_rate() -> None:
     h100 = GPUS[1]
-    copy = Work(bytes=32768, sectors=1024, instructions=64, mufu=0, fp32=0, loads_in_flight=32)
+    copy = Work(bytes=32768, sectors=1024, instructions=64, pipes={}, loads_in_flight=32)
     found = bound(h100, copy, 8192, 256, occupancy(90, 256, 32))
     assert found.limiter == "dram"
     assert found.dram_share == 1.0
@@ -115,14 +115,14 @@ def test_roofline_of_a_copy_is_the_dram_rate() -> None:
 
 def test_roofline_names_what_limits() -> None:
     h100 = GPUS[1]
-    heavy = Work(bytes=32, sectors=1, instructions=64, mufu=32, fp32=0, loads_in_flight=16)
+    heavy = Work(bytes=32, sectors=1, instructions=64, pipes={"mufu": 32.0}, loads_in_flight=16)
     found = bound(h100, heavy, 8192, 256, occupancy(90, 256, 32))
     # 64 warp instructions at 4 a clock take 16 clocks, 32 special functions at 16 a clock take 2.
     assert found.limiter == "issue"
     assert found.seconds["issue"] == pytest.approx(8192 * 16 / 132 / 1.75e9)
     assert found.seconds["mufu"] == pytest.approx(8192 * 2 / 132 / 1.75e9)
     assert found.dram_share == found.seconds["dram"] / found.seconds["issue"]
-    starved = Work(bytes=32768, sectors=1024, instructions=8, mufu=0, fp32=0, loads_in_flight=2)
+    starved = Work(bytes=32768, sectors=1024, instructions=8, pipes={}, loads_in_flight=2)
     found = bound(h100, starved, 8192, 256, occupancy(90, 256, 32))
     assert found.limited_by == "bytes in flight"
     # 2048 threads x 2 bytes of 3350 GB/s x 600 ns / 132
