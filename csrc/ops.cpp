@@ -7,7 +7,12 @@
 
 #include "cpu/capability.h"
 #include "layers.h"
+#include "python_binding.h"
 #include "scalar_losses.h"
+
+#if defined(GANKERNELS_CUDA)
+#include "cuda/problems.h"
+#endif
 
 namespace gankernels {
 
@@ -174,6 +179,15 @@ PyObject* cuda_compiled(PyObject*, PyObject*) {
 #endif
 }
 
+#if defined(GANKERNELS_CUDA)
+// None, or why a kernel cannot be launched on the current device.
+PyObject* cuda_launch_error(PyObject*, PyObject*) {
+  const std::string error = gankernels::cuda::launch_error();
+  if (error.empty()) Py_RETURN_NONE;
+  return PyUnicode_FromString(error.c_str());
+}
+#endif
+
 // Device types that have kernels: the CPU, and those that Python has found a backend for.
 constexpr auto kDeviceTypes = static_cast<size_t>(c10::DeviceType::COMPILE_TIME_MAX_DEVICE_TYPES);
 bool served[kDeviceTypes] = {true};
@@ -207,8 +221,14 @@ PyObject* gradient_scale_counts(PyObject*, PyObject*) {
 }
 
 PyMethodDef methods[] = {
+    {"bind_operator", gankernels::bind_operator, METH_VARARGS,
+     "An operator (its name, its torch.ops overload) as a callable with little between it and the dispatcher."},
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels use."},
     {"cuda_compiled", cuda_compiled, METH_NOARGS, "Whether the CUDA kernels were compiled in."},
+#if defined(GANKERNELS_CUDA)
+    {"cuda_launch_error", cuda_launch_error, METH_NOARGS,
+     "None, or why a CUDA kernel cannot be launched on the current device."},
+#endif
     {"serve_device_type", serve_device_type, METH_O, "Lets kernels_serve accept tensors on this type of device."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
     {"kernels_serve", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kernels_serve)), METH_FASTCALL,

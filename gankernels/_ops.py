@@ -134,8 +134,17 @@ def reduction_code(reduction: str) -> int:
 
 
 def _bind(name: str) -> Any:
-    """The operator's only overload, looked up once: resolving it per call costs a microsecond."""
-    return getattr(torch.ops.gankernels, name).default if EXTENSION is not None else None
+    """The operator's only overload, looked up once, behind a call that torch.ops need not parse."""
+    if EXTENSION is None:
+        return None
+    overload = getattr(torch.ops.gankernels, name).default
+    direct = EXTENSION.bind_operator(f"gankernels::{name}", overload)
+
+    def operator(*arguments: Any) -> Any:
+        # A graph is traced through torch.ops, which torch.compile knows.
+        return overload(*arguments) if torch.compiler.is_compiling() else direct(*arguments)
+
+    return operator
 
 
 softmax_kl = _bind("softmax_kl")

@@ -28,10 +28,19 @@ struct Parameters {
   std::string name;
   double label_smoothing = 0;
 
-  c10::IValue pack() const { return c10::ivalue::Tuple::create(reduction, dim, objective, name, label_smoothing); }
-  static Parameters unpack(const c10::IValue& value) {
+  // With `present`, twelve bits of the node's own: small numbers in one integer, as a tuple of three needs no array.
+  c10::IValue pack(uint64_t present) const {
+    const auto code =
+        static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
+    return c10::ivalue::Tuple::create(static_cast<int64_t>(code), label_smoothing,
+                                      name.empty() ? c10::IValue() : c10::IValue(name));
+  }
+  static std::pair<Parameters, uint64_t> unpack(const c10::IValue& value) {
     const auto& e = value.toTupleRef().elements();
-    return {e[0].toInt(), e[1].toInt(), e[2].toInt(), e[3].toStringRef(), e[4].toDouble()};
+    const int64_t code = e[0].toInt();
+    Parameters p{code & 0xf, code >> 32, code >> 4 & 0xf, e[2].isNone() ? std::string() : e[2].toStringRef(),
+                 e[1].toDouble()};
+    return {std::move(p), static_cast<uint64_t>(code) >> 8 & 0xfff};
   }
 };
 
@@ -98,19 +107,26 @@ class Loss : public Function<Loss<Op>> {
     const Inputs inputs{a.value_or(Tensor()), b.value_or(Tensor()), c.value_or(Tensor()),
                         d.value_or(Tensor()), e.value_or(Tensor()), f.value_or(Tensor())};
     const Evaluated result = Op::evaluate(inputs, needed_gradients(inputs), parameters);
-    variable_list saved(inputs.begin(), inputs.end());
-    saved.insert(saved.end(), result.gradients.begin(), result.gradients.end());
+    variable_list saved;
+    saved.reserve(2 * kMaxInputs);
+    uint64_t present = 0;  // a saved variable costs something even where there is none
+    for (size_t i = 0; i < 2 * kMaxInputs; ++i) {
+      const Tensor& t = i < kMaxInputs ? inputs[i] : result.gradients[i - kMaxInputs];
+      if (!t.defined()) continue;
+      saved.push_back(t);
+      present |= uint64_t{1} << i;
+    }
     ctx->save_for_backward(std::move(saved));
-    ctx->saved_data["parameters"] = parameters.pack();
+    ctx->saved_data["parameters"] = parameters.pack(present);
     return result.loss;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
-    const Parameters parameters = Parameters::unpack(ctx->saved_data["parameters"]);
-    const variable_list saved = ctx->get_saved_variables();
+    const auto [parameters, present] = Parameters::unpack(ctx->saved_data["parameters"]);
+    variable_list saved = ctx->get_saved_variables();
     Inputs inputs, gradients;
-    std::copy_n(saved.begin(), kMaxInputs, inputs.begin());
-    std::copy_n(saved.begin() + kMaxInputs, kMaxInputs, gradients.begin());
+    for (size_t i = 0, next = 0; i < 2 * kMaxInputs; ++i)
+      if (present >> i & 1) (i < kMaxInputs ? inputs[i] : gradients[i - kMaxInputs]) = std::move(saved[next++]);
     bool by_formula = at::GradMode::is_enabled();
     // Where rows see each other, the saved gradient of their sum says nothing about one weighted otherwise.
     if constexpr (requires { Op::couples_rows(parameters); }) by_formula = by_formula || Op::couples_rows(parameters);
