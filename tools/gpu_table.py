@@ -200,9 +200,9 @@ and nothing here is a time.
 - **occupancy**: resident warps over the most that a multiprocessor holds, and what limits them.
 - **bound**: the share of the DRAM rate that the kernel cannot exceed for the shape given, and what limits it.
   From the bytes that must cross DRAM, the instructions of one turn of the row loop (both sides of each branch),
-  what each pipe has to do of them, and by Little's law the bytes that resident threads keep in flight. It knows no
-  cache, no launch overhead and no DRAM inefficiency: the truth is slower. Data-sheet figures and latencies used:
-  {gpus}.
+  what each pipe has to do of them, and by Little's law the bytes that resident threads keep in flight. It knows
+  no cache, no launch overhead and no DRAM inefficiency: the truth is slower. Data-sheet figures and latencies
+  used: {gpus}.
 """
 
 

@@ -9,7 +9,14 @@ import numpy as np
 
 from .errors import Unsupported
 from .machine import Machine
-from .memory import INITIALISED, LOCAL_WINDOW, MAPPED, READ_ONLY, SHARED_WINDOW
+from .memory import (
+    INITIALISED,
+    LOCAL_WINDOW,
+    MAPPED,
+    PARAMETER_WINDOW,
+    READ_ONLY,
+    SHARED_WINDOW,
+)
 from .parser import Instruction, Operand
 from .types import TYPES, Array
 
@@ -59,7 +66,9 @@ def locate(machine: Machine, ins: Instruction, addresses: Array, nbytes: int, ki
         (s for s in SPACES if any(x == s or x.startswith(s + "::") for x in ins.mods)), None
     )
     if space is None:  # a generic address: the window says
-        if (addresses >= LOCAL_WINDOW).all():
+        if (addresses >= PARAMETER_WINDOW).all():
+            space = "param"
+        elif (addresses >= LOCAL_WINDOW).all():
             space, addresses = "local", addresses - LOCAL_WINDOW
         elif (addresses >= SHARED_WINDOW).all():
             space, addresses = "shared", addresses - SHARED_WINDOW
@@ -75,6 +84,8 @@ def locate(machine: Machine, ins: Instruction, addresses: Array, nbytes: int, ki
         return global_place(machine, ins, addresses, nbytes, kind)
     if space == "shared":
         return shared_place(machine, ins, addresses, nbytes, kind)
+    if space == "param" and kind == "load":
+        return parameter_place(machine, ins, addresses - PARAMETER_WINDOW, nbytes)
     if space == "local":
         return local_place(machine, ins, addresses, nbytes, kind)
     raise Unsupported(f"space {space}: {ins.text}")
@@ -172,6 +183,15 @@ def local_place(machine: Machine, ins: Instruction, offset: Array, nbytes: int, 
         machine.fault(f"out-of-bounds local {kind}", ins, int(threads[i]))
     machine.stats[f"local_{kind}_bytes"] += len(offset) * nbytes
     return Place(machine.local.data, threads, offset)
+
+
+def parameter_place(machine: Machine, ins: Instruction, offset: Array, nbytes: int) -> Place:
+    """A kernel parameter by an address in a register."""
+    bad = (offset < 0) | (offset + nbytes > len(machine.param_space))
+    if bad.any():
+        thread = int(machine.active_threads[np.flatnonzero(bad)[0]])
+        machine.fault("out-of-bounds parameter load", ins, thread)
+    return Place(machine.param_space, None, offset)
 
 
 def element_bytes(place: Place, element: int, nbytes: int) -> Array:

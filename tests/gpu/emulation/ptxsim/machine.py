@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from .errors import KernelFault, Unsupported
-from .memory import POISON, Buffer, Memory, align
+from .memory import PARAMETER_WINDOW, POISON, Buffer, Memory, align
 from .parser import Instruction, Kernel, Operand, Parameter, Program
 from .races import GlobalLog, SharedLog
 from .types import FLOAT, SIGNED, UNSIGNED, Array, bf16_to_f32, f32_to_bf16, width
@@ -122,6 +123,7 @@ class Machine:
         self.warp_epoch = np.zeros(self.threads, np.int64)  # barriers and warp instructions passed
         self.warp_barrier_step = np.zeros(self.threads, np.int64)  # of the last bar.warp.sync
         self.params = parameter_bytes(kernel, args)
+        self.param_space = parameter_space(kernel, self.params)
         self.symbols = symbols
         self.shared = SharedMemory(kernel, program, dynamic_shared, len(blocks))
         self.local = LocalMemory(kernel, self.threads)
@@ -138,6 +140,16 @@ class Machine:
         self.count = int(np.count_nonzero(mask))
         self.active = slice(None) if self.count == self.threads else np.flatnonzero(mask)
         self.active_warps = count_runs(self.warp[self.active])
+
+    @contextmanager
+    def only(self, mask: Array) -> Iterator[None]:
+        """Some of the active threads for a while."""
+        before = self.active, self.count, self.active_warps
+        self.select(mask)
+        try:
+            yield
+        finally:
+            self.active, self.count, self.active_warps = before
 
     @property
     def active_threads(self) -> Array:
@@ -193,6 +205,9 @@ class Machine:
         for symbols in (self.shared.symbols, self.symbols, self.local.symbols):
             if name in symbols:
                 return symbols[name]
+        for parameter in self.kernel.params:
+            if parameter.name == name:
+                return PARAMETER_WINDOW + parameter.offset
         raise Unsupported(f"symbol {name}")
 
     def predicate(self, operand: Operand) -> Array:
@@ -339,6 +354,15 @@ def parameter_bytes(kernel: Kernel, args: Sequence[Any]) -> dict[str, bytes]:
         names = [p.name for p in kernel.params]
         raise TypeError(f"{kernel.name} takes {len(names)} parameters {names}, got {len(args)}")
     return {p.name: parameter(p, a) for p, a in zip(kernel.params, args, strict=True)}
+
+
+def parameter_space(kernel: Kernel, values: dict[str, bytes]) -> Array:
+    """All parameters as they lie in memory."""
+    end = max((p.offset + p.size for p in kernel.params), default=0)
+    space = np.zeros(end, np.uint8)
+    for p in kernel.params:
+        space[p.offset : p.offset + p.size] = np.frombuffer(values[p.name], np.uint8)
+    return space
 
 
 def parameter(declared: Parameter, value: Any) -> bytes:

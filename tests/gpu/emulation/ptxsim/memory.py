@@ -10,6 +10,7 @@ from .types import Array
 
 # Virtual addresses far apart, so that an address names its space: no real pointer is ever dereferenced.
 GLOBAL_BASE, SHARED_WINDOW, LOCAL_WINDOW = 0x7F0000000000, 0x1000000000000, 0x2000000000000
+PARAMETER_WINDOW = 0x3000000000000
 FAR = 1 << 40  # from GLOBAL_BASE: addresses of sparse allocations
 
 MAPPED, INITIALISED, READ_ONLY = np.uint8(1), np.uint8(2), np.uint8(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import arithmetic, atomics, bits, conversion, data, elementary, select, warp
+from . import arithmetic, atomics, bits, conversion, data, elementary, matrix, select, warp
 
 __all__ = [
     "arithmetic",
@@ -11,6 +11,7 @@ __all__ = [
     "conversion",
     "data",
     "elementary",
+    "matrix",
     "select",
     "warp",
 ]

@@ -87,16 +87,14 @@ def asynchronous_copy(machine: Machine, ins: Instruction) -> None:
     given = np.full(machine.count, nbytes)
     if len(ins.args) > 3:  # fewer bytes may be read; the rest is filled with zeros
         given = machine.raw(ins.args[3], 32).astype(np.int64)
-    data, whole, reads = np.zeros((machine.count, nbytes), np.uint8), machine.active, given > 0
+    data, reads = np.zeros((machine.count, nbytes), np.uint8), given > 0
     if reads.any():
         mask = np.zeros(machine.threads, bool)
         mask[machine.active_threads[reads]] = True
-        everyone = machine.count
-        machine.select(mask)
         from_global = dataclasses.replace(ins, mods=["global"])
-        place = locate(machine, from_global, source[reads], nbytes, "load")
-        data[reads] = element_bytes(place, 0, nbytes)
-        machine.active, machine.count = whole, everyone
+        with machine.only(mask):
+            place = locate(machine, from_global, source[reads], nbytes, "load")
+            data[reads] = element_bytes(place, 0, nbytes)
     data[np.arange(nbytes)[None] >= given[:, None]] = 0
     machine.stored = data
     to_shared = dataclasses.replace(ins, mods=["shared"])
