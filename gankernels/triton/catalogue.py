@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Entry:
         dtype: Of the logits.
         rows: Of the problem, all batches together; elements where every element is a row.
         sample_rows: Rows that show the same per row: enough for every program to have some.
+        row_bytes: What must cross DRAM for a row: its logits, targets and gradients, once.
         tile_rows: Rows that a program finishes in one turn of its loop.
         trips: Turns over the classes within it.
         run: Launches the operator on so many rows on the CPU (under an emulated GPU); gives the
@@ -38,6 +40,7 @@ class Entry:
     dtype: str
     rows: int
     sample_rows: int
+    row_bytes: float
     tile_rows: int
     trips: int
     run: Callable[[int], int]
@@ -94,14 +97,28 @@ class _Rows:
         """An anchor is read once by each program, or at every walk of every tile."""
         if self.streamed:
             return _bytes(anchor) * 2 * -(-samples * self.per_sample // self.tile)
-        # By each thread, where a thread holds whole rows.
-        return _bytes(anchor) * programs * (self.threads if self.adjacent else 1)
+        return _bytes(anchor) * programs * self.anchor_copies()
 
-    def entry(self, name: str, family: str, run: Callable[[int], int]) -> Entry:
+    def anchor_copies(self) -> int:
+        """How often a program's threads together load an anchor that is smaller than they are many.
+
+        Once per group of lanes that hold one row; and the logarithms are taken of it as it lies, one
+        class per thread.
+        """
+        if self.block >= plans.TILE // 2:
+            return 1
+        if self.adjacent:
+            return 32 + self.threads // self.block
+        at_once = min(16 // self.dtype.itemsize, math.gcd(self.classes, 8))
+        return self.threads * at_once // self.block + self.threads // self.block
+
+    def entry(self, name: str, family: str, run: Callable[[int], int], tensors: float = 2) -> Entry:
+        """``tensors``: how many have a row for each row of a batch, read or written."""
         trips = -(-self.classes // self.block)
         rows = self.batches * self.sample * self.per_sample
         return Entry(
-            name, family, self.meaning, NAMES[self.dtype], self.rows, rows, self.tile, trips,
+            name, family, self.meaning, NAMES[self.dtype], self.rows, rows,
+            tensors * self.classes * self.dtype.itemsize, self.tile, trips,
             lambda n: run(n // self.batches // self.per_sample),
         )  # fmt: skip
 
@@ -124,7 +141,7 @@ def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) 
 
 
 def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
-    problem = _Rows(rows, (classes,), dtype, operands=2)
+    problem = _Rows(rows, (classes,), dtype, operands=3)
 
     def run(samples: int) -> int:
         real, fake = problem.logits(samples), problem.logits(samples)
@@ -137,7 +154,7 @@ def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
         of_anchor = problem.anchor_bytes(programs, samples, anchor)
         return moved + of_anchor + _of_sum(programs, loss)
 
-    return problem.entry("realness_g_loss, objective 2", family, run)
+    return problem.entry("realness_g_loss, objective 2", family, run, tensors=3)
 
 
 def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
@@ -149,7 +166,7 @@ def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entr
         moved = problem.walks * _bytes(p, q) + _bytes(*gradients)
         return moved + _of_sum(problem.programs(samples), loss)
 
-    return problem.entry("softmax_kl_logits", family, run)
+    return problem.entry("softmax_kl_logits", family, run, tensors=4)
 
 
 def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
@@ -162,41 +179,44 @@ def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
         moved = problem.walks * _bytes(logits, target) + _bytes(*gradients)
         return moved + _of_sum(problem.programs(samples), loss)
 
-    return problem.entry("softmax_kl, target per row", family, run)
+    return problem.entry("softmax_kl, target per row", family, run, tensors=4)
 
 
 def _elementwise(
-    name: str, count: int, dtype: torch.dtype, run: Callable[[int], int], batches: int = 1
+    name: str,
+    count: int,
+    dtype: torch.dtype,
+    element_bytes: float,
+    run: Callable[[int], int],
+    batches: int = 1,
 ) -> Entry:
     sample = batches * 16 * plans.ELEMENTS
     meaning = str(count)
     return Entry(
-        name, "elementwise", meaning, NAMES[dtype], batches * count, sample, plans.ELEMENTS, 1,
-        lambda n: run(n // batches),
+        name, "elementwise", meaning, NAMES[dtype], batches * count, sample,
+        element_bytes, plans.ELEMENTS, 1, lambda n: run(n // batches),
     )  # fmt: skip
 
 
 def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:
     def run(samples: int) -> int:
         real, fake = (torch.randn(samples).to(dtype) for _ in range(2))
-        loss, *gradients = operators.scalar_loss(
-            real, fake, name, 0.0, MEAN, True, True, True, 1.0
-        )
+        loss, *gradients = operators.scalar_loss(real, fake, name, 0.0, MEAN, True, True, True, 1.0)
         programs = 2 * plans.element_programs(samples, loss.device)
         return _bytes(real, fake, *gradients) + _of_sum(programs, loss)
 
-    return _elementwise(f"{name}_loss", count, dtype, run, batches=2)
+    return _elementwise(f"{name}_loss", count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
 def _scale(count: int, dtype: torch.dtype) -> Entry:
     def run(samples: int) -> int:
         gradients = [torch.randn(samples).to(dtype) for _ in range(2)]
         grad_output = torch.tensor(0.5)
-        scaled = operators.scale_gradients(*gradients, grad_output, 0, -1, -1)
+        scaled = operators.scale_gradients(gradients[0], gradients[1], grad_output, 0, -1, -1)
         by_each_thread = 128 * _bytes(grad_output) * 2 * samples // plans.ELEMENTS
         return _bytes(*gradients, *scaled) + by_each_thread
 
-    return _elementwise("scale_gradients", count, dtype, run, batches=2)
+    return _elementwise("scale_gradients", count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
 def _resample(count: int, dtype: torch.dtype, backward: bool) -> Entry:
@@ -210,7 +230,9 @@ def _resample(count: int, dtype: torch.dtype, backward: bool) -> Entry:
         return _bytes(g, statistics[1:], noise, gradient)
 
     name = "resample_backward" if backward else "resample_forward"
-    return _elementwise(name, count, dtype, run)
+    # One of the two statistics is read backward; the noise has the accumulation dtype.
+    statistics = 4 if backward else 3
+    return _elementwise(name, count, dtype, statistics * dtype.itemsize + 4, run)
 
 
 def catalogue() -> list[Entry]:

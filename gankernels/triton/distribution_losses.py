@@ -100,7 +100,9 @@ class Batch:
     def tile(self) -> Tile:
         """The tile for these rows."""
         wide = self.logits[0].tensor.dtype == torch.float64
-        operands = len(self.logits) + (0 if self.shared else len(self.targets))
+        # A shared target counts beside two logits, whose exponentials take registers too.
+        counts = not self.shared or len(self.logits) == 2
+        operands = len(self.logits) + (len(self.targets) if counts else 0)
         return tile_of(self.classes, self.adjacent, wide, operands)
 
     def plan(self, tile: Tile) -> Plan:

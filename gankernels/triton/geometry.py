@@ -24,7 +24,6 @@ class Strides(NamedTuple):
     cls: int
 
 
-
 class Rows(NamedTuple):
     """Tensors of one shape as ``rows`` rows, ``inner`` of them for each outer index."""
 

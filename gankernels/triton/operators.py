@@ -251,9 +251,7 @@ def scalar_loss(
         real_gradient = _gradient(real_logits, real_grad)
         batch = scalar_losses.Batch(real_logits.detach(), real_gradient, value, reduction)
         batches.insert(0, batch)
-    scalar_losses.scalar(
-        loss, label_smoothing, reduction, fold_mean, grad_scale, value, *batches
-    )
+    scalar_losses.scalar(loss, label_smoothing, reduction, fold_mean, grad_scale, value, *batches)
     return value, real_gradient, gradient
 
 
@@ -298,4 +296,3 @@ def resample_backward(grad: Tensor, mu_logvar: Tensor, saved: Tensor, dim: int) 
     out = torch.empty(statistics.shape, dtype=statistics.dtype, device=statistics.device)
     layers.resample_backward(grad, statistics, saved, out, dim % statistics.ndim)
     return out
-

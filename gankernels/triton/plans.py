@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from gankernels.triton.geometry import MOST_AT_ONCE
 RESIDENT_CLASSES = 8192
 # Where rows lie side by side, a tile takes 16 of them, a whole 32-byte sector of 16-bit logits; with
 # more classes than these the tile would not fit in registers.
-RESIDENT_CLASSES_OF_ADJACENT_ROWS = 1024
+RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # Elements of one operand that a thread can hold when it holds whole rows: 64 leave room, in 255
 # registers, for the logits, their exponentials and an anchor.
 WHOLE_ROWS = 64
@@ -58,14 +58,14 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-@lru_cache(maxsize=None)
+@cache
 def processors(device: torch.device) -> int:
     if device.type != "cuda":
         return EMULATED_PROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-@lru_cache(maxsize=None)
+@cache
 def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1) -> Tile:
     """The tile for rows of so many classes.
 
@@ -80,7 +80,7 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
     if adjacent:
         return _tile_of_adjacent_rows(block, registers, operands)
     if block > RESIDENT_CLASSES // registers:
-        return Tile(1, STREAMED_BLOCK // registers, 8, True, MOST_AT_ONCE)
+        return Tile(1, STREAMED_BLOCK // registers // min(operands, 2), 8, True, MOST_AT_ONCE)
     rows = max(1, TILE // block)
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
@@ -95,7 +95,7 @@ def _tile_of_adjacent_rows(block: int, registers: int, operands: int) -> Tile:
         # row is not computed by several threads. Two rows make a 4-byte access of 16-bit logits.
         at_once = min(2, whole_rows)
         return Tile(128 * at_once, block, 4, False, at_once)
-    rows = 32 if block <= 128 else ADJACENT_ROWS
+    rows = 32 if block <= 128 and operands == 1 else ADJACENT_ROWS
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
 

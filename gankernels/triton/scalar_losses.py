@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
 from gankernels.triton.kernels.scalar import (
     ALL,
     GRADIENTS,
@@ -20,7 +21,6 @@ from gankernels.triton.kernels.scalar import (
     relativistic_kernel,
     scalar_kernel,
 )
-from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
 from gankernels.triton.launching import (
     MEAN,
     NONE,

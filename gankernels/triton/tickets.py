@@ -8,7 +8,7 @@ captured into a CUDA graph keeps its slot for good: replays may run beside anyth
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class _Tickets:
         self.captured = iter(slots[SLOTS:])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tickets(device: torch.device) -> _Tickets:
     return _Tickets(device)
 

@@ -54,10 +54,11 @@ def in_elements(
 @triton.jit
 def elements_from(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """The BLOCK element numbers of a tile, and which of them exist."""
-    if WIDE:
-        i = tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    else:
-        i = tile * BLOCK + tl.arange(0, BLOCK)
+    i = (
+        tile.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        if WIDE
+        else tile * BLOCK + tl.arange(0, BLOCK)
+    )
     return i, i < count
 
 
@@ -73,10 +74,7 @@ def classes_from(start, classes, BLOCK: tl.constexpr, EVEN: tl.constexpr, WIDE: 
     k = start + tl.arange(0, BLOCK)[None, :]
     if WIDE:
         k = k.to(tl.int64)
-    if EVEN:
-        inside = tl.full([1, BLOCK], 1, tl.int1)
-    else:
-        inside = k < classes
+    inside = tl.full([1, BLOCK], 1, tl.int1) if EVEN else k < classes
     return k, inside
 
 

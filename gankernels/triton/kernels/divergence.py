@@ -97,10 +97,7 @@ def streamed_rows(
 ):  # fmt: skip
     """The same for rows of any length: first maximum and sum, then loss and gradients."""
     q_row = rows_at(r, inner, q_strides)
-    if SHARED:
-        target_row = tl.zeros([1, 1], r.dtype)
-    else:
-        target_row = rows_at(r, inner, target_strides)
+    target_row = tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides)
     top = tl.full([ROWS], -float("inf"), ACC)
     s = tl.zeros([ROWS], ACC)
     mass = tl.zeros([ROWS], ACC)
@@ -281,7 +278,9 @@ def divergence_kernel(
         target2_strides = (0, 0, target2_class)
     else:
         target_strides = in_elements(target_outer, target_inner, target_class, UNIT, ADJACENT, WIDE)
-        target2_strides = in_elements(target2_outer, target2_inner, target2_class, UNIT, ADJACENT, WIDE)
+        target2_strides = in_elements(
+            target2_outer, target2_inner, target2_class, UNIT, ADJACENT, WIDE
+        )
     pid = tl.program_id(0)
     if BATCHES != 2 or pid < first_programs:
         total = batch_total(

@@ -34,14 +34,13 @@ from gankernels.triton.kernels.common import (
 @triton.jit
 def write_gradients(
     a_grad, a_offsets, z_grad, z_offsets, mask,
-    u, t, e, f, m,  # e = exp u, f = exp t
-    a_scale, z_scale,  # 1 / sum exp u, weight S / sum exp t
-    mean_d, bad, weight,  # bad is NaN in a row that log_softmax makes NaN, else 0
+    u, t, m,
+    p, q,  # softmax(a), softmax(z)
+    mass, mean_d, bad, weight,  # bad is NaN in a row that log_softmax makes NaN, else 0
     A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
 ):  # fmt: skip
-    p = e * a_scale
     if Z_GRAD:
-        g = f * z_scale + weight * (m - p)
+        g = weight * (mass * q - p + m)
         tl.store(z_grad + z_offsets, g.to(z_grad.dtype.element_ty), mask=mask)
     if A_GRAD:
         g = bad + masked_product(weight * p, (u - t) - mean_d)
@@ -55,11 +54,13 @@ def resident_pair(
     a_grad, a_grad_strides, z_grad, z_grad_strides,
     m, minus_mass, entropy,  # M (1, BLOCK), its sum and entropy, where SHARED
     inner, classes, weight,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
+    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
+    # Where a thread holds many elements it takes exponentials twice rather than keep them, too.
+    LEAN: tl.constexpr = ROWS * BLOCK * ACC.primitive_bitwidth >= 8192 * 32
     k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
     mask = live[:, None] & inside
     offsets = rows_at(r, inner, a_strides) + k * a_strides[2]
@@ -80,15 +81,19 @@ def resident_pair(
     mean_d = tl.sum(masked_product(e, u - t), 1) / a_sum
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
+    log_a, log_z = tl.log(a_sum), tl.log(z_sum)
+    if LEAN:
+        p, q = tl.exp(u - log_a[:, None]), tl.exp(t - log_z[:, None])
+    else:
+        p, q = e * (1.0 / a_sum)[:, None], f * (1.0 / z_sum)[:, None]
     a_offsets = rows_at(r, inner, a_grad_strides) + k * a_grad_strides[2]
     z_offsets = rows_at(r, inner, z_grad_strides) + k * z_grad_strides[2]
     write_gradients(
-        a_grad, a_offsets, z_grad, z_offsets, mask,
-        u, t, e, f, m, (1.0 / a_sum)[:, None], (weight * mass / z_sum)[:, None],
-        mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+        a_grad, a_offsets, z_grad, z_offsets, mask, u, t, m, p, q,
+        mass[:, None], mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
     )  # fmt: skip
     minus_dot = tl.sum(masked_product(m, t), 1)
-    return bad + entropy + mean_d - tl.log(a_sum) + minus_dot + mass * tl.log(z_sum)
+    return bad + entropy + mean_d - log_a + minus_dot + mass * log_z
 
 
 @triton.jit
@@ -104,10 +109,7 @@ def streamed_pair(
     """The same for rows of any length: first maxima and sums, then loss and gradients."""
     a_row = rows_at(r, inner, a_strides)
     z_row = rows_at(r, inner, z_strides)
-    if SHARED:
-        minus_row = tl.zeros([1, 1], r.dtype)
-    else:
-        minus_row = rows_at(r, inner, minus_strides)
+    minus_row = tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, minus_strides)
     a_top = tl.full([ROWS], -float("inf"), ACC)
     z_top = tl.full([ROWS], -float("inf"), ACC)
     a_sum = tl.zeros([ROWS], ACC)
@@ -150,8 +152,7 @@ def streamed_pair(
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
     total = bad + mean_d - tl.log(a_sum) + mass * tl.log(z_sum)
-    a_scale = (1.0 / a_sum)[:, None]
-    z_scale = (weight * mass / z_sum)[:, None]
+    a_scale, z_scale = (1.0 / a_sum)[:, None], (1.0 / z_sum)[:, None]
     a_grad_row = rows_at(r, inner, a_grad_strides)
     z_grad_row = rows_at(r, inner, z_grad_strides)
     for start in range(0, classes, BLOCK):
@@ -167,8 +168,8 @@ def streamed_pair(
         write_gradients(
             a_grad, a_grad_row + k * a_grad_strides[2],
             z_grad, z_grad_row + k * z_grad_strides[2], mask,
-            u, t, tl.exp(u), tl.exp(t), m, a_scale, z_scale,
-            mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+            u, t, m, tl.exp(u) * a_scale, tl.exp(t) * z_scale,
+            mass[:, None], mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
         )  # fmt: skip
     return total
 
@@ -255,7 +256,7 @@ def softmax_pair_kernel(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides,
                 shared, minus_mass, entropy, inner, classes, factor,
-                ACC, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
+                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
             )  # fmt: skip
         if PER_ROW:
             tl.store(loss + r, losses, mask=live)
