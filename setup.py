@@ -2,7 +2,8 @@
 
 Flags (environment variables, "1" to set):
   FORCE_CPU               build no CUDA code, even where a CUDA torch and nvcc are present
-  FORCE_CUDA              build CUDA code, or fail, even where no device is present
+  FORCE_CUDA              build CUDA code, or fail; without either, it is built where torch and nvcc are both for CUDA
+  TORCH_CUDA_ARCH_LIST    the GPUs to build for, by default 8.0, 9.0 and 10.0 with PTX for later ones
   GANKERNELS_REQUIRE_EXT  fail the installation where the extension does not compile; without it the package
                           installs all the same and runs on its PyTorch reference, saying so at import
   DEBUG                   -O0 -g and assertions
@@ -50,7 +51,7 @@ def write_metadata(error: str | None) -> None:
                 "torch": version,
                 "python": sys.version.split()[0],
                 "compiler": compiler_version(),
-                "cuda": None,
+                "cuda": cuda_metadata() if version and error is None else None,
                 "debug": flag("DEBUG"),
                 "error": error,
             },
@@ -59,12 +60,72 @@ def write_metadata(error: str | None) -> None:
     )
 
 
-def extension():
-    from torch.utils.cpp_extension import CppExtension
+# --- CUDA ------------------------------------------------------------------------------------------------------
 
-    cuda_sources = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.cu"))
-    if flag("FORCE_CUDA") and not cuda_sources:
-        raise SystemExit("FORCE_CUDA=1, but this version of gankernels has no CUDA sources")
+ARCHITECTURES = "8.0;9.0;10.0+PTX"  # A100, H100, B200, and whatever comes after
+
+
+def why_no_cuda() -> str | None:
+    """What is missing for CUDA code, or None."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if not list(ROOT.glob("csrc/cuda/*.cu")):
+        return "this version of gankernels has no CUDA sources"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is not a CUDA build of torch"
+    if CUDA_HOME is None or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
+        return "nvcc was not found: install the CUDA toolkit, or set CUDA_HOME to it"
+    return None
+
+
+def builds_cuda() -> bool:
+    """Whether CUDA code is part of this build."""
+    if flag("FORCE_CPU") and flag("FORCE_CUDA"):
+        raise SystemExit("FORCE_CPU=1 and FORCE_CUDA=1 exclude each other")
+    missing = why_no_cuda()
+    if flag("FORCE_CUDA") and missing:
+        raise SystemExit(f"FORCE_CUDA=1, but {missing}")
+    return missing is None and not flag("FORCE_CPU")
+
+
+def cuda_metadata() -> dict[str, str | None] | None:
+    """The CUDA side of the build: versions and architectures."""
+    if not builds_cuda():
+        return None
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    nvcc = subprocess.run(
+        [str(Path(CUDA_HOME) / "bin" / "nvcc"), "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    release = [line for line in nvcc.stdout.splitlines() if "release" in line]
+    return {
+        "torch_cuda": torch.version.cuda,
+        "nvcc": release[0].split("release ")[-1] if release else None,
+        "architectures": os.environ["TORCH_CUDA_ARCH_LIST"],
+    }
+
+
+def cuda_include_dirs() -> list[str]:
+    """Headers that PyPI's torch brings as packages of their own (cusparse.h and others), where the toolkit lacks them."""
+    import torch
+
+    packages = Path(torch.__file__).parent.parent / "nvidia"
+    return [str(p) for p in sorted(packages.glob("cu*/include"))]
+
+
+def sources(pattern: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(pattern))
+
+
+def extension():
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    cuda = builds_cuda()
     optimisation = ["-O0", "-g", "-UNDEBUG"] if flag("DEBUG") else ["-O3", "-g0", "-DNDEBUG"]
     if sys.platform == "win32":
         flags = ["/std:c++20", "/O2", "/openmp"]
@@ -72,12 +133,23 @@ def extension():
         # -fopenmp only when compiling: the symbols then resolve to the OpenMP runtime that torch itself loaded.
         flags = ["-std=c++20", *optimisation, "-fopenmp", "-Wall", "-Wextra", "-Wno-psabi"]
         flags += ["-Wno-maybe-uninitialized", "-fvisibility=hidden"]
-    return CppExtension(
-        name="gankernels._C",
-        sources=sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.cpp")),
-        depends=sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/**/*.h")),
-        extra_compile_args={"cxx": flags},
-    )
+    of_cuda = sources("csrc/cuda/*.cpp")
+    options = {
+        "name": "gankernels._C",
+        "sources": [s for s in sources("csrc/**/*.cpp") if s not in of_cuda],
+        "depends": sources("csrc/**/*.h"),
+        "extra_compile_args": {"cxx": flags},
+    }
+    if not cuda:
+        return CppExtension(**options)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES)
+    options["sources"] += of_cuda + sources("csrc/cuda/*.cu")
+    options["depends"] += sources("csrc/cuda/*.cuh")
+    options["define_macros"] = [("GANKERNELS_CUDA", "1")]
+    options["include_dirs"] = cuda_include_dirs()
+    # No contraction to fma: the tests' host build of the same code then computes the same.
+    options["extra_compile_args"]["nvcc"] = ["-std=c++20", "-O3", "-fmad=false"]
+    return CUDAExtension(**options)
 
 
 def commands():

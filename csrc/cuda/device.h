@@ -1,0 +1,69 @@
+// The device that a tensor is on: its guard, its stream, and what a launch on it reports.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <atomic>
+
+#if defined(GANKERNELS_HOST_SHIM)
+#include "cuda_host_shim.h"
+#else
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include "problems.h"
+
+namespace gankernels::cuda {
+
+#if defined(GANKERNELS_HOST_SHIM)
+// The tests' build of these files runs on CPU tensors.
+struct OnDeviceOf {
+  explicit OnDeviceOf(const at::Tensor&) {}
+  void* stream() const { return nullptr; }
+};
+#define GK_CUDA_KEY PrivateUse1
+#else
+class OnDeviceOf {
+ public:
+  explicit OnDeviceOf(const at::Tensor& t) : guard_(t.device()) {}
+  void* stream() const { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+ private:
+  c10::cuda::CUDAGuard guard_;
+};
+#define GK_CUDA_KEY CUDA
+#endif
+
+inline void check_launch(int error, const char* what) {
+  TORCH_CHECK(error == 0, "gankernels: the CUDA kernel of ", what,
+              " could not be launched: ", cudaGetErrorString(static_cast<cudaError_t>(error)), " (cudaError ", error,
+              ")");
+}
+
+inline Dtype kernel_dtype(at::ScalarType type) {
+  switch (type) {
+    case at::kHalf: return Dtype::kHalf;
+    case at::kBFloat16: return Dtype::kBFloat16;
+    case at::kFloat: return Dtype::kFloat;
+    default: return Dtype::kDouble;
+  }
+}
+
+// Where the blocks of a launch add up. The partial sums are the launch's one allocation beside its outputs: a CUDA
+// graph keeps them with these. The ticket is one of a ring; as many launches must be under way on one device before two
+// of them share it, and a captured launch keeps its own.
+struct Workspace {
+  at::Tensor partials;
+  Total total;
+
+  explicit Workspace(const at::Tensor& loss) : partials(at::empty({kMaxBlocks}, loss.options().dtype(at::kDouble))) {
+    static std::atomic<unsigned> next{0};
+    total = {loss.mutable_data_ptr(), partials.mutable_data_ptr<double>(), next++ % kTicketSlots};
+  }
+};
+
+inline bool is_aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
+
+}  // namespace gankernels::cuda

@@ -1,0 +1,82 @@
+// Launchers of the operators without a class dimension.
+#include "elementwise.cuh"
+
+namespace gankernels::cuda {
+
+namespace {
+
+// f(a null pointer to the element type, the width as a constant)
+template <class F>
+int for_type(Dtype dtype, bool wide, F&& f) {
+  const auto with = [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    if (wide) return f(type, std::integral_constant<int, kWide<T>>{});
+    return f(type, std::integral_constant<int, 1>{});
+  };
+  switch (dtype) {
+    case Dtype::kHalf: return with(static_cast<__half*>(nullptr));
+    case Dtype::kBFloat16: return with(static_cast<__nv_bfloat16*>(nullptr));
+    case Dtype::kFloat: return with(static_cast<float*>(nullptr));
+    default: return with(static_cast<double*>(nullptr));
+  }
+}
+
+dim3 grid_for(int64_t elements, int width) {
+  return {blocks_for(ceil_div(elements, static_cast<int64_t>(kThreads) * width), kThreads, kMaxBlocks), 1, 1};
+}
+
+template <class T>
+using Element = std::remove_pointer_t<T>;
+
+}  // namespace
+
+int launch_scalar(const ScalarLaunch& problem, void* stream) {
+  return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
+    using T = Element<decltype(type)>;
+    constexpr int kWidth = decltype(width)::value;
+    if (problem.relativistic) {
+      GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
+    } else {
+      const dim3 grid = grid_for(std::max(problem.real.elements, problem.fake.elements), kWidth);
+      GK_LAUNCH((scalar_kernel<T, kWidth>), grid, (dim3{kThreads, 1, 1}), stream, problem);
+    }
+    return static_cast<int>(cudaGetLastError());
+  });
+}
+
+int launch_scale(const ScaleLaunch& problem, void* stream) {
+  const int64_t elements = std::max(problem.first.elements, problem.second.elements);
+  if (elements == 0) return 0;
+  return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
+    using T = Element<decltype(type)>;
+    constexpr int kWidth = decltype(width)::value;
+    GK_LAUNCH((scale_kernel<T, kWidth>), grid_for(elements, kWidth), (dim3{kThreads, 1, 1}), stream, problem);
+    return static_cast<int>(cudaGetLastError());
+  });
+}
+
+int launch_resample(const ResampleLaunch& problem, void* stream) {
+  if (problem.elements == 0) return 0;
+  return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
+    using T = Element<decltype(type)>;
+    constexpr int kWidth = decltype(width)::value;
+    const dim3 grid = grid_for(problem.elements, kWidth), block{kThreads, 1, 1};
+    if (problem.grad_statistics != nullptr) {
+      GK_LAUNCH((resample_backward_kernel<T, kWidth>), grid, block, stream, problem);
+    } else {
+      GK_LAUNCH((resample_kernel<T, kWidth>), grid, block, stream, problem);
+    }
+    return static_cast<int>(cudaGetLastError());
+  });
+}
+
+std::string launch_error() {
+  // Gradients of no elements: the kernel starts and finds nothing to do.
+  ScaleLaunch nothing;
+  GK_LAUNCH((scale_kernel<float, 1>), (dim3{1, 1, 1}), (dim3{kThreads, 1, 1}), nullptr, nothing);
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return {};
+  return std::string(cudaGetErrorString(error)) + " (cudaError " + std::to_string(static_cast<int>(error)) + ")";
+}
+
+}  // namespace gankernels::cuda

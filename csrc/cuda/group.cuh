@@ -1,0 +1,111 @@
+// The threads that work on one row, and their reductions: every thread gets the same bits, in a fixed order.
+#pragma once
+
+#include "numbers.cuh"
+
+namespace gankernels::cuda {
+
+struct Plus {
+  template <class A>
+  GK_DEVICE A operator()(A a, A b) const {
+    return a + b;
+  }
+};
+struct Larger {
+  template <class A>
+  GK_DEVICE A operator()(A a, A b) const {
+    return max_of(a, b);
+  }
+};
+
+// a + b = b + a: each step of the butterfly leaves the same bits in both partners.
+template <class Op, class A>
+GK_DEVICE A butterfly(A x, int lanes) {
+  for (int o = lanes / 2; o > 0; o /= 2) x = Op()(x, __shfl_xor_sync(kAllLanes, x, o));
+  return x;
+}
+
+constexpr int kMaxSums = 5;  // values reduced at once
+
+// The threads of a row are neighbours: a power of two of them, within a warp or the whole block.
+template <class A>
+class Neighbours {
+ public:
+  static constexpr bool kColumns = false;
+  static constexpr int kShared = 2 * kMaxSums * kWarp;
+
+  GK_DEVICE Neighbours(A* memory, int threads_per_row)
+      : memory_(memory), size_(threads_per_row), thread_(static_cast<int>(threadIdx.x)) {}
+
+  GK_DEVICE int rows_per_block() const { return static_cast<int>(blockDim.x) / size_; }
+  GK_DEVICE int row() const { return thread_ / size_; }
+  GK_DEVICE int rank() const { return thread_ % size_; }
+  GK_DEVICE int size() const { return size_; }
+
+  template <class Op, int kCount>
+  GK_DEVICE void reduce(A (&x)[kCount]) {
+    static_assert(kCount <= kMaxSums);
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) x[n] = butterfly<Op>(x[n], size_ < kWarp ? size_ : kWarp);
+    if (size_ <= kWarp) return;
+    // Two halves of the memory in turn: whoever writes one again has passed the other's barrier, as all readers have.
+    A* half = memory_ + turn_ * (kMaxSums * kWarp);
+    turn_ ^= 1;
+    const int lane = thread_ % kWarp, warps = size_ / kWarp;
+    if (lane == 0) {
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) half[n * kWarp + thread_ / kWarp] = x[n];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) x[n] = butterfly<Op>(half[n * kWarp + lane % warps], warps);
+  }
+
+ private:
+  A* memory_;
+  int size_, thread_, turn_ = 0;
+};
+
+// Neighbouring lanes hold neighbouring rows, and a row's classes are dealt out to a power of two of warps.
+template <class A>
+class Stacked {
+ public:
+  static constexpr bool kColumns = true;
+  static constexpr int kMaxWarps = sizeof(A) == 8 ? 8 : 16;
+  static constexpr int kThreads = kMaxWarps * kWarp;
+  static constexpr int kShared = 2 * kMaxSums * kMaxWarps * kWarp;
+
+  GK_DEVICE Stacked(A* memory, int warps_per_row)
+      : memory_(memory), size_(warps_per_row), warp_(static_cast<int>(threadIdx.x) / kWarp) {}
+
+  GK_DEVICE int rows_per_block() const { return static_cast<int>(blockDim.x) / size_; }
+  GK_DEVICE int row() const { return warp_ / size_ * kWarp + lane(); }
+  GK_DEVICE int rank() const { return warp_ % size_; }
+  GK_DEVICE int size() const { return size_; }
+
+  template <class Op, int kCount>
+  GK_DEVICE void reduce(A (&x)[kCount]) {
+    static_assert(kCount <= kMaxSums);
+    if (size_ == 1) return;
+    A* half = memory_ + turn_ * (kMaxSums * kMaxWarps * kWarp);
+    turn_ ^= 1;
+    const auto at = [&](int n, int warp) -> A& { return half[(n * kMaxWarps + warp) * kWarp + lane()]; };
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) at(n, warp_) = x[n];
+    __syncthreads();
+    const int first = warp_ / size_ * size_;
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+      x[n] = at(n, first);
+      for (int w = 1; w < size_; ++w) x[n] = Op()(x[n], at(n, first + w));
+    }
+  }
+
+ private:
+  GK_DEVICE int lane() const { return static_cast<int>(threadIdx.x) % kWarp; }
+
+  A* memory_;
+  int size_, warp_, turn_ = 0;
+};
+
+}  // namespace gankernels::cuda

@@ -1,0 +1,8 @@
+// The divergences for logits of this dtype: one translation unit each, so that they compile side by side.
+#include "kl_kernel.cuh"
+
+namespace gankernels::cuda {
+
+int launch_kl_bfloat16(const KlLaunch& problem, void* stream) { return launch_kl_as<__nv_bfloat16>(problem, stream); }
+
+}  // namespace gankernels::cuda

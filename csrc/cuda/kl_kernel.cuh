@@ -1,0 +1,162 @@
+// The kernel around the rows of a divergence, and the choice of its instance for a layout and a number of classes.
+#pragma once
+
+#include "kl_online.cuh"
+#include "launch.cuh"
+
+namespace gankernels::cuda {
+
+// Field by field: an index into the parameters would copy them to local memory.
+GK_DEVICE void select(Rows& out, bool second, const Rows& a, const Rows& b) {
+  out.data = second ? b.data : a.data;
+  out.outer = second ? b.outer : a.outer;
+  out.inner = second ? b.inner : a.inner;
+  out.cls = second ? b.cls : a.cls;
+}
+
+GK_DEVICE void select(Target& out, bool second, const Target& a, const Target& b) {
+  select(out.rows, second, a.rows, b.rows);
+  out.wide = second ? b.wide : a.wide;
+  out.shared = second ? b.shared : a.shared;
+}
+
+GK_DEVICE void select(KlTerm& out, bool second, const KlTerm& a, const KlTerm& b) {
+  out.rows = second ? b.rows : a.rows;
+  out.inner_rows = second ? b.inner_rows : a.inner_rows;
+  select(out.q_logits, second, a.q_logits, b.q_logits);
+  select(out.p_logits, second, a.p_logits, b.p_logits);
+  select(out.q_grad, second, a.q_grad, b.q_grad);
+  select(out.p_grad, second, a.p_grad, b.p_grad);
+  select(out.target_grad, second, a.target_grad, b.target_grad);
+  select(out.positive, second, a.positive, b.positive);
+  select(out.negative, second, a.negative, b.negative);
+  out.weight = second ? b.weight : a.weight;
+  out.loss_scale = second ? b.loss_scale : a.loss_scale;
+}
+
+// Threads of a block: 128 registers each where it has 512, 255 where it has 256, so that no instance spills.
+template <class T>
+constexpr int kMaxThreads = sizeof(T) == 8 ? 256 : 512;
+
+// Term y of the problem, or both in turn; rows dealt out to blocks, then to groups of threads within a block.
+template <class T, class Group, class Body>
+__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(const KlLaunch problem) {
+  using A = Accumulate<T>;
+  __shared__ A memory[Group::kShared];
+  // The term in shared memory: its pointers and strides would take a hundred registers.
+  __shared__ __align__(8) unsigned char term_memory[sizeof(KlTerm)];
+  KlTerm& term = *reinterpret_cast<KlTerm*>(term_memory);
+  Group group(memory, problem.threads_per_row);
+  const int first = problem.one_after_other ? 0 : static_cast<int>(blockIdx.y);
+  const int last = problem.one_after_other ? problem.count : first + 1;
+  double total = 0;
+  for (int which = first; which < last; ++which) {
+    __syncthreads();  // the rows of the term before have been read
+    if (threadIdx.x == 0) select(term, which == 1, problem.terms[0], problem.terms[1]);
+    __syncthreads();
+    Body body;
+    body.begin(term, Share{group.rank(), group.size(), problem.classes}, group);
+    double sum = 0;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * group.rows_per_block();
+    // The same number of turns for all threads, which meet at barriers: those without a row have no classes.
+    for (int64_t base = static_cast<int64_t>(blockIdx.x) * group.rows_per_block(); base < term.rows; base += step) {
+      const int64_t row = base + group.row();
+      const bool active = row < term.rows;
+      const int64_t outer = term.inner_rows == 1 ? row : row / term.inner_rows;
+      const Position at{outer, term.inner_rows == 1 ? 0 : row - outer * term.inner_rows};
+      const A loss = body.row(term, at, Share{group.rank(), group.size(), active ? problem.classes : 0}, group);
+      if (!active || group.rank() != 0) continue;
+      sum += static_cast<double>(loss);
+      if (problem.row_loss == nullptr) continue;
+      A* out = static_cast<A*>(problem.row_loss) + row;
+      *out = which > first ? *out + loss : loss;
+    }
+    // The mean of no rows is 0 * inf = NaN, once.
+    total += sum * term.loss_scale;
+  }
+  write_total<A>(total, problem.total);
+}
+
+template <class T, class Group, class Body>
+int start(KlLaunch problem, int threads_per_row, int threads, void* stream) {
+  problem.threads_per_row = threads_per_row;
+  const int64_t rows = std::max(problem.terms[0].rows, problem.count > 1 ? problem.terms[1].rows : 0);
+  const unsigned terms = problem.one_after_other ? 1 : static_cast<unsigned>(problem.count);
+  const unsigned blocks = blocks_for(ceil_div(rows, threads / threads_per_row), threads, kMaxBlocks / 2);
+  GK_LAUNCH((kl_kernel<T, Group, Body>), (dim3{blocks, terms, 1}), (dim3{static_cast<unsigned>(threads), 1, 1}), stream,
+            problem);
+  return static_cast<int>(cudaGetLastError());
+}
+
+constexpr int kBlock = 128;  // threads of a block whose rows take fewer
+
+inline int threads_for(int classes, int values) {
+  return next_power_of_two(static_cast<int>(ceil_div(classes, values)));
+}
+
+template <class T, Positive kPositive, class Group, int kValues, int kWidth>
+int start_in_registers(const KlLaunch& problem, void* stream) {
+  const int group = threads_for(problem.classes, kValues), threads = Group::kColumns ? group * kWarp : group;
+  using Body = InRegisters<T, kPositive, Group, kValues, kWidth>;
+  return start<T, Group, Body>(problem, group, std::max(threads, kBlock), stream);
+}
+
+template <class T, Positive kPositive, class Group, int kWidth>
+int start_online(const KlLaunch& problem, void* stream) {
+  constexpr int kMost = kMaxThreads<T>, kGroup = Group::kColumns ? kMost / kWarp : kMost;
+  using Body = Streamed<T, kPositive == Positive::kSoftmax, Group, 8, kWidth>;
+  return start<T, Group, Body>(problem, kGroup, kMost, stream);
+}
+
+// Whether as many threads as `kValues` each leave for the row are not too many.
+template <class T, int kValues>
+bool fits(const KlLaunch& problem) {
+  return threads_for(problem.classes, kValues) <= kMaxThreads<T>;
+}
+
+// Rows whose classes lie side by side, or anyhow.
+template <class T, Positive kPositive>
+int start_neighbours(const KlLaunch& problem, void* stream) {
+  using Group = Neighbours<Accumulate<T>>;
+  constexpr int kWidth = kWide<T>;
+  // A gradient to the target is a template of its own only where registers are scarce.
+  constexpr Positive kOnline = kPositive == Positive::kTarget ? Positive::kAnchor : kPositive;
+  if (problem.wide) {
+    if (fits<T, 8>(problem)) return start_in_registers<T, kPositive, Group, 8, kWidth>(problem, stream);
+    // Rows of up to 8192 classes are read once.
+    if constexpr (sizeof(T) < 8 && kPositive != Positive::kTarget) {
+      if (fits<T, 16>(problem)) return start_in_registers<T, kPositive, Group, 16, kWidth>(problem, stream);
+    }
+    return start_online<T, kOnline, Group, kWidth>(problem, stream);
+  }
+  // 4 values a thread: 16 rows a warp at K = 5, 4 at K = 20 and 2 at K = 51.
+  if (kPositive != Positive::kTarget && threads_for(problem.classes, 4) <= kWarp)
+    return start_in_registers<T, kPositive, Group, 4, 1>(problem, stream);
+  if (fits<T, 8>(problem)) return start_in_registers<T, kPositive, Group, 8, 1>(problem, stream);
+  return start_online<T, kOnline, Group, 1>(problem, stream);
+}
+
+// Rows that lie side by side, as in (N, K, H, W).
+template <class T, Positive kPositive>
+int start_stacked(const KlLaunch& problem, void* stream) {
+  using Group = Stacked<Accumulate<T>>;
+  constexpr Positive kOnline = kPositive == Positive::kTarget ? Positive::kAnchor : kPositive;
+  if (threads_for(problem.classes, 8) * kWarp <= Group::kThreads)
+    return start_in_registers<T, kPositive, Group, 8, 1>(problem, stream);
+  return start_online<T, kOnline, Group, 1>(problem, stream);
+}
+
+template <class T, Positive kPositive>
+int start_layout(const KlLaunch& problem, void* stream) {
+  return problem.columns ? start_stacked<T, kPositive>(problem, stream)
+                         : start_neighbours<T, kPositive>(problem, stream);
+}
+
+template <class T>
+int launch_kl_as(const KlLaunch& problem, void* stream) {
+  if (problem.softmax) return start_layout<T, Positive::kSoftmax>(problem, stream);
+  if (problem.terms[0].target_grad.data != nullptr) return start_layout<T, Positive::kTarget>(problem, stream);
+  return start_layout<T, Positive::kAnchor>(problem, stream);
+}
+
+}  // namespace gankernels::cuda

@@ -1,0 +1,180 @@
+// The same divergences for rows too long for registers: the logits are read twice, in chunks.
+//
+// First reading: the maximum and the sums relative to it, moved along whenever a chunk raises the maximum (online
+// softmax). Second reading: the gradients, and the products with the anchors.
+#pragma once
+
+#include "kl.cuh"
+
+namespace gankernels::cuda {
+
+// The point that exponents are taken from: any will do while nothing but -inf has been seen.
+template <class A>
+GK_DEVICE A reference(A top) {
+  return top == -infinity<A>() ? A(0) : top;
+}
+
+// sum exp t over what has been seen; with P = softmax(p_logits) also sum exp u, sum exp(u) u and sum exp(u) t.
+template <class A, bool kSoftmax>
+struct OnlineSums {
+  A q_top = -infinity<A>(), p_top = -infinity<A>();
+  A q = 0, p = 0, pu = 0, pt = 0;
+
+  // Makes the sums relative to new maxima, no smaller than the old ones.
+  GK_DEVICE void rebase(A new_q, A new_p) {
+    q *= exp_of(q_top - reference(new_q));
+    if constexpr (kSoftmax) {
+      const A scale = exp_of(p_top - reference(new_p));
+      pt = masked_product(scale, pt + masked_product(p, reference(q_top) - reference(new_q)));
+      pu = masked_product(scale, pu + masked_product(p, p_top - reference(new_p)));
+      p *= scale;
+    }
+    q_top = new_q, p_top = new_p;
+  }
+
+  template <int kValues>
+  GK_DEVICE void add(const A (&z)[kValues], const A (&a)[kValues]) {
+    A new_q = q_top, new_p = p_top;
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      new_q = max_of(new_q, z[v]);
+      if constexpr (kSoftmax) new_p = max_of(new_p, a[v]);
+    }
+    rebase(new_q, new_p);
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      const A t = z[v] - reference(q_top);
+      q += exp_of(t);
+      if constexpr (kSoftmax) {
+        const A u = a[v] - reference(p_top), e = exp_of(u);
+        p += e;
+        pu += masked_product(e, u);
+        pt += masked_product(e, t);
+      }
+    }
+  }
+
+  template <class Group>
+  GK_DEVICE void reduce(Group& group) {
+    A top[2] = {q_top, p_top};
+    group.template reduce<Larger>(top);
+    rebase(top[0], top[1]);
+    A sums[4] = {q, p, pu, pt};
+    group.template reduce<Plus>(sums);
+    // A row of nothing but -inf is NaN, as one with +inf is already.
+    q = sums[0] + (q_top - q_top), p = sums[1], pu = sums[2], pt = sums[3];
+    if constexpr (kSoftmax) p += p_top - p_top;
+  }
+};
+
+template <class T, bool kSoftmax, class Group, int kValues, int kWidth>
+struct Streamed {
+  using A = Accumulate<T>;
+  static constexpr int kMinBlocks = 1;
+
+  A entropy = 0, mass = 0;
+
+  // f(share of a chunk) over the row.
+  template <class F>
+  GK_DEVICE static void each_chunk(const Share& share, F&& f) {
+    Share chunk = share;
+    const int step = share.size * kValues;
+    // Unsigned: the step past the last chunk may leave int.
+    for (unsigned first = 0; first < static_cast<unsigned>(share.classes); first += step) {
+      chunk.first = static_cast<int>(first);
+      f(chunk);
+    }
+  }
+
+  GK_DEVICE static void load_anchor(A (&b)[kValues], A (&minus)[kValues], const KlTerm& term, Position at,
+                                    const Share& share) {
+    load_target<T, kWidth>(b, term.positive, at, share);
+    load_target<T, kWidth>(minus, term.negative, at, share);
+  }
+
+  GK_DEVICE void sum_anchors(const KlTerm& term, Position at, const Share& share, Group& group) {
+    A sums[2] = {0, 0};
+    each_chunk(share, [&](const Share& chunk) {
+      A plus[kValues], minus[kValues];
+      load_anchor(plus, minus, term, at, chunk);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        sums[0] += x_log_x(plus[v]) - x_log_x(minus[v]);
+        sums[1] += plus[v] - minus[v];
+      }
+    });
+    group.template reduce<Plus>(sums);
+    entropy = sums[0], mass = sums[1];
+  }
+
+  GK_DEVICE void begin(const KlTerm& term, const Share& share, Group& group) {
+    if (term.positive.shared && term.negative.shared) sum_anchors(term, Position{0, 0}, share, group);
+  }
+
+  GK_DEVICE static void load_logits(A (&z)[kValues], A (&a)[kValues], const KlTerm& term, Position at,
+                                    const Share& share) {
+    load<kWidth>(z, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
+    if constexpr (kSoftmax)
+      load<kWidth>(a, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
+  }
+
+  GK_DEVICE A row(const KlTerm& term, Position at, const Share& share, Group& group) {
+    if (!(term.positive.shared && term.negative.shared)) sum_anchors(term, at, share, group);
+    OnlineSums<A, kSoftmax> sums;
+    each_chunk(share, [&](const Share& chunk) {
+      A z[kValues], a[kValues];
+      load_logits(z, a, term, at, chunk);
+      sums.add(z, a);
+    });
+    sums.reduce(group);
+    A dot[1] = {second_reading(term, at, share, sums)};
+    group.template reduce<Plus>(dot);
+    const A log_sum = log_of(sums.q), loss = entropy - dot[0];
+    if constexpr (!kSoftmax) return loss + mass * log_sum;
+    else return loss + (sums.pu - sums.pt) / sums.p - log_of(sums.p) + (A(1) + mass) * log_sum;
+  }
+
+  // Writes the gradients; returns this thread's part of sum B t.
+  GK_DEVICE A second_reading(const KlTerm& term, Position at, const Share& share,
+                             const OnlineSums<A, kSoftmax>& sums) const {
+    const A weight = static_cast<A>(term.weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
+    const A total = kSoftmax ? A(1) + mass : mass, scale = weight * total / sums.q;
+    const A r = kSoftmax ? A(1) / sums.p : A(0), mean_d = kSoftmax ? (sums.pu - sums.pt) * r : A(0);
+    A dot = 0;
+    each_chunk(share, [&](const Share& chunk) {
+      A z[kValues], a[kValues], b[kValues], minus[kValues], g[kValues];
+      load_logits(z, a, term, at, chunk);
+      load_anchor(b, minus, term, at, chunk);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        b[v] -= minus[v];
+        z[v] -= sums.q_top;
+        // Beyond the end of the row: no class, no share of the sum.
+        dot += masked_product(b[v], z[v]);
+        if constexpr (kSoftmax) a[v] -= sums.p_top;
+      }
+      if constexpr (kSoftmax) {
+        if (term.p_grad.data != nullptr) {
+#pragma unroll
+          for (int v = 0; v < kValues; ++v)
+            g[v] = bad + masked_product(weight * (exp_of(a[v]) * r), (a[v] - z[v]) - mean_d);
+          store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, g, chunk);
+        }
+      } else if (term.target_grad.data != nullptr) {
+#pragma unroll
+        for (int v = 0; v < kValues; ++v) g[v] = target_slope(b[v], z[v] - log_sum, weight, bad);
+        store_target_grad<T, kWidth>(term, at, g, chunk);
+      }
+      if (term.q_grad.data == nullptr) return;
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        const A p = kSoftmax ? exp_of(a[v]) * r + b[v] : b[v];
+        g[v] = exp_of(z[v]) * scale - weight * p;
+      }
+      store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, g, chunk);
+    });
+    return dot;
+  }
+};
+
+}  // namespace gankernels::cuda

@@ -1,0 +1,133 @@
+// Element types, their accumulation type, and moving a thread's share of a row between memory and registers.
+#pragma once
+
+#include "platform.cuh"
+#include "problems.h"
+
+namespace gankernels::cuda {
+
+template <class T>
+using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <class A, class T>
+GK_DEVICE A widen(T x) {
+  if constexpr (std::is_same_v<T, __half>) return static_cast<A>(__half2float(x));
+  else if constexpr (std::is_same_v<T, __nv_bfloat16>) return static_cast<A>(__bfloat162float(x));
+  else return static_cast<A>(x);
+}
+
+template <class T, class A>
+GK_DEVICE T narrow(A x) {
+  if constexpr (std::is_same_v<T, __half>) return __float2half_rn(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, __nv_bfloat16>) return __float2bfloat16_rn(static_cast<float>(x));
+  else return static_cast<T>(x);
+}
+
+// One access of up to 16 bytes, or several of 16.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
+  T value[kCount];
+};
+
+// Elements of T in 16 bytes.
+template <class T>
+constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+
+template <class A>
+GK_DEVICE A infinity() {
+  return static_cast<A>(INFINITY);
+}
+
+GK_DEVICE float max_of(float a, float b) { return fmaxf(a, b); }  // the other one of a NaN
+GK_DEVICE double max_of(double a, double b) { return fmax(a, b); }
+GK_DEVICE float exp_of(float x) { return expf(x); }
+GK_DEVICE double exp_of(double x) { return exp(x); }
+GK_DEVICE float log_of(float x) { return logf(x); }
+GK_DEVICE double log_of(double x) { return log(x); }
+GK_DEVICE float log1p_of(float x) { return log1pf(x); }
+GK_DEVICE double log1p_of(double x) { return log1p(x); }
+
+// b * t with 0 * (-inf) = 0; a NaN in b stays.
+template <class A>
+GK_DEVICE A masked_product(A b, A t) {
+  return b == A(0) ? A(0) : b * t;
+}
+
+// a log a with 0 log 0 = 0.
+template <class A>
+GK_DEVICE A x_log_x(A a) {
+  return a == A(0) ? A(0) : a * log_of(a);
+}
+
+// The classes of a row that one of its threads holds: runs of kWidth, dealt out in turn.
+struct Share {
+  int rank, size;  // this thread among those of the row
+  int classes;     // of the row; 0 for a thread without one
+  int first = 0;   // class where this chunk of the row begins
+
+  template <int kWidth>
+  GK_DEVICE int at(int value) const {
+    return first + ((value / kWidth) * size + rank) * kWidth + value % kWidth;
+  }
+};
+
+template <int kWidth, class A, class T, int kValues>
+GK_DEVICE void load(A (&x)[kValues], const T* row, int64_t stride, const Share& share, A fill) {
+#pragma unroll
+  for (int i = 0; i < kValues; i += kWidth) {
+    const int k = share.at<kWidth>(i);
+    if (k < share.classes) {
+      if constexpr (kWidth == 1) {
+        x[i] = widen<A>(row[k * stride]);
+      } else {
+        const auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(row + k);
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) x[i + j] = widen<A>(pack.value[j]);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) x[i + j] = fill;
+    }
+  }
+}
+
+template <int kWidth, class A, class T, int kValues>
+GK_DEVICE void store(T* row, int64_t stride, const A (&x)[kValues], const Share& share) {
+#pragma unroll
+  for (int i = 0; i < kValues; i += kWidth) {
+    const int k = share.at<kWidth>(i);
+    if (k >= share.classes) continue;
+    if constexpr (kWidth == 1) {
+      row[k * stride] = narrow<T>(x[i]);
+    } else {
+      Pack<T, kWidth> pack;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[i + j]);
+      *reinterpret_cast<Pack<T, kWidth>*>(row + k) = pack;
+    }
+  }
+}
+
+struct Position {
+  int64_t outer, inner;
+};
+
+template <class T>
+GK_DEVICE T* row_of(const Rows& rows, Position at) {
+  return static_cast<T*>(rows.data) + at.outer * rows.outer + at.inner * rows.inner;
+}
+
+// A row of a target; zeros where there is none. The branches are the same for all threads.
+template <class T, int kWidth, class A, int kValues>
+GK_DEVICE void load_target(A (&x)[kValues], const Target& target, Position at, const Share& share) {
+  if (target.rows.data == nullptr) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) x[i] = A(0);
+  } else if (std::is_same_v<T, A> || target.wide) {
+    load<kWidth>(x, row_of<const A>(target.rows, at), target.rows.cls, share, A(0));
+  } else {
+    load<kWidth>(x, row_of<const T>(target.rows, at), target.rows.cls, share, A(0));
+  }
+}
+
+}  // namespace gankernels::cuda

@@ -1,0 +1,115 @@
+// What the CUDA launchers take: raw pointers, sizes and strides (in elements); free of torch and of CUDA.
+#pragma once
+
+#include <string>
+
+#include "../cpu/kernels.h"
+
+namespace gankernels::cuda {
+
+// An anchor or a target.
+struct Target {
+  Rows rows;
+  bool wide = true;    // of the accumulation dtype, else of the logits'
+  bool shared = true;  // the same for all rows, or absent
+};
+
+// loss_row = KL(P || q) - KL(M || q), q = softmax(q_logits): P is `positive`, softmax(p_logits) or absent,
+// M is `negative` or absent.
+struct KlTerm {
+  int64_t rows = 0, inner_rows = 1;  // row = outer * inner_rows + inner
+  Rows q_logits, p_logits;
+  Rows q_grad, p_grad, target_grad;  // written where data is set; target_grad is that of `positive`
+  Target positive, negative;
+  double weight = 1;      // gradients are multiplied by it
+  double loss_scale = 1;  // the sum of the row losses is: 1 / rows for a mean
+};
+
+// Where a launch adds up what its blocks found.
+struct Total {
+  void* loss = nullptr;        // accumulation dtype; not written where null
+  double* partials = nullptr;  // kMaxBlocks of them
+  unsigned slot = 0;           // ticket counter, below kTicketSlots
+};
+
+constexpr int kMaxBlocks = 4096;
+constexpr unsigned kTicketSlots = 8192;
+
+struct KlLaunch {
+  KlTerm terms[2];
+  int count = 1;    // of terms
+  int classes = 0;  // at most 2^31 - 1; offsets are 64-bit
+  Dtype dtype = Dtype::kFloat;
+  bool softmax = false;          // P = softmax(p_logits)
+  bool wide = false;             // classes side by side and aligned for accesses of 16 bytes
+  bool columns = false;          // rows side by side, classes apart
+  bool one_after_other = false;  // the second term adds to the row losses of the first
+  void* row_loss = nullptr;      // accumulation dtype, in row order, where set
+  Total total;
+  int threads_per_row = 1;  // the launcher's own choice: for columns, in warps
+};
+
+// Every launcher returns a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.
+int launch_kl(const KlLaunch& problem, void* stream);
+
+struct ScalarBatch {
+  const void* logits = nullptr;  // dense, `elements` of them
+  void* grad = nullptr;          // in the order of the logits, where set
+  int64_t elements = 0;
+  ScalarTerm term;
+  double weight = 1;      // gradients are multiplied by it
+  double loss_scale = 1;  // 1 / elements for a mean
+};
+
+struct ScalarLaunch {
+  ScalarBatch real, fake;
+  bool with_real = false;  // losses of the generator have no real logits
+  Dtype dtype = Dtype::kFloat;
+  bool wide = false;          // every pointer aligned to 16 bytes
+  bool relativistic = false;  // each offset is the other batch's mean
+  bool mean = false;
+  void* row_loss = nullptr;  // both batches' losses of an element added up, where set
+  Total total;
+};
+
+int launch_scalar(const ScalarLaunch& problem, void* stream);
+
+enum class Spread { kOne, kRows, kElements };  // what grad_output holds a value for
+
+struct ScaleBatch {
+  const void* in = nullptr;
+  void* out = nullptr;
+  int64_t elements = 0;
+  double average = 1;
+};
+
+// out = in * grad_output * average for one or two dense gradients, in the order (outer, class, inner).
+struct ScaleLaunch {
+  ScaleBatch first, second;
+  const void* grad_output = nullptr;  // accumulation dtype
+  Spread spread = Spread::kOne;
+  int64_t classes = 1, inner = 1;
+  Dtype dtype = Dtype::kFloat;
+  bool wide = false;  // aligned, and runs of 16 bytes end with a row (classes side by side) or a class
+};
+
+int launch_scale(const ScaleLaunch& problem, void* stream);
+
+// z = mean + noise * exp(log_variance / 2): blocks of means and of log-variances alternate in `statistics`.
+struct ResampleLaunch {
+  const void* statistics = nullptr;
+  const void* noise = nullptr;  // accumulation dtype
+  void* out = nullptr;          // z: written forward, read backward where it has the accumulation dtype
+  const void* grad_out = nullptr;
+  void* grad_statistics = nullptr;  // set: backward
+  int64_t elements = 0, block = 0;  // of z, of a block of means
+  Dtype dtype = Dtype::kFloat;
+  bool wide = false;  // aligned, and blocks are of whole runs of 16 bytes
+};
+
+int launch_resample(const ResampleLaunch& problem, void* stream);
+
+// Launches the smallest kernel there is; empty, or why that failed.
+std::string launch_error();
+
+}  // namespace gankernels::cuda

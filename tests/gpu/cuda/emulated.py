@@ -1,0 +1,222 @@
+"""The CUDA operators on CPU tensors: everything up to the launch is their own code, the launch runs in the emulator.
+
+with launches(arch=90) as found:
+    loss, g_real, g_fake = operator("realness_d_loss_value_and_grad")(real, fake, a1, a0, ...)
+found[0].kernel, found[0].result.stats
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gpu.cuda import build
+from gpu.emulation import toolchain
+from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
+
+import gankernels  # noqa: F401  registers the schemas
+
+LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
+KEY = "PrivateUse1"  # the dispatch key of these operators: no other tensor or library uses it here
+CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_uint),
+    ctypes.POINTER(ctypes.c_uint),
+    ctypes.POINTER(ctypes.c_void_p),
+)
+
+skip_reason = None if toolchain.NVCC else "nvcc is not on PATH"
+
+
+@dataclass
+class Launch:
+    """One launch that the launchers made, and what came of it."""
+
+    kernel: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    result: Result
+    entry: str  # the mangled name
+
+
+@dataclass
+class Setting:
+    """How launches are run."""
+
+    arch: int
+    options: dict[str, Any]
+    mutate: Callable[[str], str] | None
+    mark: int  # allocations before the operator was called
+    found: list[Launch] = field(default_factory=list)
+    fault: KernelFault | None = None
+
+
+_current: Setting | None = None
+_lock = threading.Lock()
+
+
+# The file of csrc/cuda that a mangled kernel is in.
+FILES = {
+    r"kl_kernelIf": "kl_float",
+    r"kl_kernelId": "kl_double",
+    r"kl_kernelI6__half": "kl_half",
+    r"kl_kernelI13__nv_bfloat16": "kl_bfloat16",
+}
+
+
+def source_of(kernel: str) -> Path:
+    stem = next((s for pattern, s in FILES.items() if re.search(pattern, kernel)), "elementwise")
+    return build.SOURCES / "cuda" / f"{stem}.cu"
+
+
+@cache
+def entries(source: Path, arch: int) -> tuple[str, dict[str, str]]:
+    """What stands before the kernels in a file's PTX, and the text of each."""
+    ptx = build.compiled(source, arch).ptx
+    start = re.compile(r"^[ \t]*(?:\.visible |\.weak )?[ \t]*\.entry (\w+)", re.M)
+    found = list(start.finditer(ptx))
+    ends = [m.start() for m in found[1:]] + [len(ptx)]
+    texts = {m[1]: ptx[m.start() : end] for m, end in zip(found, ends, strict=True)}
+    return ptx[: found[0].start()], texts
+
+
+def kernel_text(kernel: str, arch: int) -> str:
+    """PTX with this kernel alone: parsing all of a file takes seconds."""
+    head, texts = entries(source_of(kernel), arch)
+    return head + texts[kernel]
+
+
+@cache
+def module(kernel: str, arch: int) -> Module:
+    return Module(kernel_text(kernel, arch))
+
+
+@cache
+def demangled(name: str) -> str:
+    from gpu.emulation.census import demangled as plain
+
+    found = plain([name])[name].replace("gankernels::cuda::", "").replace("gankernels::", "")
+    return re.sub(r"^void |\(\w*Launch\)$", "", found)
+
+
+class _Translation:
+    """CPU memory as device memory for one launch: pointers in the parameters, contents there and back."""
+
+    def __init__(self, library: ctypes.CDLL, mark: int) -> None:
+        self.library, self.mark, self.memory = library, mark, Memory()
+        self.buffers: dict[int, tuple[Any, np.ndarray[Any, Any], bool]] = {}
+
+    def parameters(self, raw: bytes) -> bytes:
+        words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).copy()
+        for i, word in enumerate(words):
+            words[i] = self.address(int(word))
+        return words.tobytes() + raw[len(raw) // 8 * 8 :]
+
+    def address(self, word: int) -> int:
+        """The device address of a pointer; anything else as it is."""
+        found = (ctypes.c_uint64 * 3)()
+        if word < 1 << 16 or not self.library.gk_find(ctypes.c_void_p(word), found):
+            return word
+        start, size, number = (int(x) for x in found)
+        if start not in self.buffers:
+            raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start))
+            made_here = number > self.mark
+            if made_here:
+                buffer = self.memory.empty(size, np.uint8, "output", misalign=start % 256)
+            else:
+                buffer = self.memory.put(raw, "input", readonly=True, misalign=start % 256)
+            self.buffers[start] = (buffer, raw, made_here)
+        return int(self.buffers[start][0].addr) + word - start
+
+    def write_back(self) -> None:
+        for buffer, raw, made_here in self.buffers.values():
+            if made_here:
+                raw[:] = buffer.get()
+
+
+def _launch(name: bytes, grid: Any, block: Any, arguments: Any) -> int:
+    setting = _current
+    assert setting is not None, "a launch outside emulated.launches()"
+    kernel = name.decode()
+    try:
+        loaded = module(kernel, setting.arch)
+        if setting.mutate is not None:
+            loaded = Module(setting.mutate(kernel_text(kernel, setting.arch)))
+        (parameter,) = loaded.kernels[kernel].params
+        translation = _Translation(library(), setting.mark)
+        raw = translation.parameters(ctypes.string_at(arguments[0], parameter.size))
+        extents = tuple(grid[:3]), tuple(block[:3])
+        result = loaded.launch(kernel, *extents, [raw], translation.memory, **setting.options)
+        translation.write_back()
+        setting.found.append(Launch(demangled(kernel), *extents, result, kernel))
+    except KernelFault as fault:
+        setting.fault = fault
+        return LAUNCH_FAILED
+    except Exception as error:  # must not leave a C callback
+        setting.fault = KernelFault(repr(error))
+        setting.fault.__cause__ = error
+        return LAUNCH_FAILED
+    return 0
+
+
+_callback = CALLBACK(_launch)
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Builds and loads the operators; from now on every CPU tensor's memory is known."""
+    path = build.emulated_operators()
+    torch.ops.load_library(str(path))
+    loaded = ctypes.CDLL(str(path))
+    loaded.gk_find.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]
+    loaded.gk_allocations.restype = ctypes.c_uint64
+    loaded.gk_record()
+    loaded.gk_set_callback(_callback)
+    return loaded
+
+
+@contextlib.contextmanager
+def launches(
+    arch: int = 90,
+    mutate: Callable[[str], str] | None = None,
+    multiprocessors: int = 2,
+    **options: Any,
+) -> Iterator[list[Launch]]:
+    """Launches inside run on this architecture; raises the KernelFault of one that faulted.
+
+    Args:
+        arch: 80, 90 or 100.
+        mutate: changes the kernel's PTX first.
+        multiprocessors: of the GPU that the launchers see.
+        options: of the emulator.
+    """
+    global _current
+    with _lock:
+        library().gk_set_multiprocessors(multiprocessors)
+        _current = setting = Setting(arch, options, mutate, library().gk_allocations())
+        try:
+            yield setting.found
+        except RuntimeError:
+            if setting.fault is not None:
+                raise setting.fault from None
+            raise
+        finally:
+            _current = None
+
+
+def operator(name: str) -> Callable[..., Any]:
+    """A ``gankernels`` operator on its CUDA kernel, for CPU tensors."""
+    library()
+    overload = getattr(torch.ops.gankernels, name).default
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, KEY))
+    return lambda *arguments: overload.redispatch(keys, *arguments)

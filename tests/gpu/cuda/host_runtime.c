@@ -1,0 +1,15 @@
+/* What the launchers ask of the CUDA runtime, for code that the host shim runs: two multiprocessors, no errors. */
+int cudaGetDevice(int* device) {
+  *device = 0;
+  return 0;
+}
+int cudaDeviceGetAttribute(int* value, int attribute, int device) {
+  (void)attribute, (void)device;
+  *value = 2;
+  return 0;
+}
+int cudaGetLastError(void) { return 0; }
+const char* cudaGetErrorString(int error) {
+  (void)error;
+  return "an error of the host shim";
+}
