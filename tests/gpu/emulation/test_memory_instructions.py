@@ -71,6 +71,33 @@ def test_part_of_a_warp_is_refused() -> None:
         run(moves.replace("{trans}", ""))
 
 
+STRADDLE = """
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry straddle(.param .u64 x)
+{
+  .reg .b64 %d<3>;
+  ld.param.u64 %d1, [x];
+  {access}
+  ret;
+}
+"""
+
+
+@pytest.mark.parametrize("offset", [-4, 12])
+@pytest.mark.parametrize(
+    "access", ["ld.global.b64 %d2, [%d1+{offset}];", "st.global.b64 [%d1+{offset}], %d1;"]
+)
+def test_half_an_access_outside_is_out_of_bounds(access: str, offset: int) -> None:
+    """Sixteen bytes that begin 4 behind a multiple of 8: both ends lie in the middle of an aligned access."""
+    memory = Memory()
+    x = memory.put(np.zeros(16, np.uint8), "x", misalign=4)
+    ptx = STRADDLE.replace("{access}", access.replace("{offset}", str(offset)))
+    with pytest.raises(KernelFault, match="out-of-bounds global"):
+        Module(ptx).launch("straddle", 1, 1, [x], memory)
+
+
 PARAMETERS = """
 .version 8.0
 .target sm_90

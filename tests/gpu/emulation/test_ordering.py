@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpu.emulation.ptxsim import KernelFault, Memory, Module
+from gpu.emulation.ptxsim.ordering import Ordering
 
 BLOCKS, THREADS = 5, 64
 
@@ -129,7 +130,6 @@ def test_fences_around_a_relaxed_atomic_order_the_last_block(schedule: str, fenc
         {"sem": ""},
         {"sem": ".release.gpu"},
         {"sem": ".acquire.gpu"},
-        {"sem": ".acq_rel.cta"},
         {"sem": "", "before": "membar.gl;"},
         {"sem": "", "after": "membar.gl;"},
         {"sem": "", "before": "membar.cta;", "after": "membar.gl;"},
@@ -162,3 +162,37 @@ def test_resetting_the_ticket_before_the_others_came_is_a_race() -> None:
     early = early.replace("ld.global.f32 %f3, [%rd7];", "mov.f32 %f3, 0f00000000;")
     with pytest.raises(KernelFault, match=r"global-memory race.*'ticket'"):
         Module(early).launch("last_block", BLOCKS, THREADS, buffers, memory)
+
+
+@pytest.mark.parametrize("chunk_threads", [THREADS, 1 << 16])
+def test_an_atomic_of_block_scope_races_with_other_blocks(chunk_threads: int) -> None:
+    with pytest.raises(KernelFault, match=r"global-memory race \(atomic.*'ticket'"):
+        run(".acq_rel.cta", chunk_threads=chunk_threads)
+
+
+def test_what_was_acquired_is_released_with_the_rest() -> None:
+    """Thread 0 of block 0 to block 1 by one word, from there to block 2 by another, with no barrier."""
+    order, first, second = Ordering(THREADS), range(0, 1), range(8, 9)
+    written = order.tick()
+    order.atomic(0, first, acquire=False, release=True)
+    order.atomic(THREADS, first, acquire=True, release=False)
+    order.atomic(THREADS, second, acquire=False, release=True)
+    order.atomic(2 * THREADS, second, acquire=True, release=False)
+    assert order.visible(2 * THREADS, 0, written)
+    assert not order.visible(2 * THREADS + 1, 0, written)  # its block has met at no barrier since
+    order.barrier(2)
+    assert order.visible(2 * THREADS + 1, 0, written)
+    assert not order.visible(2 * THREADS, 0, order.tick())
+
+
+def test_a_release_store_and_an_acquire_load_order_too() -> None:
+    order, word = Ordering(THREADS), range(3, 4)
+    written = order.tick()
+    order.store(0, word)
+    later = order.tick()
+    order.load(THREADS, 3)
+    assert order.visible(THREADS, 0, written)
+    assert not order.visible(THREADS, 0, later)
+    assert not order.visible(
+        THREADS, 1, written
+    )  # another thread of block 0, with no barrier before

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ordering import Ordering
+from .ordering import Ordering, wide
 from .parser import Instruction
 from .types import Array
 
@@ -176,7 +176,11 @@ class GlobalLog:
             self._report_noncoherent(machine, ins, threads, at, writer)
         conflict = self._unordered(writer, self.write_epoch[at], thread, epoch) & changes
         if kind == "atomic" or STRONG.intersection(ins.mods):
-            conflict &= ~is_atomic
+            # Atomics do not race with each other, unless they hold within a block and come from two.
+            together = (
+                is_atomic if wide(ins.mods) else is_atomic & ~self._blocks_differ(writer, thread)
+            )
+            conflict &= ~together
         self._report(machine, ins, threads, at, conflict, (writer, self.write_step), kind, "write")
         reader, many = self.reader[at] - 1, self.many_readers[at]
         if kind == "load":
@@ -190,6 +194,8 @@ class GlobalLog:
         if (many & changes).any():
             access, byte = first(many & changes)
             self._fault(machine, ins, threads, at, (access, byte), reader, kind, "read")
+        if kind == "atomic" and not wide(ins.mods):
+            self._report_narrow_atomics(machine, ins, threads, at)
         if kind == "store":
             offset = contradictory_store(machine, at.ravel())
             if offset is not None:
@@ -265,6 +271,21 @@ class GlobalLog:
             f"{memory.describe(memory.address(int(at[access, 0])))}, other block "
             f"{gtid // self.block_threads} thread {gtid % self.block_threads}",
         )
+
+    def _report_narrow_atomics(
+        self, machine: Machine, ins: Instruction, threads: Array, at: Array
+    ) -> None:
+        """Threads of two blocks on one address in this instruction, which is atomic within a block only."""
+        block_on: dict[int, int] = {}
+        for thread, offset in zip(threads, at[:, 0], strict=True):
+            block = int(machine.gtid[thread]) // self.block_threads
+            if block_on.setdefault(int(offset), block) != block:
+                machine.fault(
+                    "global-memory race (atomics of block scope by two blocks)",
+                    ins,
+                    int(thread),
+                    machine.memory.describe(machine.memory.address(int(offset))),
+                )
 
     @staticmethod
     def _report_noncoherent(
