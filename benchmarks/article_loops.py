@@ -19,37 +19,41 @@ Noise = Callable[[int], Tensor]
 Anchors = tuple[Tensor, Tensor]
 
 
-def realness_losses(
-    p: Players, real: Tensor, fake: Tensor, anchors: Anchors
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """The discriminator's loss and the generator's objectives, probabilities first."""
-    kl = epsilon_kl_of_probabilities
-    real_anchor, fake_anchor = anchors
+def realness_d_loss(p: Players, real: Tensor, fake: Tensor, anchors: Anchors) -> Tensor:
+    """Equation 3, on probabilities."""
     of_real = F.softmax(p.discriminator(real), dim=1)
     of_fake = F.softmax(p.discriminator(fake), dim=1)
-    d_loss = kl(real_anchor, of_real) + kl(fake_anchor, of_fake)
-    g_losses = {
-        1: -kl(fake_anchor, of_fake),
-        2: kl(of_real, of_fake) - kl(fake_anchor, of_fake),
-        3: kl(real_anchor, of_fake) - kl(fake_anchor, of_fake),
-    }
-    return d_loss, g_losses
+    kl = epsilon_kl_of_probabilities
+    return kl(anchors[0], of_real) + kl(anchors[1], of_fake)
+
+
+def realness_g_loss(
+    p: Players, real: Tensor, fake: Tensor, anchors: Anchors, objective: int
+) -> Tensor:
+    """Equations 18, 19 and 20, on probabilities."""
+    of_real = F.softmax(p.discriminator(real), dim=1)
+    of_fake = F.softmax(p.discriminator(fake), dim=1)
+    kl = epsilon_kl_of_probabilities
+    away = -kl(anchors[1], of_fake)
+    if objective == 1:
+        return away
+    return away + kl(of_real if objective == 2 else anchors[0], of_fake)
 
 
 def third_article(
     p: Players, real: Tensor, noise: Noise, anchors: Anchors, objective: int, g_updates: int = 1
 ) -> tuple[Tensor, Tensor]:
     """RealnessGAN: D, then G; D sees the real images again in the generator's turn."""
-    d_loss, _ = realness_losses(p, real, p.generator(noise(len(real))).detach(), anchors)
+    d_loss = realness_d_loss(p, real, p.generator(noise(len(real))).detach(), anchors)
     p.d_optimizer.zero_grad()
     d_loss.backward()
     p.d_optimizer.step()
     for _ in range(g_updates):
-        _, g_losses = realness_losses(p, real, p.generator(noise(len(real))), anchors)
+        g_loss = realness_g_loss(p, real, p.generator(noise(len(real))), anchors, objective)
         p.g_optimizer.zero_grad()
-        g_losses[objective].backward()
+        g_loss.backward()
         p.g_optimizer.step()
-    return d_loss, g_losses[objective]
+    return d_loss, g_loss
 
 
 def second_article(p: Players, real: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:

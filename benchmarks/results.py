@@ -1,0 +1,73 @@
+"""Where results go and what stands beside them: machine, versions, commit, date, command."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gankernels as gk
+
+RESULTS = Path(__file__).parent / "results"
+# What runs in a measurement on a CPU.
+MEASURED = ("csrc", ":!csrc/cuda", "gankernels", ":!gankernels/triton", "benchmarks/*.py")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What a reader needs to reproduce the figures."""
+    build = gk.build_info()
+    return {
+        "command": " ".join([Path(sys.executable).name, "-m", "benchmarks.run", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "processor": processor(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu_capability": build["cpu_capability"],
+        "compiler": build["compiler"],
+    }
+
+
+def commit() -> str:
+    """The commit that was measured, marked where the operators differ from it."""
+
+    def git(*words: str) -> str:
+        found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return found.stdout.strip()
+
+    dirty = git("status", "--porcelain", "--", *MEASURED)
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-modified" if dirty else "")
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
+
+
+def save(name: str, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write ``benchmarks/results/NAME.json`` and ``.csv``."""
+    RESULTS.mkdir(exist_ok=True)
+    contents = {"environment": header, "rows": rows}
+    (RESULTS / f"{name}.json").write_text(json.dumps(contents, indent=1) + "\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"\nwritten: benchmarks/results/{name}.json and .csv")
+
+
+def load(name: str) -> dict[str, Any]:
+    """What :func:`save` wrote."""
+    return dict(json.loads((RESULTS / f"{name}.json").read_text()))

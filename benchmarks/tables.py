@@ -1,0 +1,227 @@
+"""Writes the tables of README.md and docs/performance.md from the committed results.
+
+python -m benchmarks.tables           write them
+python -m benchmarks.tables --check   fail where a page is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.losses import is_rival
+from benchmarks.scaling import slopes
+
+ROOT = Path(__file__).parent.parent
+Rows = list[dict[str, Any]]
+
+
+def _table(head: list[str], lines: list[list[object]]) -> str:
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in (head, rule, *lines))
+
+
+def _source(name: str) -> str:
+    e = results.load(name)["environment"]
+    return (
+        f"{e['processor']} ({e['cpu_capability']}), {e['threads']} thread(s), torch {e['torch']}, "
+        f"Python {e['python']}, {e['compiler']}, {e['date']}, commit {e['commit']}. Command: "
+        f"`{e['command']}`; every row is in `benchmarks/results/{name}.json`."
+    )
+
+
+def _cases(rows: Rows) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
+    """Contenders by name, by case."""
+    cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        case = cases.setdefault((row["operator"], row["shape"], row["dtype"]), {})
+        case[row["contender"]] = row
+    return cases
+
+
+def _shape(text: str) -> str:
+    return text.replace("x", " × ")
+
+
+def _time(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{row['median_us']:,.1f} µs"
+
+
+# ------------------------------------------------------------------------------------- README.md
+
+
+def losses() -> str:
+    """One line per case: our time, and how many times longer each rival takes."""
+    lines: list[list[object]] = []
+    for (operator, shape, dtype), by_name in _cases(results.load("losses")["rows"]).items():
+        rivals = [r for name, r in by_name.items() if is_rival(name)]
+        ratios = ", ".join(f"{r['contender']} {r['ratio_to_ours']:.2f}" for r in rivals)
+        fused = by_name.get("gankernels value_and_grad")
+        ours = by_name["gankernels"]
+        lines.append([f"`{operator}`", _shape(shape), dtype, _time(ours), _time(fused), ratios])
+    head = ["operator, forward + backward", "shape", "dtype", "gankernels", "`value_and_grad`"]
+    text = _table([*head, "rivals: time / ours"], lines)
+    return f"{text}\n\nMedians of interleaved rounds; above 1, the rival is slower. {_source('losses')}"
+
+
+README_STEPS = (
+    "article's loop",
+    "article's loop, channels-last, fused Adam, torch.compile",
+    "article's loop, channels-last, fused Adam",
+    "alternating + the same, pages kept",
+    "alternating + the same, torch.compile",
+    "alternating (two passes)",
+    "one-pass, objective 2",
+    "exact one-pass",
+    "one-pass ratio",
+    "reversal, objective 1",
+    "reversal, fused Adam",
+)
+
+
+def short_steps() -> str:
+    """The steps that a user chooses between."""
+    rows = [r for r in results.load("steps")["rows"] if r["contender"] in README_STEPS]
+    lines = [
+        [r["system"], r["contender"], f"{r['median_ms']:.1f} ms", f"{r['speed_up']:.2f}"]
+        for r in rows
+    ]
+    text = _table(["system", "step, batch 128", "time", "speed-up"], lines)
+    return f"{text}\n\nSpeed-up over the article's loop in the same rounds. {_source('steps')}"
+
+
+# --------------------------------------------------------------------------- docs/performance.md
+
+
+def _best(by_name: dict[str, dict[str, Any]], compiled: bool) -> dict[str, Any] | None:
+    rivals = [
+        r for name, r in by_name.items() if is_rival(name) and name.endswith("compiled") == compiled
+    ]
+    return min(rivals, key=lambda r: r["ratio_to_ours"], default=None)
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{row['ratio_to_ours']:.2f} ({row['contender']})"
+
+
+def all_losses() -> str:
+    """One line per case: the best eager and the best compiled rival, and the floors."""
+    lines: list[list[object]] = []
+    for (operator, shape, dtype), by_name in _cases(results.load("losses_full")["rows"]).items():
+        ours = by_name["gankernels"]
+        floors = [
+            "" if ours[k] is None else f"{ours[k]:.2f}" for k in ("engine_share", "copy_share")
+        ]
+        lines.append(
+            [
+                f"`{operator}`",
+                _shape(shape),
+                dtype,
+                _time(ours),
+                _time(by_name.get("gankernels value_and_grad")),
+                _ratio(_best(by_name, compiled=False)),
+                _ratio(_best(by_name, compiled=True)),
+                *floors,
+            ]
+        )
+    head = ["operator", "shape", "dtype", "ours", "`value_and_grad`", "best eager rival / ours"]
+    head += ["best compiled rival / ours", "engine / ours", "copy / ours"]
+    return f"{_table(head, lines)}\n\n{_source('losses_full')}"
+
+
+def lost() -> str:
+    """Cases in which a rival is more than 5 % faster."""
+    lines: list[list[object]] = [
+        [f"`{r['operator']}`", _shape(r["shape"]), r["dtype"], r["contender"], r["ratio_to_ours"]]
+        for name in ("losses", "losses_full")
+        for r in results.load(name)["rows"]
+        if is_rival(r["contender"]) and r["ratio_to_ours"] < 1 / 1.05
+    ]
+    if not lines:
+        return "None in these results."
+    return _table(["operator", "shape", "dtype", "rival", "rival / ours"], lines)
+
+
+def stages() -> str:
+    """Microseconds by stage of a small call."""
+    rows = results.load("dispatch")["rows"]
+    lines = [[r["stage"], r["median_us"], r["p20_us"], r["p80_us"]] for r in rows]
+    return f"{_table(['stage', 'µs', 'p20', 'p80'], lines)}\n\n{_source('dispatch')}"
+
+
+def steps() -> str:
+    """Every contender of the steps."""
+    lines: list[list[object]] = []
+    for r in results.load("steps")["rows"]:
+        over = r["speed_up_over_two_passes"]
+        share = r["loss_share"]
+        line = [r["system"], r["contender"], f"{r['median_ms']:.1f}"]
+        line += [f"{r['images_per_second']:.0f}", f"{r['speed_up']:.2f}"]
+        line += ["" if over is None else f"{over:.2f}", f"{r['peak_mib']:.0f}"]
+        line += ["" if share is None else f"{100 * share:.2f} %", r["same_updates_as"]]
+        lines.append([*line, f"{r['largest_difference']:.0e}"])
+    head = ["system", "step, batch 128", "ms", "images/s", "speed-up", "over two passes"]
+    head += ["peak MiB", "loss", "updates of", "difference"]
+    return f"{_table(head, lines)}\n\n{_source('steps')}"
+
+
+def threads() -> str:
+    """More threads and more processes."""
+    rows = [r for r in results.load("scaling")["rows"] if r["axis"] in ("threads", "processes")]
+    lines: list[list[object]] = [
+        [r["axis"], r["value"], _shape(r.get("shape") or ""), _time(r), f"{r['speed_up']:.2f}"]
+        for r in rows
+    ]
+    return _table(["", "count", "shape", "time", "speed-up"], lines)
+
+
+def growth() -> str:
+    """Exponents of time against size."""
+    rows = [r for r in results.load("scaling")["rows"] if r["axis"] in ("rows", "classes")]
+    lines: list[list[object]] = [[name, slope] for name, slope in slopes(rows).items()]
+    return f"{_table(['time against', 'exponent'], lines)}\n\n{_source('scaling')}"
+
+
+# ---------------------------------------------------------------------------------------- pages
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"benchmark table": losses, "steps table": short_steps},
+    "docs/performance.md": {
+        "all losses": all_losses,
+        "lost": lost,
+        "stages": stages,
+        "steps": steps,
+        "threads": threads,
+        "growth": growth,
+    },
+}
+
+
+def updated(page: str, text: str) -> str:
+    """The text of a page with every table between its marks made anew."""
+    for name, table in PAGES[page].items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail where a page is out of date")
+    options = parser.parse_args()
+    for page in PAGES:
+        path = ROOT / page
+        before = path.read_text()
+        after = updated(page, before)
+        if options.check and before != after:
+            raise SystemExit(f"{page} is out of date: run python -m benchmarks.tables")
+        if not options.check:
+            path.write_text(after)
+
+
+if __name__ == "__main__":
+    main()

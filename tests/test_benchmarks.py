@@ -1,0 +1,82 @@
+"""The benchmark programs: what they time is right, and what they print is what they measured."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from benchmarks import dispatch, losses, scaling, steps
+from benchmarks.timing import Measurement, interleaved, paired_ratio
+
+
+def test_rounds_are_interleaved_and_ratios_are_paired() -> None:
+    order: list[str] = []
+    contenders = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    measured = interleaved(contenders, rounds=4, seconds_per_block=0.0)
+    blocks = "".join(name for name, _ in itertools.groupby(order))
+    assert blocks.endswith("abc" + "bca" + "cab" + "abc")
+    assert all(len(m.samples) == 4 for m in measured.values())
+    # The machine was four times as slow in the last round: a paired ratio does not see it.
+    rival, ours = Measurement((2.0, 8.0, 2.0)), Measurement((1.0, 4.0, 1.0))
+    assert paired_ratio(rival, ours) == 2.0
+
+
+def test_a_wrong_gradient_is_not_timed() -> None:
+    leaves = [torch.randn(4, 3, requires_grad=True)]
+    losses._check(lambda x: x.exp().sum(), lambda x: x.exp().sum(), leaves)
+    with pytest.raises(AssertionError, match="gradients are off"):
+        losses._check(lambda x: 1.001 * x.exp().sum(), lambda x: x.exp().sum(), leaves)
+
+
+@pytest.mark.parametrize("make_case", losses.QUICK[:2] + losses.QUICK[4:6])
+def test_every_contender_of_a_case_runs(make_case) -> None:
+    case = make_case()
+    rows = losses.rows_of(case, interleaved(case.contenders, rounds=1, seconds_per_block=0.0))
+    assert [row["contender"] for row in rows] == list(case.contenders)
+    assert next(row for row in rows if row["contender"] == "gankernels")["ratio_to_ours"] == 1.0
+
+
+def test_rivals_are_told_from_our_own_ways_and_from_floors() -> None:
+    names = ["F.cross_entropy", "article formula, compiled", "plain PyTorch"]
+    assert all(losses.is_rival(name) for name in names)
+    others = ["gankernels", "gankernels value_and_grad", "floor: copy", "F.cross_entropy forward"]
+    assert not any(losses.is_rival(name) for name in others)
+
+
+@pytest.mark.parametrize(
+    "contender",
+    [c for c in steps.CONTENDERS if not c.config.compile],
+    ids=lambda c: f"{c.system}: {c.name}",
+)
+def test_steps_update_as_the_plain_loop_does(contender: steps.Contender) -> None:
+    assert steps.check(contender) <= steps.TOLERANCE
+
+
+def test_a_step_with_other_updates_is_not_timed() -> None:
+    one_pass = next(c for c in steps.CONTENDERS if c.step == "one_pass")
+    # Simultaneous updates are not those of the article's alternating loop.
+    wrong = steps.Contender("wrong", one_pass.system, "one_pass", options=one_pass.options)
+    with pytest.raises(AssertionError, match="weights differ"):
+        steps.check(wrong)
+
+
+def test_exponents_are_fitted_to_the_large_sizes() -> None:
+    rows = [
+        {
+            "axis": axis,
+            "value": n,
+            "logits": 40 * n,
+            "contender": "gankernels",
+            "median_us": 10.0 if n < 1000 else float(n) ** 1.5,
+        }
+        for axis in ("rows", "classes")
+        for n in (1, 10, 100, 10_000, 100_000)
+    ]
+    assert scaling.slopes(rows) == {"rows, gankernels": 1.5, "classes, gankernels": 1.5}
+
+
+def test_every_stage_of_a_call_runs() -> None:
+    for call in dispatch.stages().values():
+        call()
