@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import dispatch, losses, results, scaling, steps
 from benchmarks.timing import interleaved
+from gankernels.training.host import keep_pages
 
 SUITES = ("losses", "dispatch", "steps", "scaling")
 ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "scaling": 9}
@@ -64,16 +65,26 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, help="interleaved rounds per case")
+    parser.add_argument(
+        "--pages",
+        choices=("kept", "default"),
+        default="kept",
+        help="whether the C library keeps freed pages (as `gankernels train` does) or returns them: "
+        "the same for every contender; large results then cost page faults or do not",
+    )
     parser.add_argument("--save", action="store_true", help="keep the results")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    header = results.environment(options.threads)
+    if options.pages == "kept":
+        keep_pages()
+    header = results.environment(options.threads) | {"pages": options.pages}
     print("  ".join(f"{key}={value}" for key, value in header.items()))
     rounds = options.rounds or ROUNDS[options.suite]
     rows = [row for group in _rows(options, rounds) for row in group]
     if options.save:
-        name = "losses_full" if options.suite == "losses" and options.full else options.suite
-        results.save(name, header, rows)
+        full = "_full" if options.suite == "losses" and options.full else ""
+        pages = "_default_pages" if options.pages == "default" else ""
+        results.save(f"{options.suite}{full}{pages}", header, rows)
 
 
 if __name__ == "__main__":
