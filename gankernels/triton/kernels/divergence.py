@@ -192,6 +192,7 @@ def batch_total(
         if PER_ROW:
             if ADD:
                 losses += tl.load(loss + r, mask=live)
+                tl.debug_barrier()  # every lane of a row has read it; one of them writes it
             tl.store(loss + r, losses, mask=live)
         else:
             total += tl.where(live, losses, 0.0).to(tl.float64)
