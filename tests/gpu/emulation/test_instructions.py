@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpu.emulation.ptxsim import Memory, Module, Unsupported, fma32
+from gpu.emulation.ptxsim.types import fma64, fma_in_fractions
 
 ONE_INSTRUCTION = """
 .version 8.6
@@ -178,6 +179,29 @@ def test_fma_is_rounded_once() -> None:
     exact = [int(x) * int(y) + int(z) for x, y, z in zip(a, b, c, strict=True)]
     expected = np.array([rounded(x) for x in exact], np.float32)
     np.testing.assert_array_equal(fma32(*inputs), expected)
+
+
+def test_fma_of_doubles_is_rounded_once() -> None:
+    """Against fractions: any magnitudes, near cancellation, near ties, at the ends of the range."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    a, b = (rng.normal(size=n) * 2.0 ** rng.integers(-40, 40, n) for _ in "ab")
+    cancelling = -(a * b) * (1 + rng.integers(-2, 3, n) * 2.0**-52)
+    far = rng.normal(size=n) * 2.0 ** rng.integers(-160, 160, n)
+    for c in (cancelling, far):
+        expected = [fma_in_fractions(*map(float, x)) for x in zip(a, b, c, strict=True)]
+        np.testing.assert_array_equal(fma64(a, b, c), expected)
+    # The product is a hair less than 2**-53: with 1 + 2**-52 just below a tie, which rounding it first would hit.
+    below, odd = 2.0**-53 * (1 - 2.0**-52), 1 + 2.0**-52
+    a, b, c = np.full(2, odd), np.array([below, -below]), np.array([odd, -odd])
+    np.testing.assert_array_equal(fma64(a, b, c), [odd, -odd])
+    assert a[0] * b[0] + c[0] != odd
+    with np.errstate(all="ignore"):
+        a = np.array([2.0**-1000, 2.0**1000, -(2.0**1000), 2.0**-1000])
+        c = np.array([2.0**-1074, 1.0, np.inf, -0.0])
+        found = fma64(a, np.full(4, 2.0**100), c)
+    expected = [2.0**-900 + 2.0**-1074, np.inf, np.inf, 2.0**-900]
+    np.testing.assert_array_equal(found, expected)
 
 
 def rounded(exact: int) -> float:

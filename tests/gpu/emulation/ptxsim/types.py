@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -59,19 +60,64 @@ def flush_subnormals(values: Array) -> Array:
     return np.where(small, np.copysign(np.float32(0), values), values).astype(np.float32)
 
 
-def fma32(a: Array, b: Array, c: Array) -> Array:
-    """Correctly rounded float32 a*b + c.
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Knuth: the rounded sum and its exact error."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
 
-    The product of two float32 is exact in float64. The sum is rounded to odd, with the error of Knuth's two-sum,
-    so that the one rounding to float32 cannot be a double rounding.
-    """
-    product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
-    total = product + c
-    of_c = total - product
-    error = (product - (total - of_c)) + (c - of_c)
+
+def two_product(a: Array, b: Array) -> tuple[Array, Array]:
+    """Dekker, with Veltkamp's splitting into halves of 26 bits: the rounded product and its exact error."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = halves(a), halves(b)
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, error
+
+
+def halves(x: Array) -> tuple[Array, Array]:
+    scaled = x * float(2**27 + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def odd_sum(a: Array, b: Array) -> Array:
+    """The sum rounded to odd: where it is inexact its last bit is 1, so a second rounding is no double one."""
+    total, error = two_sum(a, b)
     bits = total.view(np.int64)
     even = (bits & 1) == 0
     inexact = (error != 0) & np.isfinite(total) & np.isfinite(error) & even
     outwards = np.sign(error) == np.sign(total)
     bits = np.where(inexact, np.where(outwards, bits + 1, bits - 1), bits)
-    return bits.view(np.float64).astype(np.float32)
+    return bits.view(np.float64)
+
+
+def fma32(a: Array, b: Array, c: Array) -> Array:
+    """Correctly rounded float32 a*b + c: the product of two float32 is exact in float64."""
+    product = a.astype(np.float64) * b.astype(np.float64)
+    return odd_sum(product, c.astype(np.float64)).astype(np.float32)
+
+
+def fma64(a: Array, b: Array, c: Array) -> Array:
+    """Correctly rounded float64 a*b + c, after Boldo and Melquiond (2008); in fractions near the range's ends."""
+    product, low = two_product(a, b)
+    middle, lowest = two_sum(c, low)
+    high, rest = two_sum(product, middle)
+    value = high + odd_sum(lowest, rest)
+    finite = np.isfinite(a) & np.isfinite(b)
+    plain = np.where(finite & np.isinf(c), c, a * b + c)  # the exact product is finite
+    exact = (a == 0) | (b == 0) | ~finite | ~np.isfinite(c)
+    value = np.where(exact, plain, value)
+    parts = np.stack([np.abs(a), np.abs(b), np.abs(product), np.abs(c)])
+    out_of_range = (parts > 2.0**960) | ((parts < 2.0**-900) & (parts != 0))
+    for i in np.flatnonzero(out_of_range.any(0) & ~exact):
+        value[i] = fma_in_fractions(float(a[i]), float(b[i]), float(c[i]))
+    return value
+
+
+def fma_in_fractions(x: float, y: float, z: float) -> float:
+    exact = Fraction(x) * Fraction(y) + Fraction(z)
+    try:
+        return float(exact)
+    except OverflowError:
+        return float("inf") if exact > 0 else float("-inf")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from ..types import (
     Array,
     flush_subnormals,
     fma32,
+    fma64,
     integer,
     is_float,
     width,
@@ -133,20 +133,11 @@ def fused_multiply_add(machine: Machine, ins: Instruction) -> None:
     if type_ in ("f32", "f32x2"):
         value = fma32(a, b, c)
     elif type_ == "f64":
-        value = np.array([fma64(*xyz) for xyz in zip(a, b, c, strict=True)], np.float64)
+        value = fma64(a, b, c)
     else:
         narrow = np.float16 if type_.startswith("f16") else np.float32
         value = (a.astype(np.float64) * b + c).astype(narrow)
     machine.put(ins.args[0], type_, finish(ins, value, type_))
-
-
-def fma64(x: float, y: float, z: float) -> float:
-    """Correctly rounded in float64: exact in fractions, rounded once."""
-    if not np.isfinite([x, y, z]).all():
-        return x * y + z
-    exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
-    # A zero has no sign as a fraction: the floating-point sum gives it.
-    return float(exact) if exact else float(x) * float(y) + float(z)
 
 
 @opcode("div")
