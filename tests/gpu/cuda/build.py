@@ -149,3 +149,12 @@ def emulated_operators() -> Path:
     jobs = [partial(nvcc_object, s) for s in KERNELS]
     jobs += [partial(host_object, s) for s in (*BINDINGS, HERE / "recorder.cpp")]
     return linked("emulated.so", [*side_by_side(jobs), c_object(HERE / "fake_cudart.c")])
+
+
+def sanitized_program(name: str, *options: str) -> Path:
+    """The kernels as host C++ with a sanitizer in them, and a program that launches them all."""
+    sources = [*KERNELS, HERE / "sanitized_main.cpp"]
+    objects = side_by_side([partial(host_object, s, "-O1", "-g1", *options) for s in sources])
+    objects.append(c_object(HERE / "host_runtime.c"))
+    command = [compiler(), *options, *objects, "-pthread", "-o"]
+    return cached(f"{name}.exe", [], lambda target: run([*command, target]), command)

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ import torch
 from gpu.cuda import build
 from gpu.emulation import toolchain
 from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankernels  # noqa: F401  registers the schemas
 
+UNTOUCHED = 0xCB  # what the recorder fills new memory with
 LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
 KEY = "PrivateUse1"  # the dispatch key of these operators: no other tensor or library uses it here
 CALLBACK = ctypes.CFUNCTYPE(
@@ -131,10 +133,10 @@ class _Translation:
         if start not in self.buffers:
             raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start))
             made_here = number > self.mark
-            if made_here:
+            if made_here and (raw == UNTOUCHED).all():
                 buffer = self.memory.empty(size, np.uint8, "output", misalign=start % 256)
             else:
-                buffer = self.memory.put(raw, "input", readonly=True, misalign=start % 256)
+                buffer = self.memory.put(raw, "input", not made_here, misalign=start % 256)
             self.buffers[start] = (buffer, raw, made_here)
         return int(self.buffers[start][0].addr) + word - start
 
@@ -214,9 +216,30 @@ def launches(
             _current = None
 
 
+class Redirected(TorchDispatchMode):
+    """Operators of gankernels on CPU tensors go to the CUDA kernels of a library that ``build`` made."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace == "gankernels" and has_kernel(func._opname):
+            return redispatch(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@cache
+def has_kernel(name: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"gankernels::{name}", KEY))
+
+
+def redispatch(overload: Any, *args: Any, **kwargs: Any) -> Any:
+    """The overload's CUDA kernel, whatever its tensors' device; what there is now counts as its input."""
+    if _current is not None:
+        _current.mark = library().gk_allocations()
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, KEY))
+    return overload.redispatch(keys, *args, **kwargs)
+
+
 def operator(name: str) -> Callable[..., Any]:
     """A ``gankernels`` operator on its CUDA kernel, for CPU tensors."""
-    library()
-    overload = getattr(torch.ops.gankernels, name).default
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, KEY))
-    return lambda *arguments: overload.redispatch(keys, *arguments)
+    return partial(redispatch, getattr(torch.ops.gankernels, name).default)

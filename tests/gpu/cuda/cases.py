@@ -1,0 +1,54 @@
+"""Problems that between them launch every kernel instance of csrc/cuda."""
+
+from __future__ import annotations
+
+import torch
+
+from gankernels.testing import OPERATORS, Case, Operator
+
+ROWS = {operator.name: operator for operator in OPERATORS}
+
+# Shape of the logits by the instance that it needs. The widest rows in registers are half as wide for float64.
+LAYOUTS: dict[str, tuple[int, ...]] = {
+    "few classes": (37, 5),
+    "odd classes": (5, 201),
+    "aligned": (19, 64),
+    "one aligned row": (1, 1016),
+    "spatial": (3, 20, 5, 3),
+    "spatial, streamed": (1, 1030, 7),
+}
+LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
+    "long aligned": (2, 4608),
+    "streamed": (2, 4099),
+    "aligned, streamed": (2, 8200),
+}
+
+# Operator and options by what stands before the || of its divergence.
+DIVERGENCES: dict[str, tuple[str, Case]] = {
+    "anchors": ("realness_d_loss", Case(empty_bins=True, mass=1.7)),
+    "anchor by rows": ("realness_d_loss", Case(target="rows", empty_bins=True)),
+    "two anchors": ("realness_g_loss", Case(options={"objective": 3})),
+    "target": ("softmax_kl", Case(target="rows")),
+    "softmax": ("softmax_kl_logits", Case()),
+    "softmax and anchor": ("realness_g_loss", Case(empty_bins=True, options={"objective": 2})),
+}
+
+SCALAR_LOSSES = (
+    "logistic_d_loss",
+    "nonsaturating_g_loss",
+    "hinge_d_loss",
+    "wasserstein_d_loss",
+    "lsgan_d_loss",
+    "relativistic_d_loss",
+)
+ELEMENTS: dict[str, tuple[int, ...]] = {"aligned": (32, 16), "odd": (1037,)}
+
+
+def differentiated(operator: Operator, what: str, arguments: dict[str, object]) -> tuple[str, ...]:
+    """The logits, and where the divergence is from a target that too."""
+    logits = operator.inputs(arguments)
+    return (*logits, "target") if what == "target" else logits
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

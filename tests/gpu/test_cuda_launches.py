@@ -1,0 +1,208 @@
+"""What the CUDA launchers launch: how often, how wide, how large a grid, how many bytes; and always the same bits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="the emulation needs triton")
+
+from gpu.cuda import emulated
+
+import gankernels as gk
+
+pytestmark = [
+    pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
+    pytest.mark.compiled,
+]
+
+MEAN = 1
+PARTIALS = 8 + 8 + 4  # of each block: its sum, written and read by the last one, and its ticket
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def moved(launch: emulated.Launch, kind: str) -> int:
+    return int(launch.result.stats[f"global_{kind}_bytes"])
+
+
+def blocks(launch: emulated.Launch) -> int:
+    return launch.grid[0] * launch.grid[1] * launch.grid[2]
+
+
+def size(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def d_loss(real: Tensor, fake: Tensor, anchor: Tensor, reduction: int = MEAN) -> tuple[Tensor, ...]:
+    return emulated.operator("realness_d_loss_value_and_grad")(
+        real, fake, anchor, anchor, 1, reduction, True, True, True, 1.0
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(16, 64), (24, 1024)], ids=str)
+def test_bytes_are_the_ideal_ones(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    """Each logit read once, each gradient written once, an anchor once a block, all 16 bytes at a time."""
+    real, fake = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    anchor = torch.softmax(torch.randn(shape[1]), 0).to(dtype)
+    with emulated.launches(90) as found:
+        loss, g_real, g_fake = d_loss(real, fake, anchor)
+    (launch,) = found
+    n = blocks(launch)
+    rows_of_a_block = max(1, launch.block[0] * 8 // shape[1])
+    of_anchor = size(anchor) * n * rows_of_a_block  # each group of threads holds it in registers
+    sums = PARTIALS * n if n > 1 else 0
+    assert moved(launch, "load") == size(real, fake) + of_anchor + (8 * n if n > 1 else 0)
+    assert moved(launch, "store") == size(g_real, g_fake, loss) + (8 * n if n > 1 else 0)
+    assert moved(launch, "atomic") == (4 * n if n > 1 else 0)
+    assert sums == 20 * n * (n > 1)
+    wide = launch.result.stats["global_load_128b_threads"] * 16
+    assert wide == size(real, fake) + of_anchor
+
+
+@pytest.mark.parametrize("shape", [(32, 5), (9, 51), (3, 20, 4, 8)], ids=str)
+def test_bytes_of_narrow_and_spatial_layouts(shape: tuple[int, ...]) -> None:
+    logits = torch.randn(shape)
+    with emulated.launches(90) as found:
+        loss, grad, _ = emulated.operator("softmax_kl_logits_value_and_grad")(
+            logits, logits, 1, MEAN, False, True, True, 1.0
+        )
+    (launch,) = found
+    n = blocks(launch)
+    assert moved(launch, "load") == size(logits, logits) + (8 * n if n > 1 else 0)
+    assert moved(launch, "store") == size(grad, loss) + (8 * n if n > 1 else 0)
+
+
+def test_spatial_rows_are_read_coalesced() -> None:
+    """32 neighbouring positions of a class are one access of 128 bytes."""
+    logits = torch.randn(2, 20, 8, 8)
+    anchor = torch.softmax(torch.randn(20), 0)
+    with emulated.launches(90) as found:
+        d_loss(logits, logits, anchor)
+    stats = found[0].result.stats
+    sectors = stats["global_load_sectors"] + stats["global_store_sectors"]
+    assert "Stacked" in found[0].kernel
+    # Beside the logits and gradients: the anchor, the same address for all lanes, and the sums.
+    assert sectors <= 4 * size(logits) // 32 + 20 * 4 * blocks(found[0]) * 2
+
+
+@pytest.mark.parametrize("classes", [4099, 8200])
+def test_streamed_logits_are_read_twice(classes: int) -> None:
+    logits = torch.randn(2, classes)
+    with emulated.launches(90) as found:
+        emulated.operator("softmax_kl_logits_value_and_grad")(
+            logits, logits, 1, 0, False, True, True, 1.0
+        )
+    assert moved(found[0], "load") == 4 * size(logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_of_8192_classes_are_read_once(dtype: torch.dtype) -> None:
+    logits = torch.randn(1, 8192).to(dtype)
+    for p_grad in (False, True):
+        with emulated.launches(90) as found:
+            emulated.operator("softmax_kl_logits_value_and_grad")(
+                logits, logits, 1, 0, p_grad, True, True, 1.0
+            )
+        assert moved(found[0], "load") == 2 * size(logits)
+
+
+def test_a_step_launches_once_forward_and_once_backward() -> None:
+    real, fake = (torch.randn(12, 20, requires_grad=True) for _ in range(2))
+    anchor = torch.softmax(torch.randn(20), 0)
+    emulated.library()
+    with emulated.launches(90) as found, emulated.Redirected():
+        loss = gk.realness_d_loss(real, fake, anchor, anchor)
+        assert len(found) == 1
+        loss.backward()
+    # On CPU tensors each gradient is scaled alone; on a GPU scale_gradients does both, as the next test shows.
+    assert [launch.kernel.split("<")[0] for launch in found] == ["kl_kernel", *["scale_kernel"] * 2]
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_both_gradients_in_one_launch(per_row: bool) -> None:
+    first, second = torch.randn(12, 20, 3), torch.randn(12, 20, 3)
+    grad_output = torch.randn(12, 3) if per_row else torch.tensor(0.5)
+    with emulated.launches(90) as found:
+        got = emulated.operator("scale_gradients")(first, second, grad_output, 1, 4, -1)
+    assert len(found) == 1
+    factor = grad_output.unsqueeze(1) if per_row else grad_output
+    torch.testing.assert_close(got[0], first * factor / 4)
+    torch.testing.assert_close(got[1], second * factor)
+
+
+def test_value_and_grad_needs_no_second_launch() -> None:
+    real, fake = torch.randn(12, 20), torch.randn(12, 20)
+    anchor = torch.softmax(torch.randn(20), 0)
+    emulated.library()
+    with emulated.launches(90) as found, emulated.Redirected():
+        gk.value_and_grad(gk.realness_d_loss)(real, fake, anchor, anchor)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("reduction", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(0, 20), (0, 8, 3), (2, 5, 0)], ids=str)
+def test_empty_batches(shape: tuple[int, ...], reduction: int) -> None:
+    """A grid has a block even where there is no row: the mean of nothing is NaN, as on the CPU."""
+    real = torch.randn(shape)
+    anchor = torch.softmax(torch.randn(shape[1]), 0)
+    with emulated.launches(90):
+        got = d_loss(real, real, anchor, reduction)
+    exact = torch.ops.gankernels.realness_d_loss_value_and_grad(
+        real, real, anchor, anchor, 1, reduction, True, True, True, 1.0
+    )
+    torch.testing.assert_close(got, exact, equal_nan=True)
+
+
+def test_empty_elementwise_operators_launch_nothing() -> None:
+    empty = torch.empty(0, 6)
+    with emulated.launches(90) as found:
+        z = emulated.operator("resample_forward")(empty, empty[:, :3], 1)
+        scaled = emulated.operator("scale_gradient")(empty, torch.tensor(1.0), 1, -1)
+    assert (z.shape, scaled.shape, found) == ((0, 3), (0, 6), [])
+
+
+def test_grids_are_bounded() -> None:
+    """More rows than the grid has threads for: blocks take turns, and grids stay within what fits the workspace."""
+    logits = torch.randn(9000, 5)
+    anchor = torch.softmax(torch.randn(5), 0)
+    with emulated.launches(90, multiprocessors=1) as found:
+        loss, g_real, _ = d_loss(logits, logits, anchor)
+    assert found[0].grid == (16, 2, 1)
+    exact = torch.ops.gankernels.realness_d_loss_value_and_grad(
+        *(x.double() for x in (logits, logits, anchor, anchor)), 1, MEAN, True, True, True, 1.0
+    )
+    torch.testing.assert_close(loss.double(), exact[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(g_real.double(), exact[1], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 132])
+def test_bits_do_not_depend_on_the_order_of_blocks(multiprocessors: int) -> None:
+    torch.manual_seed(1)
+    real, fake = torch.randn(300, 20), torch.randn(300, 20)
+    anchor = torch.softmax(torch.randn(20), 0)
+    outcomes = []
+    for schedule in ("lockstep", "warps", "warps_reversed"):
+        for chunk_threads in (256, 1 << 16):
+            with emulated.launches(
+                90, multiprocessors=multiprocessors, schedule=schedule, chunk_threads=chunk_threads
+            ):
+                outcomes.append(d_loss(real, fake, anchor))
+    for other in outcomes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(outcomes[0], other, strict=True))
+
+
+def test_a_failed_launch_says_what_failed() -> None:
+    logits = torch.randn(4, 5)
+    library = emulated.library()
+    library.gk_set_callback(emulated.CALLBACK())  # no device to run on
+    try:
+        with pytest.raises(RuntimeError, match="no CUDA-capable device") as caught:
+            emulated.operator("softmax_kl_logits_value_and_grad")(
+                logits, logits, 1, MEAN, True, True, True, 1.0
+            )
+    finally:
+        library.gk_set_callback(emulated._callback)
+    assert "softmax_kl_logits" in str(caught.value)
+    assert "cudaError 100" in str(caught.value)

@@ -1,0 +1,109 @@
+"""The emulator's checks catch what could be wrong with these kernels: each PTX with one thing broken must fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the emulation needs triton")
+
+from gpu.cuda import emulated
+from gpu.emulation.ptxsim import KernelFault
+
+pytestmark = [
+    pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
+    pytest.mark.compiled,
+]
+
+# Shape of the logits by the kernel that it needs.
+SHAPES = {"one warp": (40, 64), "block": (5, 600), "narrow": (33, 5), "spatial": (4, 40, 9)}
+
+
+def remove(pattern: str, which: int) -> Callable[[str], str]:
+    return replace(pattern, "", which)
+
+
+def replace(pattern: str, by: str, which: int) -> Callable[[str], str]:
+    """Changes the ``which``-th match; fails where there is none, so that no mutant is the original."""
+
+    def mutate(ptx: str) -> str:
+        found = list(re.finditer(pattern, ptx))
+        match = found[which]
+        return ptx[: match.start()] + match.expand(by) + ptx[match.end() :]
+
+    return mutate
+
+
+def caught(shape: tuple[int, ...], mutate: Callable[[str], str] | None) -> str:
+    """Empty, or what told that the kernel is wrong."""
+    torch.manual_seed(0)
+    logits, other = torch.randn(shape), torch.randn(shape)
+    anchor = torch.softmax(torch.randn(shape[1]), 0)
+    arguments = (other, logits, None, anchor, 2, 1, 1, True, True, True, 1.0)
+    exact = torch.ops.gankernels.realness_g_loss_value_and_grad(
+        *(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)
+    )
+    try:
+        with emulated.launches(90, mutate=mutate, max_steps=300_000):
+            got = emulated.operator("realness_g_loss_value_and_grad")(*arguments)
+    except KernelFault as fault:
+        return str(fault)
+    for a, b in zip(got, exact, strict=True):
+        if not torch.allclose(a.double(), b, rtol=1e-4, atol=1e-6):
+            return "wrong result"
+    return ""
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_kernel_itself_is_right(shape: tuple[int, ...]) -> None:
+    assert caught(shape, None) == ""
+
+
+def barriers(shape: tuple[int, ...]) -> int:
+    """How many barriers the kernel for this shape has."""
+    counts = []
+
+    def count(ptx: str) -> str:
+        counts.append(len(re.findall(r"bar\.sync", ptx)))
+        return ptx
+
+    caught(shape, count)
+    return counts[0]
+
+
+@pytest.mark.parametrize("name", ["block", "spatial"])
+def test_missing_barriers(name: str) -> None:
+    """Nearly every barrier is needed for one problem; those of other paths, and a first one, guard nothing here."""
+    shape = SHAPES[name]
+    number = barriers(shape)
+    found = [caught(shape, remove(r"bar\.sync\s+0;", i)) for i in range(number)]
+    noticed = [text for text in found if text]
+    assert any("race" in text or "uninitialised" in text for text in noticed)
+    assert len(noticed) >= number // 2, found
+
+
+MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "sign of a difference": ("one warp", replace(r"sub\.(?:rn\.)?f32", "add.f32", 3)),
+    "maximum for minimum": ("narrow", replace(r"max\.f32", "min.f32", 0)),
+    "bounds of classes": ("narrow", replace(r"setp\.ge\.s32(\s+%p\d+, %r\d+, %r\d+)", r"setp.gt.s32\1", 0)),
+    "lane of a butterfly": ("one warp", replace(r"(shfl\.sync\.bfly\.b32[^;]*?), (%r\d+), 31, -1;", r"\1, 0, 31, -1;", 0)),
+    "mask of a shuffle": ("one warp", replace(r"(shfl\.sync\.bfly\.b32[^;]*), -1;", r"\1, 65535;", 0)),
+    "ticket": ("spatial", replace(r"atom\.global\.inc\.u32", "atom.global.add.u32", 0)),
+    "fence": ("spatial", lambda ptx: re.sub(r"fence\.acq_rel\.gpu;|membar\.gl;|fence\.sc\.gpu;", "", ptx)),
+    "plain store of the ticket": ("spatial", replace(r"atom\.global\.inc\.u32\s+(%r\d+), (\[%rd\d+\]), (%r\d+);", r"st.global.u32 \2, \3; mov.u32 \1, \3;", 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants(mutant: str) -> None:
+    name, mutate = MUTANTS[mutant]
+    assert caught(SHAPES[name], mutate) != ""
+
+
+def test_pointers_past_the_end() -> None:
+    """A launcher that took the rows to be longer than they are reads past the memory."""
+    message = caught(SHAPES["block"], replace(r"(ld\.global\.v4\.f32 [^;]*)\];", r"\1+16];", 0))
+    assert message

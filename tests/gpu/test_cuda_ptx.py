@@ -1,0 +1,190 @@
+"""nvcc's own PTX of every CUDA kernel, launched by its own launcher and run in the emulator, against float64."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the emulation needs triton")
+
+from gpu.cuda import build, cases, emulated
+from gpu.cuda.cases import DIVERGENCES, ELEMENTS, LAYOUTS, LONG_LAYOUTS, ROWS, SCALAR_LOSSES
+from gpu.emulation import toolchain
+
+from gankernels.testing import Case, compare
+
+pytestmark = [
+    pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
+    pytest.mark.compiled,
+]
+architectures = pytest.mark.parametrize("arch", toolchain.ARCHITECTURES)
+SCHEDULES = ("lockstep", "warps", "warps_reversed")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# float64 is emulated one number at a time: fewer of its kernels are run on every architecture.
+SLOW = torch.float64
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=cases.dtype_name)
+
+
+def schedule_of(*words: object) -> str:
+    """One of the schedules, spread over the cases."""
+    return SCHEDULES[sum(map(len, map(str, words))) % len(SCHEDULES)]
+
+
+def run(
+    name: str, case: Case, dtype: torch.dtype, arch: int, what: str = "", reduction: str | None = None
+) -> list[emulated.Launch]:
+    """Value and gradients of an operator of the table, within its tolerance; returns the launches."""
+    emulated.library()
+    operator = ROWS[name]
+    arguments = operator.draw(case, dtype, reduction=reduction)
+    names = cases.differentiated(operator, what, arguments)
+    schedule = schedule_of(name, case.label, dtype, arch)
+    with emulated.launches(arch, schedule=schedule) as found, emulated.Redirected():
+        compare(operator, arguments, names)
+    assert found
+    return found
+
+
+@architectures
+@every_dtype
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_divergences(layout: str, dtype: torch.dtype, arch: int) -> None:
+    for i, (what, (name, case)) in enumerate(DIVERGENCES.items()):
+        if dtype == SLOW and (i + arch // 10) % 3:  # a third of them on each architecture
+            continue
+        run(name, replace(case, shape=LAYOUTS[layout]), dtype, arch, what)
+
+
+@architectures
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=cases.dtype_name)
+@pytest.mark.parametrize("layout", LONG_LAYOUTS)
+def test_long_rows(layout: str, dtype: torch.dtype, arch: int) -> None:
+    kinds = ("anchors", "target", "softmax and anchor")
+    what = kinds[(list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10) % 3]
+    name, case = DIVERGENCES[what]
+    run(name, replace(case, shape=LONG_LAYOUTS[layout]), dtype, arch, what)
+
+
+@architectures
+@every_dtype
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_scalar_losses(reduction: str, dtype: torch.dtype, arch: int) -> None:
+    for i, name in enumerate(SCALAR_LOSSES):
+        shape = list(ELEMENTS.values())[(i + arch // 10) % 2]
+        if dtype == SLOW:
+            shape = (37,)
+        run(name, Case(shape=shape), dtype, arch, reduction=reduction)
+
+
+@architectures
+@every_dtype
+@pytest.mark.parametrize("shape", [(5, 6), (3, 32)], ids=str)
+def test_resampling(shape: tuple[int, int], dtype: torch.dtype, arch: int) -> None:
+    found = run("resample_logits", Case(shape=shape), dtype, arch)
+    assert [re.sub("<.*", "", launch.kernel) for launch in found] == [
+        "resample_kernel",
+        "resample_backward_kernel",
+    ]
+
+
+@every_dtype
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("what", ["anchors", "softmax and anchor"])
+def test_reductions(what: str, reduction: str, dtype: torch.dtype) -> None:
+    """Both batches' losses of a row, added by the thread that found them; their gradients per row."""
+    name, case = DIVERGENCES[what]
+    shape = (3, 6, 4) if dtype == torch.float32 else (7, 6)
+    run(name, replace(case, shape=shape), dtype, 90, reduction=reduction)
+
+
+@pytest.mark.parametrize("second", [1, 9])
+def test_batches_of_different_size(second: int) -> None:
+    run("realness_d_loss", Case(shape=(6, 20), second_batch=second), torch.float32, 90)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=cases.dtype_name)
+@pytest.mark.parametrize("offset", [1, 2, 8])
+def test_odd_offsets(offset: int, dtype: torch.dtype) -> None:
+    """Rows that begin anywhere in memory: 16 bytes at a time only where they may."""
+    memory = torch.randn(7 * 64 + offset).to(dtype)
+    logits = memory[offset:].view(7, 64)
+    target = torch.softmax(torch.randn(64), 0)
+    with emulated.launches(90) as found:
+        loss, grad, _ = emulated.operator("softmax_kl_value_and_grad")(
+            logits, target, 1, 1, True, False, True, 1.0
+        )
+    aligned = offset * memory.element_size() % 16 == 0
+    bits = found[0].result.stats
+    assert (bits["global_load_128b_threads"] > 0) == aligned
+    exact = torch.ops.gankernels.softmax_kl_value_and_grad(
+        logits.double(), target.double(), 1, 1, True, False, True, 1.0
+    )
+    torch.testing.assert_close(loss.double(), exact[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grad.double(), exact[1], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("strides", [(640, 2), (40, 1), (1, 64), (3, 200)], ids=str)
+def test_odd_strides(strides: tuple[int, int]) -> None:
+    memory = torch.randn(8000)
+    logits = memory.as_strided((9, 20), strides)
+    target = torch.softmax(torch.randn(20), 0)
+    with emulated.launches(90):
+        loss, grad, _ = emulated.operator("softmax_kl_value_and_grad")(
+            logits, target, 1, 2, True, False, True, 1.0
+        )
+    exact = torch.ops.gankernels.softmax_kl_value_and_grad(
+        logits.double(), target.double(), 1, 2, True, False, True, 1.0
+    )
+    torch.testing.assert_close(loss.double(), exact[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grad.double(), exact[1], rtol=1e-4, atol=1e-6)
+
+
+@architectures
+def test_extremes(arch: int) -> None:
+    """-inf, +inf, NaN and +-1e4 among the logits, in registers and streamed."""
+    for classes in (8, 4099):
+        logits = torch.randn(6, classes)
+        logits[0, :3] = torch.tensor([1e4, -1e4, 0])
+        logits[1, 1] = -torch.inf
+        logits[2, 2] = torch.inf
+        logits[3, 1] = torch.nan
+        logits[4] = -torch.inf
+        anchor = torch.zeros(classes)
+        anchor[0] = 0.75
+        other = logits.flip(0).contiguous()
+        calls = {
+            "softmax_kl_value_and_grad": (logits, anchor, 1, 0, True, False, True, 1.0),
+            "softmax_kl_logits_value_and_grad": (other, logits, 1, 0, True, True, True, 1.0),
+        }
+        for name, arguments in calls.items():
+            with emulated.launches(arch):
+                got = emulated.operator(name)(*arguments)
+            exact = getattr(torch.ops.gankernels, name)(
+                *(x.double() if isinstance(x, torch.Tensor) else x for x in arguments)
+            )
+            for a, b in zip(got, exact, strict=True):
+                assert torch.equal(a.isfinite(), b.isfinite()), (name, classes)
+                torch.testing.assert_close(
+                    a.double(), b, rtol=1e-4, atol=1e-5, equal_nan=True, msg=f"{name} {classes}"
+                )
+
+
+def test_approximate_instructions_may_err() -> None:
+    """Two ulp in each of the hardware's approximations move nothing beyond the tolerance."""
+    operator = ROWS["realness_g_loss"]
+    arguments = operator.draw(Case(shape=(9, 64), options={"objective": 2}))
+    emulated.library()
+    with emulated.launches(90, approx_noise=2**-22), emulated.Redirected():
+        compare(operator, arguments, operator.inputs(arguments))
+
+
+@architectures
+def test_no_kernel_spills(arch: int) -> None:
+    for source in build.KERNELS:
+        for entry, report in build.compiled(source, arch).report.items():
+            spilled = report["spill_stores"] + report["spill_loads"] + report["stack"]
+            assert spilled == 0, f"{emulated.demangled(entry)}: {spilled} bytes"
