@@ -137,9 +137,12 @@ def _train(rank: int, world: int, store: str, steps: int, batch: int, queue: Que
         alternating_step(players, loss, real, lambda n: torch.randn(n, 100), config)
         if step >= 3:
             times.append(time.perf_counter() - start)
-    dist.destroy_process_group()
     if rank == 0:
         queue.put(statistics.median(times))
+    dist.barrier()
+    # The reducers of DistributedDataParallel must go before the group that they talk through.
+    del players, networks
+    dist.destroy_process_group()
 
 
 def process_rows(worlds: tuple[int, ...], steps: int, batch: int = 128) -> list[dict[str, Any]]:

@@ -7,16 +7,19 @@ python -m benchmarks.tables --check   fail where a page is out of date
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import goals as goals_of_the_package
+from benchmarks import results, toy_modes
 from benchmarks.losses import is_rival
 from benchmarks.scaling import slopes
 
 ROOT = Path(__file__).parent.parent
 Rows = list[dict[str, Any]]
+FRESH = "floor: copy to fresh memory"
 
 
 def _table(head: list[str], lines: list[list[object]]) -> str:
@@ -185,11 +188,46 @@ def growth() -> str:
     return f"{_table(['time against', 'exponent'], lines)}\n\n{_source('scaling')}"
 
 
+def goals() -> str:
+    """What the package set out to reach, and what it reached; the worst case counts."""
+    head = ["goal", "bound", "measured: worst case", "reached"]
+    return _table(head, goals_of_the_package.table_rows())
+
+
+def page_faults() -> str:
+    """The large case with and without kept pages."""
+    lines: list[list[object]] = []
+    for name, label in (("losses", "kept"), ("losses_default_pages", "returned (default)")):
+        by_name = _cases(results.load(name)["rows"])["realness_d_loss", "4096x1024", "fp32"]
+        for contender in ("gankernels", "F.cross_entropy", "article formula", "floor: copy", FRESH):
+            row = by_name[contender]
+            spread = f"{row['p20_us'] / 1e3:.1f} to {row['p80_us'] / 1e3:.1f}"
+            lines.append([label, contender, f"{row['median_us'] / 1e3:.1f}", spread])
+    head = ["freed pages", "contender, 4096 × 1024 fp32", "ms", "p20 to p80"]
+    return f"{_table(head, lines)}\n\n{_source('losses_default_pages')}"
+
+
+# ------------------------------------------------------------------------------- docs/gallery.md
+
+
+def toy() -> str:
+    """Modes of the mixture that the toy recipe recovers."""
+    found = json.loads(toy_modes.RESULTS.read_text(encoding="utf-8"))
+    source = f"torch {found['torch']}, {found['date']}, commit {found['commit']}"
+    return (
+        f"{toy_modes.table(found['records'])}\n\nMean ± standard deviation over the seeds; "
+        f"{source}. Command: `{found['command']}`; every run is in `docs/results/toy.json`."
+    )
+
+
 # ---------------------------------------------------------------------------------------- pages
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/gallery.md": {"toy": toy},
     "README.md": {"benchmark table": losses, "steps table": short_steps},
     "docs/performance.md": {
+        "goals": goals,
+        "page faults": page_faults,
         "all losses": all_losses,
         "lost": lost,
         "stages": stages,

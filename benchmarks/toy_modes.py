@@ -1,7 +1,7 @@
 """Modes of the 3x3 Gaussian mixture that RealnessGAN and the standard GAN recover.
 
-    python benchmarks/toy_modes.py                      # five seeds: docs/results/toy.json
-    python benchmarks/toy_modes.py --table              # the table of the committed results
+    python -m benchmarks.toy_modes           # five seeds: docs/results/toy.json
+    python -m benchmarks.toy_modes --table   # the table of the committed results
 
 The recipe is ``toy`` (``python -m gankernels train toy``). A mode is recovered when at least 1 % of
 10,000 samples lie within 4 sigma of its centre; the high-quality share is that of all samples
@@ -11,8 +11,8 @@ within 4 sigma of some centre.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.results import commit, processor
 from gankernels.training import Trainer, configuration, data
 from gankernels.training.distributed import World
 from gankernels.training.evaluation import evaluate_mixture
@@ -88,9 +89,11 @@ def main() -> None:
         points = data.load("gaussians")
         records = [r for p in PRESETS for s in range(options.seeds) for r in play(p, s, points)]
         result = {
-            "command": "python benchmarks/toy_modes.py",
+            "command": "python -m benchmarks.toy_modes",
             "torch": torch.__version__,
-            "machine": platform.machine(),
+            "date": datetime.date.today().isoformat(),
+            "commit": commit(),
+            "processor": processor(),
             "samples": SAMPLES,
             "sigma": data.GAUSSIAN_SIGMA,
             "centres": data.gaussian_centres().tolist(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -208,17 +207,88 @@ def _realness_g_loss(
     return loss, (g_real if real else None, g_fake if fake else None)
 
 
-def _resampled(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
-    """A loss of statistics: its gradients are those of the real and the fake statistics."""
+def _resampled_realness_d_loss(
+    real_statistics: Tensor,
+    fake_statistics: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    real_noise: Tensor | None = None,
+    fake_noise: Tensor | None = None,
+    *,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
+    if _ops.reference_serves(*tensors) or _learnable(*tensors[2:], real_noise, fake_noise):
+        args = (*tensors, dim, reduction, real_noise, fake_noise)
+        fn = functional.resampled_realness_d_loss
+        return _through_autograd(fn, args, {}, (0, 1), grad_scale)
+    if real_noise is None:
+        real_noise = functional._draw_noise("real_statistics", real_statistics, dim)
+    if fake_noise is None:
+        fake_noise = functional._draw_noise("fake_statistics", fake_statistics, dim)
+    real, fake = _wanted(real_statistics, fake_statistics)
+    # This operator is made of others, which would look for derivatives of their own.
+    loss, g_real, g_fake = _ops.resampled_realness_d_loss_value_and_grad(
+        *(x.detach() for x in tensors),
+        real_noise,
+        fake_noise,
+        dim,
+        _ops.reduction_code(reduction),
+        real,
+        fake,
+        True,
+        grad_scale,
+    )
+    return loss, (g_real if real else None, g_fake if fake else None)
 
-    def compute(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
-        bound = inspect.signature(loss_fn).bind(*args, **kwargs)
-        bound.apply_defaults()
-        places = tuple(i for i, key in enumerate(bound.arguments) if key.endswith("_statistics"))
-        return _through_autograd(loss_fn, tuple(bound.args), {}, places, grad_scale)
 
-    compute.__name__ = name
-    return compute
+def _resampled_realness_g_loss(
+    real_statistics: Tensor | None,
+    fake_statistics: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+    real_noise: Tensor | None = None,
+    fake_noise: Tensor | None = None,
+    *,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    used = real_statistics if objective == 2 else None
+    tensors = (used, fake_statistics, real_anchor, fake_anchor)
+    present = functional._present(used, fake_statistics, real_anchor, fake_anchor)
+    if _ops.reference_serves(*present) or _learnable(*tensors[2:], real_noise, fake_noise):
+        args = (*tensors, objective, dim, reduction, real_noise, fake_noise)
+        fn = functional.resampled_realness_g_loss
+        return _through_autograd(fn, args, {}, (0, 1), grad_scale)
+    if used is None:
+        real_noise = None
+    elif real_noise is None:
+        real_noise = functional._draw_noise("real_statistics", used, dim)
+    if fake_noise is None:
+        fake_noise = functional._draw_noise("fake_statistics", fake_statistics, dim)
+    real, fake = _wanted(used, fake_statistics)
+    loss, g_real, g_fake = _ops.resampled_realness_g_loss_value_and_grad(
+        *(None if x is None else x.detach() for x in tensors),
+        real_noise,
+        fake_noise,
+        objective,
+        dim,
+        _ops.reduction_code(reduction),
+        real,
+        fake,
+        True,
+        grad_scale,
+    )
+    return loss, (g_real if real else None, g_fake if fake else None)
+
+
+def _learnable(*constants: Tensor | None) -> bool:
+    """Whether a constant requires grad: the loss itself refuses an anchor, with a reason, and ignores noise."""
+    return any(x is not None and x.requires_grad for x in constants)
 
 
 def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
@@ -284,12 +354,8 @@ _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.softmax_kl_logits: _softmax_kl_logits,
     functional.realness_d_loss: _realness_d_loss,
     functional.realness_g_loss: _realness_g_loss,
-    functional.resampled_realness_d_loss: _resampled(
-        "resampled_realness_d_loss", functional.resampled_realness_d_loss
-    ),
-    functional.resampled_realness_g_loss: _resampled(
-        "resampled_realness_g_loss", functional.resampled_realness_g_loss
-    ),
+    functional.resampled_realness_d_loss: _resampled_realness_d_loss,
+    functional.resampled_realness_g_loss: _resampled_realness_g_loss,
     functional.logistic_d_loss: _scalar_d("logistic_d", reference.logistic_d_loss),
     functional.hinge_d_loss: _scalar_d("hinge_d", reference.hinge_d_loss),
     functional.wasserstein_d_loss: _scalar_d("wasserstein_d", reference.wasserstein_d_loss),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import readme_table
+from benchmarks import results, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,7 +21,9 @@ def test_python_blocks_run_in_order() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/gallery.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/gallery.md", "docs/performance.md"]
+)
 def test_links_point_at_files(name: str) -> None:
     page = ROOT / name
     targets = re.findall(r"\]\(([^)#]+)", page.read_text())
@@ -30,7 +31,18 @@ def test_links_point_at_files(name: str) -> None:
     assert not missing
 
 
-def test_benchmark_table_is_that_of_the_committed_results() -> None:
-    assert readme_table.updated(README) == README
-    rows = json.loads(readme_table.RESULTS.read_text())["rows"]
-    assert any(row["contender"] == "gankernels" for row in rows)
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_tables_are_those_of_the_committed_results(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert tables.updated(page, text) == text
+
+
+@pytest.mark.parametrize("name", ["losses", "losses_full", "dispatch", "steps", "scaling"])
+def test_results_say_how_they_were_obtained(name: str) -> None:
+    found = results.load(name)
+    environment = found["environment"]
+    wanted = {"command", "date", "commit", "processor", "threads", "torch", "python"}
+    assert wanted <= set(environment)
+    assert "modified" not in environment["commit"]
+    assert environment["command"].startswith("python -m benchmarks.run")
+    assert found["rows"]
