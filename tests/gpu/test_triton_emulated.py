@@ -13,12 +13,12 @@ import torch
 pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
 
 from contract.common import dtype_name
-from gpu.emulation import triton_ptxsim
-from gpu.emulation.initcheck import TrackEmpty
-from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
 
 from gankernels.testing import DTYPES, Arguments, Operator
 from gankernels.triton import operators as launchers
+from gpu.emulation import triton_ptxsim
+from gpu.emulation.initcheck import TrackEmpty
+from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
 
 ARCHITECTURES = (80, 90, 100)
 SCHEDULES = ("lockstep", "warps", "warps_reversed")

@@ -14,9 +14,7 @@ from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentia
 from gankernels.triton import operators as launchers
 
 ROWS = {operator.name: operator for operator in OPERATORS}
-FUSED = [
-    o for o in OPERATORS if o.fused_operator and not o.fused_operator.startswith("resampled")
-]
+FUSED = [o for o in OPERATORS if o.fused_operator and not o.fused_operator.startswith("resampled")]
 
 # Every layout, kind of target and form of kernel; small, as the emulator takes its time.
 CASES = (

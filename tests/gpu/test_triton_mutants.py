@@ -1,0 +1,219 @@
+"""Each way in which the Triton kernels could be wrong, tried: something must notice every one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+
+from gankernels.triton import distribution_losses, layers, operators, scalar_losses
+from gankernels.triton.kernels import common, divergence, scalar, softmax_pair
+from gankernels.triton.kernels import layers as layer_kernels
+from gpu.emulation import triton_ptxsim
+from gpu.emulation.ptxsim import KernelFault
+from gpu.triton_cases import ROWS, Case, check, draw
+
+
+class Mutant(NamedTuple):
+    """A change of a kernel's source, and what runs into it."""
+
+    module: ModuleType
+    before: str
+    after: str
+    run: Callable[[], None]
+    fault: str = ""  # what the emulator says; where empty, the numbers are wrong
+
+
+def loss(name: str, case: Case, reduction: str = "mean") -> Callable[[], None]:
+    def run() -> None:
+        operator = ROWS[name]
+        check(operator, draw(operator, case, torch.float32, reduction))
+
+    return run
+
+
+def twice(run: Callable[[], None]) -> Callable[[], None]:
+    """On one ticket."""
+
+    def run_twice() -> None:
+        from gankernels.triton import tickets
+
+        mine = tickets._tickets(torch.device("cpu"))
+        slot = next(mine.in_turn)
+        mine.in_turn = iter([slot, slot])  # type: ignore[assignment]
+        try:
+            run()
+            run()
+        finally:
+            tickets._tickets.cache_clear()
+
+    return run_twice
+
+
+def scaled() -> None:
+    gradients = torch.ones(5, 6), torch.ones(4, 6)
+    both = operators.scale_gradients(*gradients, torch.tensor(3.0), 1, 5, 4)
+    torch.testing.assert_close(both, (torch.full((5, 6), 0.6), torch.full((4, 6), 0.75)))
+
+
+def resampled() -> None:
+    statistics, noise = torch.randn(3, 8), torch.randn(3, 4)
+    z = operators.resample_forward(statistics, noise, 1)
+    mean, log_variance = statistics.chunk(2, 1)
+    torch.testing.assert_close(z, mean + noise * (log_variance / 2).exp())
+
+
+FEW = Case((33, 20))
+MANY = Case((1700, 20), second_batch=1000)  # several programs
+D, PAIR = "realness_d_loss", "softmax_kl_logits"
+OUT_OF_BOUNDS = "out-of-bounds"
+
+MUTANTS = {
+    "ticket without order": Mutant(
+        common, 'sem="acq_rel", scope="gpu"', 'sem="relaxed", scope="gpu"', loss(D, MANY), "race"
+    ),
+    "ticket within a block": Mutant(
+        common, 'sem="acq_rel", scope="gpu"', 'sem="acq_rel", scope="cta"', loss(D, MANY), "race"
+    ),
+    "nobody is last": Mutant(common, "== programs - 1", "== programs", loss(D, MANY)),
+    "everybody is last": Mutant(common, "== programs - 1", ">= 0", loss(D, MANY), "race"),
+    "ticket not put back": Mutant(
+        common, "            tl.store(ticket, 0)\n", "", twice(loss(D, MANY))
+    ),
+    "one program forgotten": Mutant(
+        common, "mask=i < programs", "mask=i < programs - 1", loss(D, MANY)
+    ),
+    "a class too many": Mutant(common, "k < classes", "k <= classes", loss(D, Case((33, 19)))),
+    "every class of a block": Mutant(
+        common,
+        "tl.full([1, BLOCK], 1, tl.int1) if EVEN else k < classes",
+        "tl.full([1, BLOCK], 1, tl.int1)",
+        loss(D, Case((33, 19))),
+        OUT_OF_BOUNDS,
+    ),
+    "rows beyond the last": Mutant(
+        divergence, "live = r < rows", "live = r >= 0", loss(D, FEW), OUT_OF_BOUNDS
+    ),
+    "rows beyond the last, of a pair": Mutant(
+        softmax_pair, "live = r < rows", "live = r >= 0", loss(PAIR, FEW), OUT_OF_BOUNDS
+    ),
+    "empty bins count": Mutant(
+        common, "tl.where(b == 0, 0.0, b * t)", "b * t", loss(D, Case((33, 19)))
+    ),
+    "sign of the anchor": Mutant(divergence, "- weight * b\n", "+ weight * b\n", loss(D, FEW)),
+    "sign of the entropy": Mutant(
+        divergence, "return entropy + mass", "return -entropy + mass", loss(D, FEW)
+    ),
+    "mass taken for one": Mutant(
+        divergence, "(weight * mass / s)", "(weight / s)", loss(D, Case((33, 20), mass=1.7))
+    ),
+    "target's gradient without one": Mutant(
+        divergence, "tl.log(p) + 1.0", "tl.log(p)", loss("softmax_kl", Case((6, 20), target="rows"))
+    ),
+    "sum not rescaled": Mutant(divergence, "s * tl.exp(top - base)", "s", loss(D, Case((2, 9000)))),
+    "second batch weighted as the first": Mutant(
+        divergence, "classes, weight2, scale2, ROWS", "classes, weight, scale2, ROWS", loss(D, MANY)
+    ),
+    "read before the other lanes wrote": Mutant(
+        divergence,
+        "                tl.debug_barrier()  # every lane",
+        "                pass  # every lane",
+        loss(D, FEW, "none"),
+        "race",
+    ),
+    "mean difference forgotten": Mutant(
+        softmax_pair, "(u - t) - mean_d", "(u - t)", loss(PAIR, FEW)
+    ),
+    "moved bases forgotten": Mutant(
+        softmax_pair, "d_sum + masked_product(a_sum, moved)", "d_sum", loss(PAIR, Case((2, 9000)))
+    ),
+    "sigmoid of the wrong side": Mutant(
+        scalar, "tl.where(u < 0, e, 1.0)", "tl.where(u > 0, e, 1.0)", loss("logistic_d_loss", FEW)
+    ),
+    "mean of the wrong batch": Mutant(
+        scalar, "(real_sum / ", "(fake_sum / ", loss("relativistic_d_loss", FEW)
+    ),
+    "no gradient through the mean": Mutant(
+        scalar, "slope * SIGN + constant", "slope * SIGN", loss("relativistic_d_loss", FEW)
+    ),
+    "average forgotten": Mutant(layer_kernels, "* number(average, tl.float64)", "* 1.0", scaled),
+    "log-variance not halved": Mutant(
+        layer_kernels, "e * tl.exp(log_variance * 0.5)", "e * tl.exp(log_variance)", resampled
+    ),
+}
+
+# Who uses a kernel, and by which name.
+USERS = {
+    divergence: [(distribution_losses, "divergence_kernel")],
+    softmax_pair: [(distribution_losses, "softmax_pair_kernel")],
+    scalar: [(scalar_losses, "scalar_kernel"), (scalar_losses, "relativistic_kernel")],
+    layer_kernels: [(layers, "scale_kernel"), (layers, "resample_kernel")],
+}
+
+
+def load(name: str, source: str, folder: Path) -> ModuleType:
+    path = folder / f"{name}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def source_of(module: ModuleType) -> str:
+    assert module.__file__ is not None
+    return Path(module.__file__).read_text()
+
+
+@pytest.fixture(autouse=True)
+def _emulated() -> None:
+    triton_ptxsim.install(arch=90)
+
+
+@pytest.fixture
+def modules() -> Iterator[None]:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("mutant_"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = MUTANTS[name]
+    source = source_of(mutant.module)
+    assert source.count(mutant.before) >= 1, f"{mutant.before!r} is not there to be changed"
+    label = "mutant_" + "".join(c if c.isalnum() else "_" for c in name)
+    changed = load(label, source.replace(mutant.before, mutant.after), tmp_path)
+    used = mutant.module
+    if mutant.module is common:
+        # What they share is changed under the divergence kernel.
+        used = divergence
+        text = source_of(divergence).replace("gankernels.triton.kernels.common", label)
+        changed = load(f"{label}_divergence", text, tmp_path)
+    for user, kernel in USERS[used]:
+        monkeypatch.setattr(user, kernel, getattr(changed, kernel))
+    if mutant.fault:
+        with pytest.raises(KernelFault, match=mutant.fault):
+            mutant.run()
+    else:
+        with pytest.raises((AssertionError, KernelFault)):
+            mutant.run()
+
+
+@pytest.mark.parametrize("run", {m.run for m in MUTANTS.values()}, ids=lambda _: "unchanged")
+def test_what_runs_into_them_passes_without_them(run: Callable[[], None]) -> None:
+    run()
