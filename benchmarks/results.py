@@ -43,7 +43,7 @@ def commit() -> str:
         found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
         return found.stdout.strip()
 
-    dirty = git("status", "--porcelain", "--", *MEASURED)
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", *MEASURED)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-modified" if dirty else "")
 
 
