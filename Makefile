@@ -7,10 +7,10 @@ JOBS ?= 2
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train test lint format bench info clean mutants gpu-test gpu-bench gpu-table
+.PHONY: build train test lint format bench info clean mutants gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -44,6 +44,10 @@ gpu-test: build
 
 gpu-bench: build
 	$(BIN)/python -m benchmarks.gpu
+
+# The extension with its CUDA kernels, against a CUDA torch in an environment of its own; needs nvcc, but no GPU.
+cuda-build:
+	$(PYTHON) tools/cuda_build.py
 
 # What the GPU kernels compile to; needs nvcc, but no GPU.
 gpu-table: build

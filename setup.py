@@ -2,7 +2,7 @@
 
 Flags (environment variables, "1" to set):
   FORCE_CPU               build no CUDA code, even where a CUDA torch and nvcc are present
-  FORCE_CUDA              build CUDA code, or fail; without either, it is built where torch and nvcc are both for CUDA
+  FORCE_CUDA              build CUDA code, or fail; with neither flag, built where torch and nvcc are there for it
   TORCH_CUDA_ARCH_LIST    the GPUs to build for, by default 8.0, 9.0 and 10.0 with PTX for later ones
   GANKERNELS_REQUIRE_EXT  fail the installation where the extension does not compile; without it the package
                           installs all the same and runs on its PyTorch reference, saying so at import
@@ -111,7 +111,7 @@ def cuda_metadata() -> dict[str, str | None] | None:
 
 
 def cuda_include_dirs() -> list[str]:
-    """Headers that PyPI's torch brings as packages of their own (cusparse.h and others), where the toolkit lacks them."""
+    """Headers that PyPI's torch brings as packages of their own: toolkits may lack cusparse.h and others."""
     import torch
 
     packages = Path(torch.__file__).parent.parent / "nvidia"

@@ -27,7 +27,7 @@ GK_DEVICE A butterfly(A x, int lanes) {
 
 constexpr int kMaxSums = 5;  // values reduced at once
 
-// The threads of a row are neighbours: a power of two of them, within a warp or the whole block.
+// The threads of a row are neighbours: a power of two of them, a part of a warp or several warps.
 template <class A>
 class Neighbours {
  public:
@@ -51,14 +51,14 @@ class Neighbours {
     // Two halves of the memory in turn: whoever writes one again has passed the other's barrier, as all readers have.
     A* half = memory_ + turn_ * (kMaxSums * kWarp);
     turn_ ^= 1;
-    const int lane = thread_ % kWarp, warps = size_ / kWarp;
+    const int lane = thread_ % kWarp, warps = size_ / kWarp, first = row() * warps;
     if (lane == 0) {
 #pragma unroll
       for (int n = 0; n < kCount; ++n) half[n * kWarp + thread_ / kWarp] = x[n];
     }
     __syncthreads();
 #pragma unroll
-    for (int n = 0; n < kCount; ++n) x[n] = butterfly<Op>(half[n * kWarp + lane % warps], warps);
+    for (int n = 0; n < kCount; ++n) x[n] = butterfly<Op>(half[n * kWarp + first + lane % warps], warps);
   }
 
  private:

@@ -1,4 +1,4 @@
-"""What the CUDA launchers launch: how often, how wide, how large a grid, how many bytes; and always the same bits."""
+"""What the CUDA launchers launch: how often, how wide, how large a grid, how many bytes; always the same bits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="the emulation needs triton")
 
-from gpu.cuda import emulated
-
 import gankernels as gk
+from gpu.cuda import emulated
 
 pytestmark = [
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
@@ -164,7 +163,7 @@ def test_empty_elementwise_operators_launch_nothing() -> None:
 
 
 def test_grids_are_bounded() -> None:
-    """More rows than the grid has threads for: blocks take turns, and grids stay within what fits the workspace."""
+    """More rows than the grid has threads for: blocks take turns, and grids stay bounded."""
     logits = torch.randn(9000, 5)
     anchor = torch.softmax(torch.randn(5), 0)
     with emulated.launches(90, multiprocessors=1) as found:

@@ -10,11 +10,10 @@ import torch
 
 pytest.importorskip("triton", reason="the emulation needs triton")
 
+from gankernels.testing import Case, compare
 from gpu.cuda import build, cases, emulated
 from gpu.cuda.cases import DIVERGENCES, ELEMENTS, LAYOUTS, LONG_LAYOUTS, ROWS, SCALAR_LOSSES
 from gpu.emulation import toolchain
-
-from gankernels.testing import Case, compare
 
 pytestmark = [
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
@@ -35,7 +34,12 @@ def schedule_of(*words: object) -> str:
 
 
 def run(
-    name: str, case: Case, dtype: torch.dtype, arch: int, what: str = "", reduction: str | None = None
+    name: str,
+    case: Case,
+    dtype: torch.dtype,
+    arch: int,
+    what: str = "",
+    reduction: str | None = None,
 ) -> list[emulated.Launch]:
     """Value and gradients of an operator of the table, within its tolerance; returns the launches."""
     emulated.library()

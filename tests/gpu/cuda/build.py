@@ -1,4 +1,4 @@
-"""Builds of csrc/cuda for machines without a GPU: its bindings on CPU tensors, over one of two kinds of launchers.
+"""Builds of csrc/cuda for machines without a GPU: its bindings on CPU tensors, over one of two kinds of kernels.
 
 ``host``: the kernels themselves as host C++ (``cuda_host_shim.h``). ``emulated``: nvcc's own launch stubs over a
 runtime without a device (``fake_cudart.c``), whose launches the PTX emulator runs. Each build is made once for a
@@ -20,6 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+
 from gpu.emulation import toolchain
 
 HERE = Path(__file__).parent

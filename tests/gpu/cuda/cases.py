@@ -13,6 +13,7 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
     "few classes": (37, 5),
     "odd classes": (5, 201),
     "aligned": (19, 64),
+    "two warps a row": (5, 300),
     "one aligned row": (1, 1016),
     "spatial": (3, 20, 5, 3),
     "spatial, streamed": (1, 1030, 7),

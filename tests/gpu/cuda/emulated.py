@@ -1,4 +1,4 @@
-"""The CUDA operators on CPU tensors: everything up to the launch is their own code, the launch runs in the emulator.
+"""The CUDA operators on CPU tensors: their own code up to the launch, and the launch in the emulator.
 
 with launches(arch=90) as found:
     loss, g_real, g_fake = operator("realness_d_loss_value_and_grad")(real, fake, a1, a0, ...)
@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu.cuda import build
-from gpu.emulation import toolchain
-from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankernels  # noqa: F401  registers the schemas
+from gpu.cuda import build
+from gpu.emulation import toolchain
+from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
 
 UNTOUCHED = 0xCB  # what the recorder fills new memory with
 LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
@@ -219,9 +219,7 @@ def launches(
 class Redirected(TorchDispatchMode):
     """Operators of gankernels on CPU tensors go to the CUDA kernels of a library that ``build`` made."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "gankernels" and has_kernel(func._opname):
             return redispatch(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

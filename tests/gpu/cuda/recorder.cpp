@@ -31,7 +31,7 @@ class Recorder : public c10::Allocator {
     if (bytes == 0) return {nullptr, nullptr, &release, c10::Device(c10::DeviceType::CPU)};
     void* memory = nullptr;
     if (posix_memalign(&memory, 256, bytes) != 0) std::abort();  // 256: what cudaMalloc gives
-    std::memset(memory, 0xCB, bytes);  // tells memory that nobody has written
+    std::memset(memory, 0xCB, bytes);                            // tells memory that nobody has written
     const std::lock_guard<std::mutex> lock(guard);
     allocations[reinterpret_cast<uintptr_t>(memory)] = {bytes, ++count};
     return {memory, memory, &release, c10::Device(c10::DeviceType::CPU)};

@@ -27,7 +27,8 @@ struct Matrix {
 
   Matrix(int64_t r, int64_t k, bool by_columns, int seed)
       : rows(r), classes(k), columns(by_columns), data(new float[static_cast<size_t>(r * k)]) {
-    for (int64_t i = 0; i < r * k; ++i) data[static_cast<size_t>(i)] = 3 * std::sin(0.37f * static_cast<float>(i + seed));
+    for (int64_t i = 0; i < r * k; ++i)
+      data[static_cast<size_t>(i)] = 3 * std::sin(0.37f * static_cast<float>(i + seed));
   }
   float& at(int64_t r, int64_t k) { return data[static_cast<size_t>(columns ? k * rows + r : r * classes + k)]; }
   Rows view() {
@@ -90,7 +91,8 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
     const Expected wanted(softmax ? p.softmax(r) : a, softmax ? a : none, q.softmax(r));
     total += wanted.loss;
     for (int64_t k = 0; k < classes; ++k)
-      expect(softmax ? "softmax gradient" : "anchor gradient", classes, g.at(r, k), wanted.q_grad[static_cast<size_t>(k)]);
+      expect(softmax ? "softmax gradient" : "anchor gradient", classes, g.at(r, k),
+             wanted.q_grad[static_cast<size_t>(k)]);
   }
   expect(softmax ? "softmax loss" : "anchor loss", classes, *loss, total);
 }
@@ -142,7 +144,7 @@ void resample(int64_t rows, int64_t half) {
 
 int main() {
   for (const bool softmax : {false, true}) {
-    for (const int64_t classes : {1, 5, 64, 201, 600, 1000}) divergence(5, classes, false, softmax);
+    for (const int64_t classes : {1, 5, 64, 201, 300, 600, 1000}) divergence(5, classes, false, softmax);
     for (const int64_t classes : {2, 20, 40, 150}) divergence(37, classes, true, softmax);
     for (const int64_t classes : {4100, 4103}) divergence(2, classes, false, softmax);
   }
