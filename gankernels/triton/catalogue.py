@@ -28,8 +28,6 @@ class Entry:
         rows: Of the problem, all batches together; elements where every element is a row.
         sample_rows: Rows that show the same per row: enough for every program to have some.
         row_bytes: What must cross DRAM for a row: its logits, targets and gradients, once.
-        tile_rows: Rows that a program finishes in one turn of its loop.
-        trips: Turns over the classes within it.
         run: Launches the operator on so many rows on the CPU (under an emulated GPU); gives the
             bytes that this has to move.
     """
@@ -41,8 +39,6 @@ class Entry:
     rows: int
     sample_rows: int
     row_bytes: float
-    tile_rows: int
-    trips: int
     run: Callable[[int], int]
 
 
@@ -102,25 +98,29 @@ class _Rows:
     def anchor_copies(self) -> int:
         """How often a program's threads together load an anchor that is smaller than they are many.
 
-        Once per group of lanes that hold one row; and the logarithms are taken of it as it lies, one
-        class per thread.
+        Once per group of lanes that hold one row, which is each lane where rows lie side by side;
+        and the logarithms are taken of it as it lies, one class per thread.
         """
         if self.block >= plans.TILE // 2:
             return 1
         if self.adjacent:
-            return 32 + self.threads // self.block
+            return self.threads + self.threads // self.block
         at_once = min(16 // self.dtype.itemsize, math.gcd(self.classes, 8))
         return self.threads * at_once // self.block + self.threads // self.block
 
     def entry(self, name: str, family: str, run: Callable[[int], int], tensors: float = 2) -> Entry:
         """``tensors``: how many have a row for each row of a batch, read or written."""
-        trips = -(-self.classes // self.block)
         rows = self.batches * self.sample * self.per_sample
         return Entry(
-            name, family, self.meaning, NAMES[self.dtype], self.rows, rows,
-            tensors * self.classes * self.dtype.itemsize, self.tile, trips,
+            name,
+            family,
+            self.meaning,
+            NAMES[self.dtype],
+            self.rows,
+            rows,
+            tensors * self.classes * self.dtype.itemsize,
             lambda n: run(n // self.batches // self.per_sample),
-        )  # fmt: skip
+        )
 
 
 def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) -> Entry:
@@ -193,9 +193,15 @@ def _elementwise(
     sample = batches * 16 * plans.ELEMENTS
     meaning = str(count)
     return Entry(
-        name, "elementwise", meaning, NAMES[dtype], batches * count, sample,
-        element_bytes, plans.ELEMENTS, 1, lambda n: run(n // batches),
-    )  # fmt: skip
+        name,
+        "elementwise",
+        meaning,
+        NAMES[dtype],
+        batches * count,
+        sample,
+        element_bytes,
+        lambda n: run(n // batches),
+    )
 
 
 def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:

@@ -135,7 +135,7 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
     partials, ticket = workspace(loss, programs)
     target, minus, theirs = first.targets[0], first.targets[-1], second.targets[0]
     target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
-    adjacent = first.adjacent and unit > 1
+    adjacent = first.adjacent and second.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
     divergence_kernel[(programs,)](
         first.logits[0].tensor,
@@ -201,7 +201,7 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
     a_gradient, z_gradient = batch.gradients
     minus = batch.targets[0] if batch.targets else a
     unit = min(batch.unit, tile.at_once)
-    adjacent = batch.adjacent and unit > 1
+    adjacent = batch.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
     softmax_pair_kernel[(programs,)](
         a.tensor,

@@ -91,10 +91,10 @@ def _tile_of_adjacent_rows(block: int, registers: int, operands: int) -> Tile:
         return Tile(ADJACENT_ROWS, block, 8, True, MOST_AT_ONCE)
     whole_rows = WHOLE_ROWS // block // registers // operands
     if whole_rows:
-        # 4 warps whose threads hold whole rows: nothing to exchange, and what is computed once per
-        # row is not computed by several threads. Two rows make a 4-byte access of 16-bit logits.
-        at_once = min(2, whole_rows)
-        return Tile(128 * at_once, block, 4, False, at_once)
+        # 4 warps whose threads hold whole rows, or two of them half a row: little to exchange, and what
+        # is computed once per row is not computed by many threads. Two rows side by side make a 4-byte
+        # access of 16-bit logits.
+        return Tile(128 * min(2, whole_rows), block, 4, False, 2)
     rows = 32 if block <= 128 and operands == 1 else ADJACENT_ROWS
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 

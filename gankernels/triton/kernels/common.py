@@ -63,18 +63,45 @@ def elements_from(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def rows_at(r, inner, strides):
-    """Where rows lie, as a column: row (o, i) at o * outer + i * inner."""
-    return (r // inner * strides[0] + r % inner * strides[1])[:, None]
+def along_rows(x, ADJACENT: tl.constexpr):
+    """A value per row as a tile: lanes lie along the last dimension, and that is what is adjacent."""
+    if ADJACENT:
+        return x[None, :]
+    else:
+        return x[:, None]
 
 
 @triton.jit
-def classes_from(start, classes, BLOCK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr):
-    """BLOCK class numbers, as a row, and which of them exist: all where EVEN."""
-    k = start + tl.arange(0, BLOCK)[None, :]
+def row_sum(x, ADJACENT: tl.constexpr):
+    return tl.sum(x, 0 if ADJACENT else 1)
+
+
+@triton.jit
+def row_max(x, ADJACENT: tl.constexpr):
+    return tl.max(x, 0 if ADJACENT else 1)
+
+
+@triton.jit
+def rows_at(r, inner, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
+    """Where rows lie: row (o, i) at o * outer + i * inner."""
+    offsets = along_rows(r // inner * strides[0] + r % inner * strides[1], ADJACENT)
+    if ADJACENT:
+        # No more rows to a thread than it moves at once, or lanes would leave gaps between them.
+        return tl.max_contiguous(offsets, [1, UNIT])
+    else:
+        return offsets
+
+
+@triton.jit
+def classes_from(
+    start, classes,
+    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """BLOCK class numbers, and which of them exist: all where EVEN."""
+    k = along_rows(start + tl.arange(0, BLOCK), not ADJACENT)
     if WIDE:
         k = k.to(tl.int64)
-    inside = tl.full([1, BLOCK], 1, tl.int1) if EVEN else k < classes
+    inside = tl.full(k.shape, 1, tl.int1) if EVEN else k < classes
     return k, inside
 
 

@@ -20,12 +20,15 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import (
     add_up,
+    along_rows,
     classes_from,
     in_elements,
     load_target,
     masked_product,
     number,
+    row_max,
     row_numbers,
+    row_sum,
     rows_at,
     units,
     x_log_x,
@@ -33,17 +36,19 @@ from gankernels.triton.kernels.common import (
 
 
 @triton.jit
-def combine(p, m):
+def combine(p, m, ADJACENT: tl.constexpr):
     """B, S and sum P log P - sum M log M of every row."""
     b = p - m
-    return b, tl.sum(b, 1), tl.sum(x_log_x(p) - x_log_x(m), 1)
+    return b, row_sum(b, ADJACENT), row_sum(x_log_x(p) - x_log_x(m), ADJACENT)
 
 
 @triton.jit
-def write_target_gradient(pointer, offsets, mask, p, t, s, log_s, weight):
+def write_target_gradient(
+    pointer, offsets, mask, p, t, s, log_s, weight, ADJACENT: tl.constexpr
+):  # fmt: skip
     """log P + 1 - log q; where P = 0 nothing, but NaN in a row that log_softmax makes NaN."""
-    g = weight * (tl.log(p) + 1.0 - (t - log_s[:, None]))
-    g = tl.where(p == 0, (s - s)[:, None], g)
+    g = weight * (tl.log(p) + 1.0 - (t - along_rows(log_s, ADJACENT)))
+    g = tl.where(p == 0, along_rows(s - s, ADJACENT), g)
     tl.store(pointer + offsets, g.to(pointer.dtype.element_ty), mask=mask)
 
 
@@ -57,31 +62,33 @@ def resident_rows(
     ACC: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
-    k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
-    mask = live[:, None] & inside
-    offsets = rows_at(r, inner, q_strides) + k * q_strides[2]
+    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
+    mask = along_rows(live, ADJACENT) & inside
+    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT) + k * q_strides[2]
     z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
     if not SHARED:
-        offsets = rows_at(r, inner, target_strides) + k * target_strides[2]
+        offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT) + k * target_strides[2]
         p = load_target(target, offsets, mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
-        b, mass, entropy = combine(p, m)
-    t = z - tl.max(z, 1)[:, None]
+        b, mass, entropy = combine(p, m, ADJACENT)
+    t = z - along_rows(row_max(z, ADJACENT), ADJACENT)
     e = tl.exp(t)
-    s = tl.sum(e, 1)
+    s = row_sum(e, ADJACENT)
     log_s = tl.log(s)
     if Q_GRAD:
         # S q - B
-        g = e * (weight * mass / s)[:, None] - weight * b
-        offsets = rows_at(r, inner, grad_strides) + k * grad_strides[2]
+        g = e * along_rows(weight * mass / s, ADJACENT) - weight * b
+        offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT) + k * grad_strides[2]
         tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
     if TARGET_GRAD:
-        offsets = rows_at(r, inner, target_grad_strides) + k * target_grad_strides[2]
-        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
-    return entropy + mass * log_s - tl.sum(masked_product(b, t), 1)
+        offsets = (
+            rows_at(r, inner, target_grad_strides, UNIT, ADJACENT) + k * target_grad_strides[2]
+        )
+        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight, ADJACENT)
+    return entropy + mass * log_s - row_sum(masked_product(b, t), ADJACENT)
 
 
 @triton.jit
@@ -93,54 +100,56 @@ def streamed_rows(
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The same for rows of any length: first maximum and sum, then loss and gradients."""
-    q_row = rows_at(r, inner, q_strides)
-    target_row = tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides)
+    q_row = rows_at(r, inner, q_strides, UNIT, ADJACENT)
+    target_row = (
+        tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, ADJACENT)
+    )
     top = tl.full([ROWS], -float("inf"), ACC)
     s = tl.zeros([ROWS], ACC)
     mass = tl.zeros([ROWS], ACC)
     for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
-        mask = live[:, None] & inside
+        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
+        mask = along_rows(live, ADJACENT) & inside
         offsets = q_row + k * q_strides[2]
         z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
-        higher = tl.maximum(top, tl.max(z, 1))
+        higher = tl.maximum(top, row_max(z, ADJACENT))
         # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
         base = tl.where(higher == -float("inf"), 0.0, higher)
-        s = s * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
+        s = s * tl.exp(top - base) + row_sum(tl.exp(z - along_rows(base, ADJACENT)), ADJACENT)
         top = higher
         target_mask = inside if SHARED else mask
         offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        mass += tl.sum(p - m, 1)
+        mass += row_sum(p - m, ADJACENT)
 
     s += top - top  # NaN where log_softmax is: a +inf, or nothing but -inf
     log_s = tl.log(s)
-    scale = (weight * mass / s)[:, None]
+    scale = along_rows(weight * mass / s, ADJACENT)
     total = mass * log_s
-    grad_row = rows_at(r, inner, grad_strides)
-    target_grad_row = rows_at(r, inner, target_grad_strides)
+    grad_row = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
+    target_grad_row = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
     for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
-        mask = live[:, None] & inside
+        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
+        mask = along_rows(live, ADJACENT) & inside
         offsets = q_row + k * q_strides[2]
-        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) - top[:, None]
+        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(top, ADJACENT)
         target_mask = inside if SHARED else mask
         offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        b, _, entropy = combine(p, m)
-        total += entropy - tl.sum(masked_product(b, t), 1)
+        b, _, entropy = combine(p, m, ADJACENT)
+        total += entropy - row_sum(masked_product(b, t), ADJACENT)
         if Q_GRAD:
             g = tl.exp(t) * scale - weight * b
             offsets = grad_row + k * grad_strides[2]
             tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
         if TARGET_GRAD:
             offsets = target_grad_row + k * target_grad_strides[2]
-            write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight)
+            write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight, ADJACENT)
     return total
 
 
@@ -154,16 +163,16 @@ def batch_total(
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr, STREAMED: tl.constexpr,
     PER_ROW: tl.constexpr, ADD: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The scaled sum of the losses of one program's rows, or each of them where PER_ROW."""
     ACC: tl.constexpr = loss.dtype.element_ty
     if SHARED and not STREAMED:
         # Once for all of this program's rows.
-        k, inside = classes_from(0, classes, BLOCK, EVEN, False)
+        k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, False)
         p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
         m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
-        b, mass, entropy = combine(p, m)
+        b, mass, entropy = combine(p, m, ADJACENT)
     total = tl.zeros([ROWS], tl.float64)
     for i in range(tile, tl.cdiv(rows, ROWS), step):
         r = row_numbers(i, ROWS, WIDE)
@@ -173,21 +182,21 @@ def batch_total(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 inner, classes, number(weight, ACC), ACC, ROWS, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         elif SHARED:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 b, mass, entropy, inner, classes, number(weight, ACC), ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         else:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 0, 0, 0, inner, classes, number(weight, ACC), ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, WIDE,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         if PER_ROW:
             if ADD:
@@ -289,7 +298,7 @@ def divergence_kernel(
             target, minus, target_strides, target_grad, target_grad_strides,
             rows, inner, classes, weight, scale, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, WIDE,
+            EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
     else:
         total = batch_total(
@@ -298,7 +307,7 @@ def divergence_kernel(
             target2, minus, target2_strides, target_grad, target_grad_strides,
             rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, WIDE,
+            EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
     if BATCHES == 3:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
@@ -307,7 +316,7 @@ def divergence_kernel(
             target2, minus, target2_strides, target_grad, target_grad_strides,
             rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
-            EVEN, WIDE,
+            EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
     if not PER_ROW:
         add_up(total, loss, partials, ticket, programs, SINGLE)

@@ -19,12 +19,15 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import (
     add_up,
+    along_rows,
     classes_from,
     in_elements,
     load_target,
     masked_product,
     number,
+    row_max,
     row_numbers,
+    row_sum,
     rows_at,
     units,
     x_log_x,
@@ -56,43 +59,44 @@ def resident_pair(
     inner, classes, weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
     # Where a thread holds many elements it takes exponentials twice rather than keep them, too.
     LEAN: tl.constexpr = ROWS * BLOCK * ACC.primitive_bitwidth >= 8192 * 32
-    k, inside = classes_from(0, classes, BLOCK, EVEN, WIDE)
-    mask = live[:, None] & inside
-    offsets = rows_at(r, inner, a_strides) + k * a_strides[2]
+    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
+    mask = along_rows(live, ADJACENT) & inside
+    offsets = rows_at(r, inner, a_strides, UNIT, ADJACENT) + k * a_strides[2]
     u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
-    offsets = rows_at(r, inner, z_strides) + k * z_strides[2]
+    offsets = rows_at(r, inner, z_strides, UNIT, ADJACENT) + k * z_strides[2]
     t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
     if not SHARED:
-        offsets = rows_at(r, inner, minus_strides) + k * minus_strides[2]
+        offsets = rows_at(r, inner, minus_strides, UNIT, ADJACENT) + k * minus_strides[2]
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
-        minus_mass, entropy = tl.sum(m, 1), -tl.sum(x_log_x(m), 1)
-    u -= tl.max(u, 1)[:, None]
-    t -= tl.max(t, 1)[:, None]
+        minus_mass, entropy = row_sum(m, ADJACENT), -row_sum(x_log_x(m), ADJACENT)
+    u -= along_rows(row_max(u, ADJACENT), ADJACENT)
+    t -= along_rows(row_max(t, ADJACENT), ADJACENT)
     e = tl.exp(u)
     f = tl.exp(t)
-    a_sum = tl.sum(e, 1)
-    z_sum = tl.sum(f, 1)
+    a_sum = row_sum(e, ADJACENT)
+    z_sum = row_sum(f, ADJACENT)
     # Beyond the last class u - t is NaN, and counts nothing: e is zero there.
-    mean_d = tl.sum(masked_product(e, u - t), 1) / a_sum
+    mean_d = row_sum(masked_product(e, u - t), ADJACENT) / a_sum
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
     log_a, log_z = tl.log(a_sum), tl.log(z_sum)
     if LEAN:
-        p, q = tl.exp(u - log_a[:, None]), tl.exp(t - log_z[:, None])
+        p, q = tl.exp(u - along_rows(log_a, ADJACENT)), tl.exp(t - along_rows(log_z, ADJACENT))
     else:
-        p, q = e * (1.0 / a_sum)[:, None], f * (1.0 / z_sum)[:, None]
-    a_offsets = rows_at(r, inner, a_grad_strides) + k * a_grad_strides[2]
-    z_offsets = rows_at(r, inner, z_grad_strides) + k * z_grad_strides[2]
+        p, q = e * along_rows(1.0 / a_sum, ADJACENT), f * along_rows(1.0 / z_sum, ADJACENT)
+    a_offsets = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT) + k * a_grad_strides[2]
+    z_offsets = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT) + k * z_grad_strides[2]
     write_gradients(
         a_grad, a_offsets, z_grad, z_offsets, mask, u, t, m, p, q,
-        mass[:, None], mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+        along_rows(mass, ADJACENT), along_rows(mean_d, ADJACENT), along_rows(bad, ADJACENT),
+        weight, A_GRAD, Z_GRAD,
     )  # fmt: skip
-    minus_dot = tl.sum(masked_product(m, t), 1)
+    minus_dot = row_sum(masked_product(m, t), ADJACENT)
     return bad + entropy + mean_d - log_a + minus_dot + mass * log_z
 
 
@@ -104,12 +108,14 @@ def streamed_pair(
     inner, classes, weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The same for rows of any length: first maxima and sums, then loss and gradients."""
-    a_row = rows_at(r, inner, a_strides)
-    z_row = rows_at(r, inner, z_strides)
-    minus_row = tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, minus_strides)
+    a_row = rows_at(r, inner, a_strides, UNIT, ADJACENT)
+    z_row = rows_at(r, inner, z_strides, UNIT, ADJACENT)
+    minus_row = (
+        tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, minus_strides, UNIT, ADJACENT)
+    )
     a_top = tl.full([ROWS], -float("inf"), ACC)
     z_top = tl.full([ROWS], -float("inf"), ACC)
     a_sum = tl.zeros([ROWS], ACC)
@@ -119,31 +125,31 @@ def streamed_pair(
     z_base = tl.zeros([ROWS], ACC)
     minus_mass = tl.zeros([ROWS], ACC)
     for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
-        mask = live[:, None] & inside
+        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
+        mask = along_rows(live, ADJACENT) & inside
         offsets = a_row + k * a_strides[2]
         u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
         offsets = z_row + k * z_strides[2]
         t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
-        a_next = tl.maximum(a_top, tl.max(u, 1))
-        z_next = tl.maximum(z_top, tl.max(t, 1))
+        a_next = tl.maximum(a_top, row_max(u, ADJACENT))
+        z_next = tl.maximum(z_top, row_max(t, ADJACENT))
         # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
         a_from = tl.where(a_next == -float("inf"), 0.0, a_next)
         z_from = tl.where(z_next == -float("inf"), 0.0, z_next)
-        u -= a_from[:, None]
-        t -= z_from[:, None]
+        u -= along_rows(a_from, ADJACENT)
+        t -= along_rows(z_from, ADJACENT)
         e = tl.exp(u)
         a_scale = tl.exp(a_top - a_from)
         # What was summed so far, as seen from the new bases; 0 * inf is nothing.
         moved = (a_base - a_from) - (z_base - z_from)
         d_sum = masked_product(a_scale, d_sum + masked_product(a_sum, moved))
-        d_sum += tl.sum(masked_product(e, u - t), 1)
-        a_sum = a_sum * a_scale + tl.sum(e, 1)
-        z_sum = z_sum * tl.exp(z_top - z_from) + tl.sum(tl.exp(t), 1)
+        d_sum += row_sum(masked_product(e, u - t), ADJACENT)
+        a_sum = a_sum * a_scale + row_sum(e, ADJACENT)
+        z_sum = z_sum * tl.exp(z_top - z_from) + row_sum(tl.exp(t), ADJACENT)
         a_top, z_top, a_base, z_base = a_next, z_next, a_from, z_from
         offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
-        minus_mass += tl.sum(m, 1)
+        minus_mass += row_sum(m, ADJACENT)
 
     # NaN where log_softmax is: a +inf, or nothing but -inf.
     a_sum += a_top - a_top
@@ -152,24 +158,29 @@ def streamed_pair(
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
     total = bad + mean_d - tl.log(a_sum) + mass * tl.log(z_sum)
-    a_scale, z_scale = (1.0 / a_sum)[:, None], (1.0 / z_sum)[:, None]
-    a_grad_row = rows_at(r, inner, a_grad_strides)
-    z_grad_row = rows_at(r, inner, z_grad_strides)
+    a_scale, z_scale = along_rows(1.0 / a_sum, ADJACENT), along_rows(1.0 / z_sum, ADJACENT)
+    a_grad_row = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
+    z_grad_row = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
     for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, WIDE)
-        mask = live[:, None] & inside
+        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
+        mask = along_rows(live, ADJACENT) & inside
         offsets = a_row + k * a_strides[2]
-        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) - a_top[:, None]
+        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(
+            a_top, ADJACENT
+        )
         offsets = z_row + k * z_strides[2]
-        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) - z_top[:, None]
+        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(
+            z_top, ADJACENT
+        )
         offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
-        total += tl.sum(masked_product(m, t) - x_log_x(m), 1)
+        total += row_sum(masked_product(m, t) - x_log_x(m), ADJACENT)
         write_gradients(
             a_grad, a_grad_row + k * a_grad_strides[2],
             z_grad, z_grad_row + k * z_grad_strides[2], mask,
             u, t, m, tl.exp(u) * a_scale, tl.exp(t) * z_scale,
-            mass[:, None], mean_d[:, None], bad[:, None], weight, A_GRAD, Z_GRAD,
+            along_rows(mass, ADJACENT), along_rows(mean_d, ADJACENT), along_rows(bad, ADJACENT),
+            weight, A_GRAD, Z_GRAD,
         )  # fmt: skip
     return total
 
@@ -236,9 +247,9 @@ def softmax_pair_kernel(
     m, minus_mass, entropy = tl.zeros([1, 1], ACC), tl.zeros([1], ACC), tl.zeros([1], ACC)
     if SHARED and HAS_MINUS and not STREAMED:
         # Once for all of this program's rows.
-        k, inside = classes_from(0, classes, BLOCK, EVEN, False)
+        k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, False)
         shared = load_target(minus, k * minus_class, inside, ACC, HAS_MINUS)
-        minus_mass, entropy = tl.sum(shared, 1), -tl.sum(x_log_x(shared), 1)
+        minus_mass, entropy = row_sum(shared, ADJACENT), -row_sum(x_log_x(shared), ADJACENT)
     else:
         shared = m
     total = tl.zeros([ROWS], tl.float64)
@@ -249,14 +260,14 @@ def softmax_pair_kernel(
             losses = streamed_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides, inner, classes, factor,
-                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
+                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         else:
             losses = resident_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides,
                 shared, minus_mass, entropy, inner, classes, factor,
-                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, WIDE,
+                ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         if PER_ROW:
             tl.store(loss + r, losses, mask=live)
