@@ -94,8 +94,8 @@ MUTANTS = {
     "a class too many": Mutant(common, "k < classes", "k <= classes", loss(D, Case((33, 19)))),
     "every class of a block": Mutant(
         common,
-        "tl.full([1, BLOCK], 1, tl.int1) if EVEN else k < classes",
-        "tl.full([1, BLOCK], 1, tl.int1)",
+        "tl.full(k.shape, 1, tl.int1) if EVEN else k < classes",
+        "tl.full(k.shape, 1, tl.int1)",
         loss(D, Case((33, 19))),
         OUT_OF_BOUNDS,
     ),
@@ -113,7 +113,7 @@ MUTANTS = {
         divergence, "return entropy + mass", "return -entropy + mass", loss(D, FEW)
     ),
     "mass taken for one": Mutant(
-        divergence, "(weight * mass / s)", "(weight / s)", loss(D, Case((33, 20), mass=1.7))
+        divergence, "(weight * mass / s, ", "(weight / s, ", loss(D, Case((33, 20), mass=1.7))
     ),
     "target's gradient without one": Mutant(
         divergence, "tl.log(p) + 1.0", "tl.log(p)", loss("softmax_kl", Case((6, 20), target="rows"))
@@ -126,7 +126,7 @@ MUTANTS = {
         divergence,
         "                tl.debug_barrier()  # every lane",
         "                pass  # every lane",
-        loss(D, FEW, "none"),
+        loss(D, Case((3, 1025)), "none"),
         "race",
     ),
     "mean difference forgotten": Mutant(
