@@ -44,8 +44,6 @@ class Case:
         rows: of logits in that problem, those of both batches of a discriminator loss.
         row_bytes: that must cross DRAM for a row: its logits and gradients once.
         sample_rows: rows of the launch in the emulator, counted likewise.
-        turn_rows: rows that a block finishes in one turn of its row loop.
-        trips: turns of the loop over classes within it.
         launch: runs it for an architecture; gives the launch and the bytes that it had to move.
     """
 
@@ -56,8 +54,6 @@ class Case:
     rows: int
     row_bytes: float
     sample_rows: int
-    turn_rows: int
-    trips: int
     launch: Callable[[int], tuple[Execution, int]]
 
 
@@ -77,7 +73,7 @@ class Row:
     @property
     def bound(self) -> Bound:
         case = self.case
-        work = self.execution.work(case.row_bytes, case.sample_rows, case.turn_rows, case.trips)
+        work = self.execution.work(case.row_bytes, case.sample_rows)
         return self.execution.bound(work, case.rows)
 
     def markdown(self) -> str:
@@ -117,8 +113,6 @@ def triton_cases() -> list[Case]:
             entry.rows,
             entry.row_bytes,
             entry.sample_rows,
-            entry.tile_rows,
-            entry.trips,
             launch,
         )
 
@@ -137,8 +131,6 @@ def cuda_cases() -> list[Case]:
             entry.rows,
             entry.row_bytes,
             entry.sample_rows,
-            entry.tile_rows,
-            entry.trips,
             entry.launch,
         )
 
@@ -199,10 +191,10 @@ and nothing here is a time.
   has to move: each logit once (twice where streamed), each gradient once, and what each block reads of an anchor.
 - **occupancy**: resident warps over the most that a multiprocessor holds, and what limits them.
 - **bound**: the share of the DRAM rate that the kernel cannot exceed for the shape given, and what limits it.
-  From the bytes that must cross DRAM, the instructions of one turn of the row loop (both sides of each branch),
-  what each pipe has to do of them, and by Little's law the bytes that resident threads keep in flight. It knows
-  no cache, no launch overhead and no DRAM inefficiency: the truth is slower. Data-sheet figures and latencies
-  used: {gpus}.
+  From the bytes that must cross DRAM, the instructions that the loops executed (as PTX, in the ratio of machine
+  code to PTX), what each pipe has to do of them, and by Little's law the bytes that resident threads keep in
+  flight. It knows no cache, no launch overhead and no DRAM inefficiency: the truth is slower. Data-sheet figures
+  and latencies used: {gpus}.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-from . import sass
+from . import row_loop, sass
 from .occupancy import Occupancy, occupancy
 from .ptxsim import Result
 from .roofline import GPUS, Bound, Work, bound
@@ -85,23 +85,28 @@ class Execution:
         }
         return max(moved, key=lambda bits: bits * moved[bits], default=0)
 
-    def work(self, row_bytes: float, rows_run: int, turn_rows: int, trips: int) -> Work:
-        """Per row, from one turn of the row loop.
+    def work(self, row_bytes: float, rows_run: int) -> Work:
+        """Per row, from what the loop over rows really executed.
 
         Args:
             row_bytes: that must cross DRAM for a row.
             rows_run: rows of the emulated launch.
-            turn_rows: rows that a block finishes in one turn.
-            trips: turns of a loop over the classes within it.
         """
-        turn = sass.row_loop(self.code, trips)
-        per_row = self.threads / turn_rows
+        counts, machine = row_loop.count(self.result), sass.pipe_work(self.code.opcodes)
+        written = row_loop.pipe_work(self.result.kernel)
+        # ptxas merges and expands: what it made of the kernel's instructions as a whole, it made of these.
+        text = sum(row_loop.costs(ins) for ins in self.result.kernel.code)
+        instructions = (self.code.total - self.code.moves) / text
+        pipes = {
+            pipe: 32 * executed * (machine[pipe] / written[pipe] if written[pipe] else 0)
+            for pipe, executed in counts.pipes.items()
+        }
         return Work(
             bytes=row_bytes,
             sectors=self.sectors / rows_run,
-            instructions=turn.length * per_row / 32,
-            pipes={pipe: n * per_row for pipe, n in turn.pipes.items()},
-            loads_in_flight=turn.load_bytes,
+            instructions=counts.warp_instructions * instructions / rows_run,
+            pipes={pipe: threads / rows_run for pipe, threads in pipes.items()},
+            loads_in_flight=counts.load_bytes,
         )
 
     def bound(self, work: Work, rows: int) -> Bound:

@@ -20,6 +20,7 @@ PIPES: dict[str, dict[str, int]] = {
         **dict.fromkeys(["IADD3", "LEA", "ISETP", "IMNMX", "VIMNMX"], 1),
     },
 }
+MOVES = ("MOV", "UMOV", "CS2R", "ULDC", "LDC", "R2UR", "S2R", "S2UR")
 LINE = re.compile(
     r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?"
     r"([A-Z][A-Z0-9_]*)((?:\.[A-Za-z0-9_]+)*)([^;]*);?"
@@ -56,17 +57,9 @@ class Loop:
 
     begin: int
     end: int
-    length: float
+    length: int
     memory: collections.Counter[str]
     pipes: dict[str, float]
-
-    @property
-    def load_bytes(self) -> int:
-        """Bytes that one thread's global loads ask for in one turn."""
-        return load_bytes(self.memory)
-
-    def contains(self, other: Loop) -> bool:
-        return other is not self and self.begin <= other.begin and other.end <= self.end
 
 
 @dataclasses.dataclass
@@ -88,6 +81,10 @@ class Sass:
     loops: list[Loop]
 
     @property
+    def moves(self) -> int:
+        return sum(self.opcodes[opcode] for opcode in MOVES)
+
+    @property
     def load_bytes(self) -> int:
         """Bytes that one thread's global loads ask for when each runs once."""
         return load_bytes(self.memory)
@@ -102,7 +99,7 @@ def load_bytes(memory: collections.Counter[str]) -> int:
 
 def function_text(text: str, entry: str) -> str:
     """The part of a disassembly that belongs to one entry."""
-    sections = re.split(r"^\.section\s+", text, flags=re.M)
+    sections = re.split(r"^\s*\.section\s+", text, flags=re.M)
     return next((s for s in sections if s.startswith(f".text.{entry},")), text)
 
 
@@ -155,28 +152,3 @@ def pipe_work(opcodes: collections.Counter[str]) -> dict[str, float]:
         pipe: float(sum(opcodes[opcode] * work for opcode, work in members.items()))
         for pipe, members in PIPES.items()
     }
-
-
-def row_loop(code: Sass, trips: int) -> Loop:
-    """One turn of a kernel's loop over rows: the outermost that stores to global memory, or all of the code.
-
-    Both sides of each branch count. Loops over the classes within it (those that load from global memory) count
-    ``trips`` times; loops of a division or of a reduction count once.
-    """
-    storing = [loop for loop in code.loops if any(a.startswith("STG") for a in loop.memory)]
-    outermost = [loop for loop in storing if not any(o.contains(loop) for o in storing)]
-    if not outermost:
-        return Loop(0, 0, code.total, code.memory, pipe_work(code.opcodes))
-    turn = max(outermost, key=lambda loop: loop.length)
-    inner = [
-        loop
-        for loop in code.loops
-        if turn.contains(loop) and any(a.startswith("LDG") for a in loop.memory)
-    ]
-    top = [loop for loop in inner if not any(o.contains(loop) for o in inner)]
-    more = trips - 1
-    return dataclasses.replace(
-        turn,
-        length=turn.length + more * sum(loop.length for loop in top),
-        pipes={p: n + more * sum(loop.pipes[p] for loop in top) for p, n in turn.pipes.items()},
-    )

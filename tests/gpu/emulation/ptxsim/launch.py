@@ -11,9 +11,10 @@ import numpy as np
 
 from .machine import Machine, Options, Shape3
 from .memory import Memory
-from .parser import Program
+from .parser import Kernel, Program
 from .races import GlobalLog
 from .scheduler import run
+from .types import Array
 
 Extent = int | Sequence[int]
 
@@ -23,10 +24,19 @@ OBSERVERS: list[Callable[[Module, str], None]] = []
 
 @dataclasses.dataclass
 class Result:
-    """Counts of one launch: ``stats`` by kind of traffic, ``ops`` warp instructions by opcode."""
+    """Counts of one launch.
 
+    Attributes:
+        kernel: what ran.
+        stats: by kind of traffic.
+        ops: warp instructions by opcode.
+        executed: by how many warps, for each instruction of the kernel.
+    """
+
+    kernel: Kernel
     stats: collections.Counter[str]
     ops: collections.Counter[str]
+    executed: Array
 
 
 class Module(Program):
@@ -85,7 +95,8 @@ class Module(Program):
         }
         log = GlobalLog(len(mem.heap), block_threads) if settings.races else None
         at_once = max(1, chunk_threads // max(block_threads, 1))
-        result = Result(collections.Counter(), collections.Counter())
+        never = np.zeros(len(kernel.code), np.int64)
+        result = Result(kernel, collections.Counter(), collections.Counter(), never)
         for first in range(0, blocks, at_once):
             chunk = range(first, min(blocks, first + at_once))
             machine = Machine(
@@ -95,6 +106,7 @@ class Module(Program):
                 run(machine)
             result.stats.update(machine.stats)
             result.ops.update(machine.ops)
+            result.executed += machine.executed
         for observer in OBSERVERS:
             observer(self, name)
         return result

@@ -129,6 +129,7 @@ class Machine:
         self.local = LocalMemory(kernel, self.threads)
         self.stats: collections.Counter[str] = collections.Counter()
         self.ops: collections.Counter[str] = collections.Counter()
+        self.executed = np.zeros(len(kernel.code), np.int64)  # by how many warps, per instruction
         self.active: slice | Array = slice(None)
         self.count = self.threads
         self.active_warps = self.warps
@@ -157,6 +158,7 @@ class Machine:
 
     def tally(self, ins: Instruction) -> None:
         """Count the instruction for every active warp."""
+        self.executed[ins.index] += self.active_warps
         self.ops[ins.name] += self.active_warps
         self.stats["warp_instrs"] += self.active_warps
         self.stats["thread_instrs"] += self.count

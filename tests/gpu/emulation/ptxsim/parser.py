@@ -39,6 +39,7 @@ class Instruction:
     pred: tuple[str, bool] | None
     text: str
     loc: tuple[int, ...] | None
+    index: int = 0
 
     def __post_init__(self) -> None:
         self.name = ".".join([self.op, *self.mods])
@@ -177,6 +178,7 @@ class Program:
                 self._declaration(statement, kernel)
             elif not statement.startswith((".pragma", ".callprototype", ".branchtargets")):
                 kernel.code.append(instruction(statement, location, scopes))
+                kernel.code[-1].index = len(kernel.code) - 1
 
 
 def closing_brace(text: str, at: int) -> int:

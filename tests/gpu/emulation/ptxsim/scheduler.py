@@ -118,6 +118,7 @@ class Scheduler:
         executing = group & self._guard(ins) if ins.pred is not None else group
         if ins.op == "bra":
             machine.ops["bra"] += 1
+            machine.executed[ins.index] += count_runs(machine.warp[group])
             machine.pc[group] = pc + 1
             machine.pc[executing] = machine.kernel.labels[ins.args[0][1]]
             return None
@@ -164,6 +165,7 @@ class Scheduler:
         machine.pc[executing] = pc
         machine.at_barrier[executing] = True
         machine.ops["bar.sync"] += count_runs(machine.warp[executing])
+        machine.executed[ins.index] += count_runs(machine.warp[executing])
 
     def _warp_instruction(
         self, ins: Instruction, pc: int, group: Array, executing: Array
