@@ -20,13 +20,9 @@ warnings.simplefilter("ignore")  # numpy's, at logarithms of zero; torch's, at o
 
 import torch  # noqa: E402
 
-from gpu.emulation import interpreter_bf16  # noqa: E402
-
-interpreter_bf16.install()
-torch.set_num_threads(1)
-
 from gankernels import triton as backend  # noqa: E402
 from gankernels.testing import DTYPES, OPERATORS, Case, Operator, compare  # noqa: E402
+from gpu import triton_on_cpu  # noqa: E402
 
 
 def calls(operator: Operator) -> Iterator[tuple[Case, torch.dtype, str | None]]:
@@ -40,7 +36,8 @@ def calls(operator: Operator) -> Iterator[tuple[Case, torch.dtype, str | None]]:
 
 
 def main(names: list[str]) -> None:
-    backend.register("CPU")
+    torch.set_num_threads(1)
+    triton_on_cpu.register()
     count = 0
     for operator in OPERATORS:
         if operator.name not in names:

@@ -1,0 +1,153 @@
+"""What the Triton kernels compile to, without running them: AMD GPUs, spills, and what is not recompiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+
+from triton.backends.compiler import GPUTarget
+
+from gankernels.triton import distribution_losses, layers, operators, scalar_losses
+from gpu.emulation import triton_ptxsim
+from gpu.emulation.execution import Execution
+from gpu.emulation.offline_compile import compile_triton
+
+MEAN = 1
+TYPES = {
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.int32: "i32",
+}
+KERNELS = (
+    (distribution_losses, "divergence_kernel"),
+    (distribution_losses, "softmax_pair_kernel"),
+    (scalar_losses, "scalar_kernel"),
+    (scalar_losses, "relativistic_kernel"),
+    (layers, "scale_kernel"),
+    (layers, "resample_kernel"),
+    (layers, "resample_backward_kernel"),
+)
+
+
+class Recorder:
+    """Stands in for a kernel and keeps what it would be launched with."""
+
+    def __init__(self, kernel: Any, launches: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args, **kwargs: self.launches.append((self.kernel, args, kwargs))
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
+    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    for module, name in KERNELS:
+        monkeypatch.setattr(module, name, Recorder(getattr(module, name), recorded))
+    return recorded
+
+
+def call_everything(dtype: torch.dtype, classes: int) -> None:
+    """Each operator once, with all its gradients."""
+    real, fake = torch.randn(40, classes).to(dtype), torch.randn(40, classes).to(dtype)
+    anchor = torch.rand(classes)
+    gradients = (True, True, True, 1.0)
+    operators.realness_d_loss(real, fake, anchor, anchor, 1, MEAN, *gradients)
+    operators.realness_g_loss(real, fake, None, anchor, 2, 1, MEAN, *gradients)
+    operators.softmax_kl(real, torch.rand(40, classes).to(dtype), 1, MEAN, *gradients)
+    operators.scalar_loss(real, fake, "logistic_d", 0.1, MEAN, *gradients)
+    operators.scalar_loss(real, fake, "relativistic_d", 0.0, MEAN, *gradients)
+    operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    noise = torch.randn(40, classes // 2).to(wide)
+    z = operators.resample_forward(real, noise, 1)
+    operators.resample_backward(z, real, noise if dtype.itemsize == 2 else z, 1)
+
+
+def compile_for(target: GPUTarget, kernel: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """As the launcher would: integers that are 1 or multiples of 16 are known to the compiler."""
+    names = kernel.arg_names
+    options = {k: v for k, v in kwargs.items() if k not in names}
+    constants = {k: v for k, v in kwargs.items() if k in names}
+    signature, divisible = {}, []
+    for parameter, value in zip(kernel.params, args, strict=False):
+        name = parameter.name
+        if isinstance(value, torch.Tensor):
+            signature[name] = f"*{TYPES[value.dtype]}"
+            divisible.append(name)
+        elif isinstance(value, float):
+            signature[name] = "fp64"
+        elif value == 1 and not parameter.do_not_specialize:
+            constants[name] = 1
+        else:
+            signature[name] = "i32"
+            if value % 16 == 0 and not parameter.do_not_specialize:
+                divisible.append(name)
+    return compile_triton(kernel, signature, constants, target, tuple(divisible), **options)
+
+
+@pytest.mark.parametrize(
+    ("arch", "warp"), [("gfx942", 64), ("gfx1100", 32)], ids=["gfx942", "gfx1100"]
+)
+@pytest.mark.parametrize("classes", [20, 9000])
+def test_amd(arch: str, warp: int, classes: int, launches: list[Any]) -> None:
+    """Every kernel compiles for AMD's data centre and consumer GPUs, by the same source."""
+    call_everything(torch.bfloat16, classes)
+    assert len({kernel.__name__ for kernel, *_ in launches}) == len(KERNELS)
+    for kernel, args, kwargs in launches:
+        compiled = compile_for(GPUTarget("hip", arch, warp), kernel, args, kwargs)
+        assert len(compiled.asm["hsaco"]) > 1000
+        assert "scratch_store" not in compiled.asm["amdgcn"]  # no spills
+
+
+@pytest.fixture
+def compiled() -> Iterator[list[Execution]]:
+    """The launches of a test, compiled but not run."""
+    found: list[Execution] = []
+    original = triton_ptxsim.ptxsim.Module.launch
+    nothing = triton_ptxsim.ptxsim.Result.__new__(triton_ptxsim.ptxsim.Result)
+    triton_ptxsim.ptxsim.Module.launch = lambda *args, **kwargs: nothing  # type: ignore[method-assign]
+    triton_ptxsim.listeners.append(found.append)
+    try:
+        yield found
+    finally:
+        triton_ptxsim.listeners.remove(found.append)
+        triton_ptxsim.ptxsim.Module.launch = original  # type: ignore[method-assign]
+
+
+# The longest rows that stay in registers, with and without a class beyond the last; the widest tiles
+# of rows side by side; rows that are streamed.
+HEAVY = [
+    (torch.float32, (2, 8192)),
+    (torch.float32, (2, 8191)),
+    (torch.float64, (2, 4096)),
+    (torch.float32, (1, 32, 8, 8)),
+    (torch.float32, (1, 64, 8, 8)),
+    (torch.float32, (1, 128, 8, 8)),
+    (torch.float32, (1, 512, 4, 4)),
+    (torch.bfloat16, (2, 32768)),
+]
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize(("dtype", "shape"), HEAVY, ids=lambda x: str(x).removeprefix("torch."))
+def test_no_spills(
+    dtype: torch.dtype, shape: tuple[int, ...], arch: int, compiled: list[Execution]
+) -> None:
+    triton_ptxsim.install(arch=arch)
+    real, fake = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+    anchor, rows = torch.zeros(shape[1]), torch.zeros(shape)
+    gradients = (1, MEAN, True, True, True, 1.0)
+    operators.realness_d_loss(real, fake, anchor, anchor, *gradients)
+    operators.realness_g_loss(real, fake, None, anchor, 2, *gradients)
+    operators.realness_g_loss(None, fake, rows, rows, 3, *gradients)
+    assert len(compiled) == 3
+    for execution in compiled:
+        assert execution.spills == 0, (execution.entry, execution.registers, execution.spills)
