@@ -19,6 +19,14 @@ pytestmark = [
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
     pytest.mark.compiled,
 ]
+
+
+@pytest.fixture(autouse=True)
+def _recorded() -> None:
+    """From here on it is known where each tensor's memory ends."""
+    emulated.library()
+
+
 architectures = pytest.mark.parametrize("arch", toolchain.ARCHITECTURES)
 SCHEDULES = ("lockstep", "warps", "warps_reversed")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -42,7 +50,6 @@ def run(
     reduction: str | None = None,
 ) -> list[emulated.Launch]:
     """Value and gradients of an operator of the table, within its tolerance; returns the launches."""
-    emulated.library()
     operator = ROWS[name]
     arguments = operator.draw(case, dtype, reduction=reduction)
     names = cases.differentiated(operator, what, arguments)
@@ -181,7 +188,6 @@ def test_approximate_instructions_may_err() -> None:
     """Two ulp in each of the hardware's approximations move nothing beyond the tolerance."""
     operator = ROWS["realness_g_loss"]
     arguments = operator.draw(Case(shape=(9, 64), options={"objective": 2}))
-    emulated.library()
     with emulated.launches(90, approx_noise=2**-22), emulated.Redirected():
         compare(operator, arguments, operator.inputs(arguments))
 
