@@ -128,8 +128,8 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
     unit = min(first.unit, second.unit, tile.at_once) if first.adjacent == second.adjacent else 1
     # For a loss per row a program takes the same rows of both batches; where one tile holds each
     # batch, too: a ticket would cost more.
-    same = (first.rows, first.inner) == (second.rows, second.inner)
-    together = same and (call.reduction == NONE or cut.tiles == 1)
+    one_tile = first.rows == second.rows and cut.tiles == 1
+    together = call.reduction == NONE or one_tile
     two = len(batches) == 2
     programs = cut.programs + (other.programs if two and not together else 0)
     partials, ticket = workspace(loss, programs)

@@ -30,7 +30,11 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
     averages = [1 / n if n > 0 else 1.0 for n in rows]
     out = [torch.empty_like(g) for g in gradients]
     first, last = gradients[0], gradients[-1]
-    per_row = grad_output.ndim > 0
+    # That of a sum over rows is one number, expanded.
+    expanded = not any(
+        n > 1 and s for n, s in zip(grad_output.shape, grad_output.stride(), strict=True)
+    )
+    per_row = grad_output.ndim > 0 and not (expanded and grad_output.numel() > 0)
     per_element = grad_output.ndim == first.ndim
     if per_row and not _in_one_order(gradients, grad_output, per_element):
         for g, result, average in zip(gradients, out, averages, strict=True):

@@ -125,9 +125,10 @@ def test_layouts(name: str, layout, dtype: torch.dtype) -> None:  # type: ignore
 def test_one_batch_across_the_other() -> None:
     """Classes side by side in one batch, rows in the other."""
     operator = ROWS["realness_d_loss"]
-    arguments = draw(operator, Case((20, 24)), torch.float32, "mean")
-    for name in operator.logits:
-        check(operator, {**arguments, name: transposed(arguments[name])})
+    for reduction in ("mean", "none"):
+        arguments = draw(operator, Case((20, 24)), torch.float32, reduction)
+        for name in operator.logits:
+            check(operator, {**arguments, name: transposed(arguments[name])})
 
 
 # --- 64-bit offsets ------------------------------------------------------------------------------
@@ -232,6 +233,15 @@ def test_backward_adds_one_launch_at_most() -> None:
     with triton_ptxsim.recorded() as launched:
         launchers.scale_gradients(torch.ones(5, 6), torch.ones(4, 6), torch.tensor(2.0), 1, -1, -1)
     assert len(launched) == 1
+
+
+def test_backward_of_a_sum_of_row_losses_adds_one_launch_too() -> None:
+    """autograd hands over one number, expanded to the rows."""
+    ones = torch.tensor(2.0).expand(5)
+    with triton_ptxsim.recorded() as launched:
+        scaled = launchers.scale_gradients(torch.ones(5, 6), torch.ones(5, 6), ones, 1, -1, -1)
+    assert len(launched) == 1
+    assert all(torch.equal(s, torch.full((5, 6), 2.0)) for s in scaled)
 
 
 def test_what_is_not_asked_for_is_neither_computed_nor_allocated() -> None:
