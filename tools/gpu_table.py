@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import torch  # noqa: E402
 import triton  # noqa: E402
 from gpu.emulation import toolchain, triton_ptxsim  # noqa: E402
 from gpu.emulation.execution import Execution  # noqa: E402
@@ -167,6 +168,7 @@ SECTIONS = {
 def measure(cases: Iterable[Case], archs: Iterable[int] = toolchain.ARCHITECTURES) -> Iterator[Row]:
     for case in cases:
         for arch in archs:
+            torch.manual_seed(0)
             execution, ideal = case.launch(arch)
             yield Row(case, arch, execution, ideal)
 
@@ -190,11 +192,11 @@ and nothing here is a time.
 - **bytes moved / ideal**: what the threads asked of global memory in a launch in the emulator, over what a launch
   has to move: each logit once (twice where streamed), each gradient once, and what each block reads of an anchor.
 - **occupancy**: resident warps over the most that a multiprocessor holds, and what limits them.
-- **bound**: the share of the DRAM rate that the kernel cannot exceed for the shape given, and what limits it.
-  From the bytes that must cross DRAM, the instructions that the loops executed (as PTX, in the ratio of machine
-  code to PTX), what each pipe has to do of them, and by Little's law the bytes that resident threads keep in
-  flight. It knows no cache, no launch overhead and no DRAM inefficiency: the truth is slower. Data-sheet figures
-  and latencies used: {gpus}.
+- **bound**: an estimate of the share of the DRAM rate that the kernel reaches at best for the shape given, and
+  what limits it. From the bytes that must cross DRAM, the instructions that the loops executed (as PTX, in the
+  ratio of machine code to PTX), what each pipe has to do of them, and by Little's law the bytes that resident
+  threads keep in flight. It knows no cache, no launch overhead and no DRAM inefficiency: the truth is slower.
+  Data-sheet figures and latencies used: {gpus}.
 """
 
 
