@@ -170,7 +170,7 @@ def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entr
 
 
 def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
-    problem = _Rows(rows, (classes,), dtype, operands=2)
+    problem = _Rows(rows, (classes,), dtype, operands=3)
 
     def run(samples: int) -> int:
         logits = problem.logits(samples)

@@ -100,9 +100,12 @@ class Batch:
     def tile(self) -> Tile:
         """The tile for these rows."""
         wide = self.logits[0].tensor.dtype == torch.float64
-        # A shared target counts beside two logits, whose exponentials take registers too.
-        counts = not self.shared or len(self.logits) == 2
-        operands = len(self.logits) + (len(self.targets) if counts else 0)
+        operands = len(self.logits)
+        if not self.shared and operands == 1:
+            operands += 2 * len(self.targets)  # read, and its entropy beside its difference
+        else:
+            # A shared target counts beside two logits, whose exponentials take registers too.
+            operands += len(self.targets) if operands == 2 else 0
         return tile_of(self.classes, self.adjacent, wide, operands)
 
     def plan(self, tile: Tile) -> Plan:

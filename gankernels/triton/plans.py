@@ -10,7 +10,8 @@ import torch
 from gankernels.triton.geometry import MOST_AT_ONCE
 
 # Rows of up to this many classes stay in registers: with 16 warps, 16 elements per thread and operand
-# (8 of float64).
+# (8 of float64); half as many where a row has
+# several operands, as P and M each of its own, or a number of classes that 4 does not divide.
 RESIDENT_CLASSES = 8192
 # Where rows lie side by side, a tile takes 16 of them, a whole 32-byte sector of 16-bit logits; with
 # more classes than these the tile would not fit in registers.
@@ -73,13 +74,16 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
         classes: The size of the class dimension.
         adjacent: Whether rows, not classes, lie side by side.
         wide: Whether they are computed in float64.
-        operands: How many tensors have a row for each row of logits, the logits included.
+        operands: How many values of a class a thread keeps beside its exponential: logits, and what
+            does not come from a target that all rows share.
     """
     block = next_power_of_2(classes)
     registers = 2 if wide else 1  # of an element
     if adjacent:
         return _tile_of_adjacent_rows(block, registers, operands)
-    if block > RESIDENT_CLASSES // registers:
+    # An address for each element, as where rows are not aligned, takes registers too.
+    many = operands * registers >= 4 or classes % 4 != 0
+    if block > RESIDENT_CLASSES // registers // (2 if many else 1):
         return Tile(1, STREAMED_BLOCK // registers // min(operands, 2), 8, True, MOST_AT_ONCE)
     rows = max(1, TILE // block)
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)

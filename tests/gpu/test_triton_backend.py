@@ -22,7 +22,7 @@ info = gk.build_info()
 print(json.dumps({
     "backends": info["backends"],
     "reasons": info["reasons"],
-    "kernels": [has("gankernels::" + name, "CUDA") for name in OPERATORS],
+    "kernels": [has("gankernels::" + name, "CUDA") for name in OPERATORS if _ops.EXTENSION],
     "devices": sorted(_ops.DEVICE_TYPES),
     "imported": "triton" in sys.modules,
 }))
