@@ -18,7 +18,7 @@ train: build
 	$(BIN)/python -m gankernels train
 
 test: build
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 lint: build
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import sys
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -34,30 +33,29 @@ def load() -> ModuleType:
 table = load()
 
 
-@cache
-def rows(section: str) -> list[Any]:
-    if section == "cuda" and toolchain.NVCC is None:
+@pytest.mark.parametrize("name", table.SECTIONS)
+def test_kernels(name: str) -> None:
+    """In one test, for each of its launches takes a second: the page, and what the design asks of every kernel."""
+    if name == "cuda" and toolchain.NVCC is None:
         pytest.skip("nvcc is not on PATH")
-    return list(table.measure(table.SECTIONS[section].cases()))
+    section = table.SECTIONS[name]
+    rows = list(table.measure(section.cases()))
+    assert not [row.markdown() for row in rows if row.execution.spills]
+    assert not [row.markdown() for row in rows if not 0.99 <= row.moved <= 1.01]
+    if name == "triton":
+        check_bound(rows)
+    page = table.PAGE.read_text()
+    assert table.introduction() in page
+    if f"Compiled by {section.compiler()}." not in page:
+        pytest.skip(f"{table.PAGE.name} was not made with {section.compiler()}")
+    assert section.markdown(rows) in page
 
 
-@pytest.fixture(params=table.SECTIONS)
-def section(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.mark.xdist_group("kernel-table")
-def test_no_kernel_spills(section: str) -> None:
-    spilling = [row.markdown() for row in rows(section) if row.execution.spills]
-    assert not spilling
-
-
-@pytest.mark.xdist_group("kernel-table")
-def test_the_bound_reaches_nine_tenths_of_the_dram_rate() -> None:
-    """Of the Triton kernels. The CUDA kernels are bound by the instructions they issue, as the page says."""
+def check_bound(rows: list[Any]) -> None:
+    """For the Triton kernels. The CUDA kernels are bound by the instructions they issue, as the page says."""
     shares = {
         (row.case.shape, row.arch): row.bound.dram_share
-        for row in rows("triton")
+        for row in rows
         if row.case.operator == "realness_d_loss"
         and row.case.dtype == "bf16"
         and row.case.shape in TARGET_SHAPES
@@ -65,18 +63,3 @@ def test_the_bound_reaches_nine_tenths_of_the_dram_rate() -> None:
     }
     assert set(shares) == {(shape, arch) for shape in TARGET_SHAPES for arch in TARGET_ARCHS}
     assert min(shares.values()) >= 0.9, shares
-
-
-@pytest.mark.xdist_group("kernel-table")
-def test_nothing_is_moved_that_need_not_be(section: str) -> None:
-    wasteful = [row.markdown() for row in rows(section) if not 0.99 <= row.moved <= 1.01]
-    assert not wasteful
-
-
-@pytest.mark.xdist_group("kernel-table")
-def test_the_page_is_what_the_compilers_give(section: str) -> None:
-    page, described = table.PAGE.read_text(), table.SECTIONS[section]
-    if f"Compiled by {described.compiler()}." not in page:
-        pytest.skip(f"{table.PAGE.name} was not made with {described.compiler()}")
-    assert described.markdown(rows(section)) in page
-    assert table.introduction() in page
