@@ -35,7 +35,7 @@ table = load()
 
 @pytest.mark.parametrize("name", table.SECTIONS)
 def test_kernels(name: str) -> None:
-    """In one test, for each of its launches takes a second: the page, and what the design asks of every kernel."""
+    """One test, for the launches take a minute: the page, and what the design asks of every kernel."""
     if name == "cuda" and toolchain.NVCC is None:
         pytest.skip("nvcc is not on PATH")
     section = table.SECTIONS[name]
