@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,17 @@ def cuda_include_dirs() -> list[str]:
     return [str(p) for p in sorted(packages.glob("cu*/include"))]
 
 
+def toolkit_dirs(variable: str, option: str) -> list[str]:
+    """Where nvcc itself looks: its headers and libraries need not lie beside it, nor in torch's packages."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    command = [str(Path(CUDA_HOME) / "bin" / "nvcc"), "-dryrun", "-x", "cu", "-c", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    line = re.search(rf"{variable}=(.*)", done.stderr)
+    found = re.findall(rf'"{option}([^"]+)"', line[1]) if line else []
+    return [str(Path(p).resolve()) for p in found]
+
+
 def sources(pattern: str) -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(pattern))
 
@@ -147,6 +159,12 @@ def extension():
     options["depends"] += sources("csrc/cuda/*.cuh")
     options["define_macros"] = [("GANKERNELS_CUDA", "1")]
     options["include_dirs"] = cuda_include_dirs()
+    options["library_dirs"] = toolkit_dirs("LIBRARIES", "-L")
+    # Searched after those: the C++ compiler's own variable.
+    given = os.environ.get("CPLUS_INCLUDE_PATH", "")
+    os.environ["CPLUS_INCLUDE_PATH"] = os.pathsep.join(
+        filter(None, [given, *toolkit_dirs("INCLUDES", "-I")])
+    )
     # No contraction to fma: the tests' host build of the same code then computes the same.
     options["extra_compile_args"]["nvcc"] = ["-std=c++20", "-O3", "-fmad=false"]
     return CUDAExtension(**options)

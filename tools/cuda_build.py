@@ -86,10 +86,17 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def build(python: Path, copy: Path) -> float:
-    """Builds in a copy of the sources, so that the checkout's own extension stays; returns the seconds."""
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
+def build(python: Path, copy: Path) -> float | None:
+    """Builds in a copy of the sources, so that the checkout's own extension stays.
+
+    Returns the seconds that it took, or None where objects of an earlier run were kept.
+    """
+    resumed = (copy / "build").exists()
+    copy.mkdir(
+        parents=True, exist_ok=True
+    )  # what an earlier run compiled and is unchanged, ninja keeps
+    for name in ("csrc", "gankernels"):
+        shutil.rmtree(copy / name, ignore_errors=True)
     built = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
     for name in SOURCES:
         source = ROOT / name
@@ -104,12 +111,16 @@ def build(python: Path, copy: Path) -> float:
         cwd=copy,
         env={**os.environ, "FORCE_CUDA": "1", "PATH": f"{python.parent}:{os.environ['PATH']}"},
     )
-    return time.monotonic() - start
+    return None if resumed else time.monotonic() - start
 
 
-def device_code(library: str) -> dict[str, list[str]]:
+def device_code(python: Path, library: str) -> dict[str, list[str]]:
     """The architectures that the library holds machine code and PTX for."""
-    cuobjdump = shutil.which("cuobjdump") or shutil.which("cuobjdump", path="/usr/local/cuda/bin")
+    # Triton, which comes with torch, brings one.
+    bundled = python.parent.parent.glob(
+        "lib/python*/site-packages/triton/backends/nvidia/bin/cuobjdump"
+    )
+    cuobjdump = shutil.which("cuobjdump") or next(bundled, None)
     if cuobjdump is None:
         return {}
     found = {}
@@ -119,18 +130,18 @@ def device_code(library: str) -> dict[str, list[str]]:
     return found
 
 
-def record(python: Path, copy: Path, seconds: float) -> dict[str, Any]:
+def record(python: Path, copy: Path, seconds: float | None) -> dict[str, Any]:
     probed = json.loads(run([python, "-c", PROBE], cwd=copy).splitlines()[-1])
     library = probed.pop("library")
     metadata = json.loads((copy / "gankernels" / "_build.json").read_text())
     return {
         **probed,
         **{key: metadata["cuda"][key] for key in ("nvcc", "architectures")},
-        "device_code": device_code(library),
+        "device_code": device_code(python, library),
         "compiler": metadata["compiler"],
         "python": metadata["python"],
         "processors": os.cpu_count(),
-        "build_seconds": round(seconds),
+        "build_seconds": None if seconds is None else round(seconds),
         "library_megabytes": round(Path(library).stat().st_size / 2**20, 1),
     }
 
@@ -148,6 +159,12 @@ def check(found: dict[str, Any]) -> None:
         raise SystemExit(f"launching on {found['device']}: {found['launch_error']}")
 
 
+def build_time(found: dict[str, Any]) -> str:
+    if found["build_seconds"] is None:
+        return "not measured: an earlier run's objects were kept"
+    return f"{found['build_seconds']} s on {found['processors']} processors"
+
+
 def page(found: dict[str, Any]) -> str:
     """docs/cuda-build.md."""
     rows = {
@@ -159,7 +176,7 @@ def page(found: dict[str, Any]) -> str:
         "machine code in the library": ", ".join(found["device_code"].get("machine_code", []))
         or "not looked at",
         "PTX in the library": ", ".join(found["device_code"].get("ptx", [])) or "not looked at",
-        "build time": f"{found['build_seconds']} s on {found['processors']} processors, other work beside it",
+        "build time": build_time(found),
         "size of the extension": f"{found['library_megabytes']} MiB",
         "device": found["device"] or "none",
         "launching a kernel": found["launch_error"] or "works",

@@ -1,0 +1,88 @@
+"""Building with CUDA: what setup.py refuses, and the record of the build that was made."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "tools" / "cuda_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+cuda_build = load()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in cuda_build.SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            built = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
+            shutil.copytree(source, tmp_path / name, ignore=built)
+        else:
+            shutil.copy(source, tmp_path / name)
+    return tmp_path
+
+
+def refusal(checkout: Path, **flags: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env={**os.environ, **flags},
+        check=False,
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is a CUDA build")
+def test_cuda_needs_a_cuda_torch(checkout: Path) -> None:
+    expected = f"FORCE_CUDA=1, but torch {torch.__version__} is not a CUDA build of torch"
+    assert expected in refusal(checkout, FORCE_CUDA="1")
+
+
+def test_flags_that_exclude_each_other(checkout: Path) -> None:
+    message = refusal(checkout, FORCE_CUDA="1", FORCE_CPU="1")
+    assert "FORCE_CPU=1 and FORCE_CUDA=1 exclude each other" in message
+
+
+def test_the_recorded_build_has_every_operator() -> None:
+    found = json.loads(cuda_build.RECORD.read_text())
+    cuda_build.check(found)
+    assert found["architectures"] == "8.0;9.0;10.0+PTX"
+    for arch in ("sm_80", "sm_90", "sm_100"):
+        assert arch in found["device_code"]["machine_code"]
+    assert cuda_build.PAGE.read_text() == cuda_build.page(found)
+
+
+def test_every_operator_of_a_backend_has_a_cuda_kernel() -> None:
+    """What the CPU registers under its key, csrc/cuda registers too."""
+
+    def registered(folder: str) -> set[str]:
+        names: set[str] = set()
+        for source in (ROOT / "csrc" / folder).glob("*.cpp"):
+            names |= set(re.findall(r'm\.impl\("(\w+)"', source.read_text()))
+        return names
+
+    assert registered("cpu") <= registered("cuda")
+    assert "scale_gradients" in registered("cuda")
