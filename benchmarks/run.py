@@ -4,6 +4,7 @@ python -m benchmarks.run                        the short table of `make bench`
 python -m benchmarks.run losses --full --save   every operator, shape and dtype, compiled rivals
 python -m benchmarks.run dispatch               where the microseconds of a small call go
 python -m benchmarks.run steps                  whole training steps of the three systems
+python -m benchmarks.run profile                which operators those steps spend their time in
 python -m benchmarks.run scaling                against rows, classes, threads and processes
 """
 
@@ -16,12 +17,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import dispatch, losses, results, scaling, steps
+from benchmarks import dispatch, losses, profile, results, scaling, steps
 from benchmarks.timing import interleaved
 from gankernels.training.host import keep_pages
 
-SUITES = ("losses", "dispatch", "steps", "scaling")
-ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "scaling": 9}
+SUITES = ("losses", "dispatch", "steps", "profile", "scaling")
+ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "profile": 1, "scaling": 9}
 
 
 def _losses(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, Any]]]:
@@ -48,6 +49,10 @@ def _rows(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, A
             rows = steps.measure(system, options.threads, rounds)
             steps.print_rows(rows)
             yield rows
+    elif options.suite == "profile":
+        rows = profile.measure()
+        profile.print_rows(rows)
+        yield rows
     else:
         suite = dispatch if options.suite == "dispatch" else scaling
         rows = suite.measure(options.threads, rounds)
