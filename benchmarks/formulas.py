@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +58,21 @@ REALNESS_D = {
     "F.cross_entropy": cross_entropy_realness_d,
 }
 LOGISTIC_D = {"BCE with logits": bce_logistic_d, "F.softplus": softplus_logistic_d}
+
+
+def installed_realness_d() -> dict[str, Callable[..., Tensor]]:
+    """Primitives of other packages, where those are installed; they need a GPU."""
+    if find_spec("liger_kernel") is None:
+        return {}
+    from liger_kernel.transformers import LigerKLDIVLoss  # type: ignore[import-not-found]
+
+    divergence = LigerKLDIVLoss(reduction="batchmean")
+
+    def liger(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
+        terms = ((real, a1), (fake, a0))
+        return sum(divergence(F.log_softmax(x, 1), a.expand_as(x).contiguous()) for x, a in terms)
+
+    return {"Liger": liger}
 
 
 class NegatedGradient(torch.autograd.Function):

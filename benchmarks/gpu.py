@@ -3,7 +3,8 @@
 python -m benchmarks.gpu                  every backend of this machine, the sizes of `make gpu-bench`
 python -m benchmarks.gpu --save           the same, kept
 
-Medians of triton.testing.do_bench, which empties the L2 cache before every call. A column beside the times gives
+Medians of triton.testing.do_bench (device events), which empties the L2 cache before every call; `replay_us` is
+the same call replayed from a CUDA graph, with a warm cache and without Python. A column beside the times gives
 the rate at which the bytes that a loss has to move (logits read, gradients written) moved, and its share of the
 rate of a copy on the same device. The contenders are the formulas of benchmarks/formulas.py, as PyTorch runs them
 and compiled; each is checked against ours before it is timed.
@@ -99,12 +100,7 @@ def realness_d(n: int, k: int, dtype: str) -> Case:
         (real, fake),
         lambda: gk.realness_d_loss(real, fake, *anchors),
         lambda: compute(real, fake, *anchors),
-        {
-            "article formula": formulas.epsilon_realness_d,
-            "official formula": formulas.categorical_realness_d,
-            "F.kl_div": formulas.kl_div_realness_d,
-            "F.cross_entropy": formulas.cross_entropy_realness_d,
-        },
+        formulas.REALNESS_D | formulas.installed_realness_d(),
         (real, fake, *anchors),
         checked="F.kl_div",
     )
@@ -119,10 +115,7 @@ def logistic_d(shape: tuple[int, ...], dtype: str) -> Case:
         (real, fake),
         lambda: gk.logistic_d_loss(real, fake),
         lambda: compute(real, fake),
-        {
-            "BCE with logits": formulas.bce_logistic_d,
-            "F.softplus": formulas.softplus_logistic_d,
-        },
+        formulas.LOGISTIC_D,
         (real, fake),
         checked="BCE with logits",
     )
@@ -154,6 +147,17 @@ def median_us(call: Callable[[], object]) -> float:
     return float(do_bench(call, warmup=25, rep=200, return_mode="median")) * 1e3
 
 
+def replay_us(call: Callable[[], object]) -> float | None:
+    """Microseconds of a call replayed from a CUDA graph, free of Python; None where it cannot be captured."""
+    from triton.testing import do_bench_cudagraph
+
+    try:
+        return float(do_bench_cudagraph(call, rep=200, return_mode="median")) * 1e3
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+
+
 def copy_rate() -> float:
     """Bytes per microsecond, read and written, of a copy on the device."""
     source = torch.empty(COPIED, dtype=torch.uint8, device="cuda")
@@ -164,6 +168,11 @@ def copy_rate() -> float:
 def rows_of(case: Case, rate: float) -> list[dict[str, Any]]:
     """One row per contender."""
     times = {name: median_us(call) for name, call in case.contenders.items()}
+    # A compiled function is replayed by torch.compile's own graphs, if at all.
+    replays = {
+        name: None if name.endswith("compiled") else replay_us(call)
+        for name, call in case.contenders.items()
+    }
     return [
         {
             "operator": case.operator,
@@ -171,6 +180,7 @@ def rows_of(case: Case, rate: float) -> list[dict[str, Any]]:
             "dtype": case.dtype,
             "contender": name,
             "median_us": round(us, 2),
+            "replay_us": None if replays[name] is None else round(replays[name] or 0.0, 2),
             "gb_per_s": round(case.moved / us / 1e3, 1),
             "share_of_copy": round(case.moved / us / rate, 3),
             "ratio_to_ours": round(us / times["gankernels"], 3),

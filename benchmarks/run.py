@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import dispatch, losses, profile, results, scaling, steps
+from benchmarks import dispatch, gpu, losses, profile, results, scaling, steps
 from benchmarks.timing import interleaved
 from gankernels.training.host import keep_pages
 
@@ -68,6 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--full", action="store_true", help="losses: every operator, shape and dtype (25 minutes)"
     )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: the losses on a GPU, with device events, cold caches and CUDA-graph replay",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, help="interleaved rounds per case")
     parser.add_argument(
@@ -79,6 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--save", action="store_true", help="keep the results")
     options = parser.parse_args(arguments)
+    if options.device == "cuda":
+        if options.suite != "losses":
+            parser.error(f"--device cuda times the losses, got {options.suite}")
+        gpu.main(["--save"] if options.save else [])
+        return
     torch.set_num_threads(options.threads)
     if options.pages == "kept":
         keep_pages()

@@ -171,6 +171,20 @@ def steps() -> str:
     return f"{_table(head, lines)}\n\n{_source('steps')}"
 
 
+def shares() -> str:
+    """Groups of operators as columns, contenders as rows."""
+    rows = results.load("profile")["rows"]
+    groups = list(dict.fromkeys(r["operators"] for r in rows))
+    by_contender: dict[str, dict[str, float]] = {}
+    for r in rows:
+        by_contender.setdefault(f"{r['system']}: {r['contender']}", {})[r["operators"]] = r["share"]
+    lines: list[list[object]] = [
+        [name, *(f"{100 * found.get(g, 0.0):.1f} %" for g in groups)]
+        for name, found in by_contender.items()
+    ]
+    return f"{_table(['step', *groups], lines)}\n\n{_source('profile')}"
+
+
 def threads() -> str:
     """More threads and more processes."""
     rows = [r for r in results.load("scaling")["rows"] if r["axis"] in ("threads", "processes")]
@@ -232,6 +246,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "lost": lost,
         "stages": stages,
         "steps": steps,
+        "shares": shares,
         "threads": threads,
         "growth": growth,
     },

@@ -37,7 +37,10 @@ def test_tables_are_those_of_the_committed_results(page: str) -> None:
     assert tables.updated(page, text) == text
 
 
-@pytest.mark.parametrize("name", ["losses", "losses_full", "dispatch", "steps", "scaling"])
+@pytest.mark.parametrize(
+    "name",
+    ["losses", "losses_full", "losses_default_pages", "dispatch", "steps", "profile", "scaling"],
+)
 def test_results_say_how_they_were_obtained(name: str) -> None:
     found = results.load(name)
     environment = found["environment"]
