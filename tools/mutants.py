@@ -373,7 +373,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "scale-gradient-mean-sign",
-        ("scale_gradient",),
+        ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
         "csrc/cpu/layers.cpp",
         "rows > 0 ? 1.0 / static_cast<double>(rows) : 1.0",
         "rows > 0 ? -1.0 / static_cast<double>(rows) : 1.0",
@@ -382,7 +382,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "scale-gradient-tail",
-        ("scale_gradient",),
+        ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
         "csrc/math/scale.h",
         "if (i < n) {",
         "if (i + 1 < n) {",
