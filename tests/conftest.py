@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import settings
@@ -19,6 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "compiled: a test of the compiled operators themselves")
     # Two workers on two cores: more threads would only wait for each other.
     torch.set_num_threads(1)
+    # The process that xdist's workers report to collects nothing, so it would not load gpu/conftest.py.
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        gpu = importlib.import_module("gpu.conftest")
+        if not config.pluginmanager.is_registered(gpu):
+            config.pluginmanager.register(gpu, "gpu-conftest")
 
 
 def pytest_report_header() -> str:
