@@ -256,13 +256,13 @@ register(
             "quick": _DCGAN.but(
                 g_lr=1e-3,
                 d_lr=1e-3,
-                r1_gamma=4.0,
+                r1_gamma=2.0,
                 r1_every=4,
                 decay=0.5,
-                ema=0.999,
-                steps=5_000,
-                sample_every=500,
-                checkpoint_every=1_000,
+                ema=0.998,
+                steps=2_500,
+                sample_every=250,
+                checkpoint_every=500,
             ),
             "plain": _DCGAN,
             "one_pass": _DCGAN.but(step_kind="one_pass"),
@@ -272,7 +272,7 @@ register(
         {
             "quick": "7-14-28 generator, one BatchNorm in D: the form that gives all ten digits; "
             "for 1,797 of them, which D learns by heart, learning rate 1e-3 falling to zero in the "
-            "second half, R1 penalty at every fourth step, EMA, 5,000 steps",
+            "second half, R1 penalty at every fourth step, EMA, 2,500 steps",
             "plain": "the same networks at the article's learning rate 2e-4 without penalty: enough "
             "for 10,000 digits and more (--data mnist:DIR)",
             "one_pass": "plain, with exact simultaneous updates from one forward pass",
