@@ -873,6 +873,23 @@ def _draw_noise(
     return reference.standard_normal(shape, statistics, generator)
 
 
+def _noises(
+    real_statistics: Tensor | None,
+    fake_statistics: Tensor,
+    dim: int,
+    real_noise: Tensor | None,
+    fake_noise: Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    """The noise of both batches, drawn where it is not given; None for a batch that is not used."""
+    if real_statistics is None:
+        real_noise = None
+    elif real_noise is None:
+        real_noise = _draw_noise("real_statistics", real_statistics, dim)
+    if fake_noise is None:
+        fake_noise = _draw_noise("fake_statistics", fake_statistics, dim)
+    return real_noise, fake_noise
+
+
 def resampled_realness_d_loss(
     real_statistics: Tensor,
     fake_statistics: Tensor,
@@ -933,17 +950,12 @@ def resampled_realness_d_loss(
             real_noise,
             fake_noise,
         )
-    if real_noise is None:
-        real_noise = _draw_noise("real_statistics", real_statistics, dim)
-    if fake_noise is None:
-        fake_noise = _draw_noise("fake_statistics", fake_statistics, dim)
     return _ops.resampled_realness_d_loss(
         real_statistics,
         fake_statistics,
         real_anchor,
         fake_anchor,
-        real_noise,
-        fake_noise,
+        *_noises(real_statistics, fake_statistics, dim, real_noise, fake_noise),
         dim,
         _ops.reduction_code(reduction),
     )
@@ -997,7 +1009,6 @@ def resampled_realness_g_loss(
         ... )  # -log 2
         tensor(-0.6931)
     """
-    uses_real = objective == 2 and real_statistics is not None
     if _ops.reference_serves(*_present(real_statistics, fake_statistics, real_anchor, fake_anchor)):
         return reference.resampled_realness_g_loss(
             real_statistics,
@@ -1010,17 +1021,13 @@ def resampled_realness_g_loss(
             real_noise,
             fake_noise,
         )
-    if real_noise is None and uses_real:
-        real_noise = _draw_noise("real_statistics", real_statistics, dim)  # type: ignore[arg-type]
-    if fake_noise is None:
-        fake_noise = _draw_noise("fake_statistics", fake_statistics, dim)
+    used = real_statistics if objective == 2 else None
     return _ops.resampled_realness_g_loss(
         real_statistics,
         fake_statistics,
         real_anchor,
         fake_anchor,
-        real_noise,
-        fake_noise,
+        *_noises(used, fake_statistics, dim, real_noise, fake_noise),
         objective,
         dim,
         _ops.reduction_code(reduction),

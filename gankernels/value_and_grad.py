@@ -102,6 +102,19 @@ def _through_autograd(
     return loss.detach(), tuple(next(found) if want else None for want in wanted)
 
 
+def _of_two(
+    operator: Callable[..., Any],
+    first: Tensor | None,
+    second: Tensor,
+    *arguments: Any,
+    grad_scale: float,
+) -> tuple[Tensor, Gradients]:
+    """A fused operator's loss and gradients of its first two arguments, as far as they are wanted."""
+    one, two = _wanted(first, second)
+    loss, g_one, g_two = operator(first, second, *arguments, one, two, True, grad_scale)
+    return loss, (g_one if one else None, g_two if two else None)
+
+
 def _softmax_kl(
     logits: Tensor,
     target: Tensor,
@@ -133,11 +146,8 @@ def _softmax_kl_logits(
     if _ops.reference_serves(p_logits, q_logits):
         args = (p_logits, q_logits, dim, reduction)
         return _through_autograd(reference.softmax_kl_logits, args, {}, (0, 1), grad_scale)
-    p, q = _wanted(p_logits, q_logits)
-    loss, g_p, g_q = _ops.softmax_kl_logits_value_and_grad(
-        p_logits, q_logits, dim, _ops.reduction_code(reduction), p, q, True, grad_scale
-    )
-    return loss, (g_p if p else None, g_q if q else None)
+    operator, code = _ops.softmax_kl_logits_value_and_grad, _ops.reduction_code(reduction)
+    return _of_two(operator, p_logits, q_logits, dim, code, grad_scale=grad_scale)
 
 
 def _realness_d_loss(
@@ -153,23 +163,12 @@ def _realness_d_loss(
 ) -> tuple[Tensor, Gradients]:
     if validate:
         functional._validate_anchors(real_anchor, fake_anchor)
-    if _ops.reference_serves(real_logits, fake_logits, real_anchor, fake_anchor):
-        args = (real_logits, fake_logits, real_anchor, fake_anchor, dim, reduction)
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    if _ops.reference_serves(*tensors):
+        args = (*tensors, dim, reduction)
         return _through_autograd(reference.realness_d_loss, args, {}, (0, 1), grad_scale)
-    real, fake = _wanted(real_logits, fake_logits)
-    loss, g_real, g_fake = _ops.realness_d_loss_value_and_grad(
-        real_logits,
-        fake_logits,
-        real_anchor,
-        fake_anchor,
-        dim,
-        _ops.reduction_code(reduction),
-        real,
-        fake,
-        True,
-        grad_scale,
-    )
-    return loss, (g_real if real else None, g_fake if fake else None)
+    operator, code = _ops.realness_d_loss_value_and_grad, _ops.reduction_code(reduction)
+    return _of_two(operator, *tensors, dim, code, grad_scale=grad_scale)
 
 
 def _realness_g_loss(
@@ -187,24 +186,12 @@ def _realness_g_loss(
     if validate:
         functional._validate_anchors(real_anchor, fake_anchor)
     used = real_logits if objective == 2 else None
-    if _ops.reference_serves(*functional._present(used, fake_logits, real_anchor, fake_anchor)):
-        args = (used, fake_logits, real_anchor, fake_anchor, objective, dim, reduction)
+    tensors = (used, fake_logits, real_anchor, fake_anchor)
+    if _ops.reference_serves(*functional._present(*tensors)):
+        args = (*tensors, objective, dim, reduction)
         return _through_autograd(reference.realness_g_loss, args, {}, (0, 1), grad_scale)
-    real, fake = _wanted(used, fake_logits)
-    loss, g_real, g_fake = _ops.realness_g_loss_value_and_grad(
-        used,
-        fake_logits,
-        real_anchor,
-        fake_anchor,
-        objective,
-        dim,
-        _ops.reduction_code(reduction),
-        real,
-        fake,
-        True,
-        grad_scale,
-    )
-    return loss, (g_real if real else None, g_fake if fake else None)
+    operator, code = _ops.realness_g_loss_value_and_grad, _ops.reduction_code(reduction)
+    return _of_two(operator, *tensors, objective, dim, code, grad_scale=grad_scale)
 
 
 def _resampled_realness_d_loss(
@@ -220,28 +207,14 @@ def _resampled_realness_d_loss(
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
-    if _ops.reference_serves(*tensors) or _learnable(*tensors[2:], real_noise, fake_noise):
+    if _ops.reference_serves(*tensors) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_d_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
-    if real_noise is None:
-        real_noise = functional._draw_noise("real_statistics", real_statistics, dim)
-    if fake_noise is None:
-        fake_noise = functional._draw_noise("fake_statistics", fake_statistics, dim)
-    real, fake = _wanted(real_statistics, fake_statistics)
-    # This operator is made of others, which would look for derivatives of their own.
-    loss, g_real, g_fake = _ops.resampled_realness_d_loss_value_and_grad(
-        *(x.detach() for x in tensors),
-        real_noise,
-        fake_noise,
-        dim,
-        _ops.reduction_code(reduction),
-        real,
-        fake,
-        True,
-        grad_scale,
-    )
-    return loss, (g_real if real else None, g_fake if fake else None)
+    noises = functional._noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
+    operator = _ops.resampled_realness_d_loss_value_and_grad
+    code = _ops.reduction_code(reduction)
+    return _of_two(operator, *tensors, *noises, dim, code, grad_scale=grad_scale)
 
 
 def _resampled_realness_g_loss(
@@ -259,36 +232,20 @@ def _resampled_realness_g_loss(
 ) -> tuple[Tensor, Gradients]:
     used = real_statistics if objective == 2 else None
     tensors = (used, fake_statistics, real_anchor, fake_anchor)
-    present = functional._present(used, fake_statistics, real_anchor, fake_anchor)
-    if _ops.reference_serves(*present) or _learnable(*tensors[2:], real_noise, fake_noise):
+    present = functional._present(*tensors)
+    if _ops.reference_serves(*present) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, objective, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_g_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
-    if used is None:
-        real_noise = None
-    elif real_noise is None:
-        real_noise = functional._draw_noise("real_statistics", used, dim)
-    if fake_noise is None:
-        fake_noise = functional._draw_noise("fake_statistics", fake_statistics, dim)
-    real, fake = _wanted(used, fake_statistics)
-    loss, g_real, g_fake = _ops.resampled_realness_g_loss_value_and_grad(
-        *(None if x is None else x.detach() for x in tensors),
-        real_noise,
-        fake_noise,
-        objective,
-        dim,
-        _ops.reduction_code(reduction),
-        real,
-        fake,
-        True,
-        grad_scale,
-    )
-    return loss, (g_real if real else None, g_fake if fake else None)
+    noises = functional._noises(used, fake_statistics, dim, real_noise, fake_noise)
+    operator = _ops.resampled_realness_g_loss_value_and_grad
+    code = _ops.reduction_code(reduction)
+    return _of_two(operator, *tensors, *noises, objective, dim, code, grad_scale=grad_scale)
 
 
-def _learnable(*constants: Tensor | None) -> bool:
-    """Whether a constant requires grad: the loss itself refuses an anchor, with a reason, and ignores noise."""
-    return any(x is not None and x.requires_grad for x in constants)
+def _learnable(*anchors: Tensor | None) -> bool:
+    """Whether an anchor requires grad, which the loss itself refuses with a reason."""
+    return any(x is not None and x.requires_grad for x in anchors)
 
 
 def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
@@ -308,19 +265,9 @@ def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
             args = (real_logits, fake_logits, reduction)
             options = {"label_smoothing": label_smoothing} if label_smoothing else {}
             return _through_autograd(loss_fn, args, options, (0, 1), grad_scale)
-        real, fake = _wanted(real_logits, fake_logits)
-        loss, g_real, g_fake = _ops.scalar_loss_value_and_grad(
-            real_logits,
-            fake_logits,
-            name,
-            label_smoothing,
-            _ops.reduction_code(reduction),
-            real,
-            fake,
-            True,
-            grad_scale,
-        )
-        return loss, (g_real if real else None, g_fake if fake else None)
+        operator, code = _ops.scalar_loss_value_and_grad, _ops.reduction_code(reduction)
+        arguments = (real_logits, fake_logits, name, label_smoothing, code)
+        return _of_two(operator, *arguments, grad_scale=grad_scale)
 
     return compute
 

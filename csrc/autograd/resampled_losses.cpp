@@ -41,6 +41,7 @@ struct Drawn {
 TwoGradients d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor, const Tensor& fake_anchor,
                     const Tensor& real_noise, const Tensor& fake_noise, int64_t dim, int64_t reduction, bool real_grad,
                     bool fake_grad, bool fold_mean, double grad_scale) {
+  at::AutoDispatchBelowADInplaceOrView guard;  // plain values: the operators below must not look for derivatives
   const Drawn r(real, real_noise, dim, "real_statistics", "real_noise");
   const Drawn f(fake, fake_noise, dim, "fake_statistics", "fake_noise");
   check_same_device("real_statistics", real, "fake_statistics", fake);
@@ -55,6 +56,7 @@ TwoGradients g_loss(const OptionalTensor& real, const Tensor& fake, const Option
                     const OptionalTensor& fake_anchor, const OptionalTensor& real_noise, const Tensor& fake_noise,
                     int64_t objective, int64_t dim, int64_t reduction, bool real_grad, bool fake_grad, bool fold_mean,
                     double grad_scale) {
+  at::AutoDispatchBelowADInplaceOrView guard;
   const Drawn f(fake, fake_noise, dim, "fake_statistics", "fake_noise");
   std::optional<Drawn> r;
   if (objective == 2) {
