@@ -48,7 +48,7 @@ def _case(operator: str, shape: str, dtype: str = "fp32") -> Case:
 def _over(
     shapes: tuple[str, ...], of: Callable[[Case], float], operator: str = "realness_d_loss"
 ) -> Callable[[], dict[str, float]]:
-    return lambda: {shape.replace("x", " × "): of(_case(operator, shape)) for shape in shapes}
+    return lambda: {results.written(shape): of(_case(operator, shape)) for shape in shapes}
 
 
 def _named(name: str) -> Callable[[Case], float]:
@@ -68,13 +68,10 @@ def _inverse(name: str) -> Callable[[Case], float]:
 
 
 def _bf16_over_fp32() -> dict[str, float]:
-    return {
-        shape.replace("x", " × "): _case("realness_d_loss", shape, "bf16")["gankernels"][
-            "median_us"
-        ]
-        / _case("realness_d_loss", shape)["gankernels"]["median_us"]
-        for shape in LARGE
-    }
+    def ours(shape: str, dtype: str) -> float:
+        return float(_case("realness_d_loss", shape, dtype)["gankernels"]["median_us"])
+
+    return {results.written(shape): ours(shape, "bf16") / ours(shape, "fp32") for shape in LARGE}
 
 
 def _step(system: str, contender: str, column: str = "speed_up") -> Callable[[], dict[str, float]]:
@@ -90,7 +87,7 @@ def _two_threads(large: bool) -> Callable[[], dict[str, float]]:
     def found() -> dict[str, float]:
         rows = [r for r in results.load("scaling")["rows"] if r["axis"] == "threads"]
         return {
-            r["shape"].replace("x", " × "): float(r["speed_up"])
+            results.written(r["shape"]): float(r["speed_up"])
             for r in rows
             if r["value"] == 2 and (_entries(r["shape"]) >= 2**18) == large
         }

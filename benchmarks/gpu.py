@@ -16,18 +16,19 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import gankernels as gk
-from benchmarks import formulas, results
+from benchmarks import formulas, losses, results
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BACKENDS = ("cuda", "triton")
+DTYPES = ("fp32", "bf16")
 COPIED = 1 << 28  # bytes of the copy that rates are compared with: far more than any L2 cache holds
 
 
@@ -42,20 +43,6 @@ class Case:
     contenders: dict[str, Callable[[], object]]
 
 
-def _leaves(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    real, fake = (torch.randn(shape, generator=generator).to("cuda", dtype) for _ in range(2))
-    return real.requires_grad_(), fake.requires_grad_()
-
-
-def _bytes(*tensors: Tensor) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _backward(loss: Callable[[], Tensor], leaves: tuple[Tensor, ...]) -> Callable[[], object]:
-    return lambda: torch.autograd.grad(loss(), leaves)
-
-
 def _check(ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
     """Gradients agree before anything is timed; a rival's own rounding sets the tolerance."""
     for a, b in zip(ours(), theirs(), strict=True):
@@ -68,57 +55,38 @@ def _check(ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
 def _case(
     operator: str,
     dtype: str,
-    leaves: tuple[Tensor, ...],
-    ours: Callable[[], Tensor],
-    fused: Callable[[], object],
+    logits: tuple[Tensor, Tensor],
+    ours: Callable[..., Tensor],
     rivals: dict[str, Callable[..., Tensor]],
-    arguments: tuple[Tensor, ...],
     checked: str,
+    anchors: Sequence[Tensor] = (),
 ) -> Case:
-    def run(formula: Callable[..., Tensor]) -> Callable[[], object]:
-        return _backward(lambda: formula(*arguments), leaves)
-
-    contenders: dict[str, Callable[[], object]] = {
-        "gankernels": _backward(ours, leaves),
-        "gankernels value_and_grad": fused,
-    }
+    fused = gk.value_and_grad(ours)
+    arguments = (*logits, *anchors)
+    contenders = losses.forward_backward("gankernels", partial(ours, *arguments), logits)
+    contenders["gankernels value_and_grad"] = lambda: fused(*arguments)
     for name, formula in rivals.items():
-        contenders[name] = run(formula)
-        contenders[f"{name}, compiled"] = run(torch.compile(formula, dynamic=False))
+        loss = partial(formula, *arguments)
+        contenders |= losses.forward_backward(name, loss, logits, compiled=True)
     _check(contenders["gankernels"], contenders[checked])
-    return Case(operator, tuple(leaves[0].shape), dtype, 2 * _bytes(*leaves), contenders)
+    # Logits read, gradients written.
+    moved = 2 * sum(x.numel() * x.element_size() for x in logits)
+    return Case(operator, tuple(logits[0].shape), dtype, moved, contenders)
 
 
-def realness_d(n: int, k: int, dtype: str) -> Case:
-    real, fake = _leaves((n, k), DTYPES[dtype])
+def realness_d(n: int, k: int, dtype: str, device: str = "cuda") -> Case:
+    logits = losses.two_batches((n, k), losses.DTYPES[dtype], device)
     # Full support: with an empty bin the formulas with an epsilon would compute something else.
-    anchors = [gk.anchors.gaussian(k, mean, 1, -2, 2).to(real) for mean in (1, -1)]
-    compute = gk.value_and_grad(gk.realness_d_loss)
-    return _case(
-        "realness_d_loss",
-        dtype,
-        (real, fake),
-        lambda: gk.realness_d_loss(real, fake, *anchors),
-        lambda: compute(real, fake, *anchors),
-        formulas.REALNESS_D | formulas.installed_realness_d(),
-        (real, fake, *anchors),
-        checked="F.kl_div",
-    )
+    anchors = [gk.anchors.gaussian(k, mean, 1, -2, 2).to(logits[0]) for mean in (1, -1)]
+    rivals = formulas.REALNESS_D | formulas.installed_realness_d()
+    loss = gk.realness_d_loss
+    return _case("realness_d_loss", dtype, logits, loss, rivals, "F.kl_div", anchors)
 
 
-def logistic_d(shape: tuple[int, ...], dtype: str) -> Case:
-    real, fake = _leaves(shape, DTYPES[dtype])
-    compute = gk.value_and_grad(gk.logistic_d_loss)
-    return _case(
-        "logistic_d_loss",
-        dtype,
-        (real, fake),
-        lambda: gk.logistic_d_loss(real, fake),
-        lambda: compute(real, fake),
-        formulas.LOGISTIC_D,
-        (real, fake),
-        checked="BCE with logits",
-    )
+def logistic_d(shape: tuple[int, ...], dtype: str, device: str = "cuda") -> Case:
+    logits = losses.two_batches(shape, losses.DTYPES[dtype], device)
+    loss, rivals = gk.logistic_d_loss, formulas.LOGISTIC_D
+    return _case("logistic_d_loss", dtype, logits, loss, rivals, "BCE with logits")
 
 
 CASES: list[Callable[[], Case]] = [
@@ -152,7 +120,7 @@ def replay_us(call: Callable[[], object]) -> float | None:
     from triton.testing import do_bench_cudagraph
 
     try:
-        return float(do_bench_cudagraph(call, rep=200, return_mode="median")) * 1e3
+        return round(do_bench_cudagraph(call, rep=200, return_mode="median") * 1e3, 2)
     except RuntimeError:
         torch.cuda.synchronize()
         return None
@@ -180,7 +148,7 @@ def rows_of(case: Case, rate: float) -> list[dict[str, Any]]:
             "dtype": case.dtype,
             "contender": name,
             "median_us": round(us, 2),
-            "replay_us": None if replays[name] is None else round(replays[name] or 0.0, 2),
+            "replay_us": replays[name],
             "gb_per_s": round(case.moved / us / 1e3, 1),
             "share_of_copy": round(case.moved / us / rate, 3),
             "ratio_to_ours": round(us / times["gankernels"], 3),

@@ -29,9 +29,12 @@ class Case:
     contenders: dict[str, Callable[[], object]]
 
 
-def _leaves(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def two_batches(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Real and fake logits that require grad; the same numbers on every device."""
     generator = torch.Generator().manual_seed(0)
-    real, fake = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    real, fake = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
     return real.requires_grad_(), fake.requires_grad_()
 
 
@@ -59,7 +62,7 @@ def _floors(real: Tensor, fake: Tensor) -> dict[str, Callable[[], object]]:
     return {"floor: engine": engine, "floor: copy": copy, "floor: copy to fresh memory": fresh}
 
 
-def _check(
+def check(
     ours: Callable[..., Tensor], theirs: Callable[..., Tensor], leaves: Sequence[Tensor]
 ) -> None:
     """Before anything is timed: our gradients are at most twice as far from float64's as a rival's.
@@ -82,7 +85,7 @@ def _check(
             )
 
 
-def _contenders(
+def forward_backward(
     name: str,
     loss: Callable[[], Tensor],
     leaves: Sequence[Tensor],
@@ -115,18 +118,18 @@ def _forward(loss: Callable[[], Tensor]) -> Callable[[], object]:
 
 
 def realness_d(n: int, k: int, dtype: str, compiled: bool = False) -> Case:
-    real, fake = leaves = _leaves((n, k), DTYPES[dtype])
+    real, fake = leaves = two_batches((n, k), DTYPES[dtype])
     # Full support: an empty bin would make the formulas with an epsilon differ, and that is not timed here.
     a1, a0 = gk.anchors.gaussian(k, 1, 1, -2, 2), gk.anchors.gaussian(k, -1, 1, -2, 2)
     anchors = a1.to(DTYPES[dtype]), a0.to(DTYPES[dtype])
     fused = gk.value_and_grad(gk.realness_d_loss)
-    _check(
+    check(
         lambda *x: gk.realness_d_loss(*x, a1, a0),
         lambda *x: formulas.kl_div_realness_d(*x, *(a.to(x[0].dtype) for a in (a1, a0))),
         leaves,
     )
     ours = partial(gk.realness_d_loss, real, fake, a1, a0)
-    contenders = _contenders("gankernels", ours, leaves, compiled)
+    contenders = forward_backward("gankernels", ours, leaves, compiled)
     contenders["gankernels value_and_grad"] = lambda: fused(real, fake, a1, a0)
     contenders["gankernels value_and_grad + engine"] = _seeded(
         lambda: fused(real, fake, a1, a0), leaves
@@ -134,22 +137,22 @@ def realness_d(n: int, k: int, dtype: str, compiled: bool = False) -> Case:
     contenders["gankernels forward"] = _forward(ours)
     for name, formula in formulas.REALNESS_D.items():
         loss = partial(formula, real, fake, *anchors)
-        contenders |= _contenders(name, loss, leaves, compiled)
+        contenders |= forward_backward(name, loss, leaves, compiled)
     best = partial(formulas.cross_entropy_realness_d, real, fake, *anchors)
     contenders["F.cross_entropy forward"] = _forward(best)
     return Case("realness_d_loss", (n, k), dtype, contenders | _floors(real, fake))
 
 
 def logistic_d(shape: tuple[int, ...], dtype: str, compiled: bool = False) -> Case:
-    real, fake = leaves = _leaves(shape, DTYPES[dtype])
+    real, fake = leaves = two_batches(shape, DTYPES[dtype])
     fused = gk.value_and_grad(gk.logistic_d_loss)
-    _check(gk.logistic_d_loss, formulas.bce_logistic_d, leaves)
-    contenders = _contenders("gankernels", lambda: gk.logistic_d_loss(real, fake), leaves)
+    check(gk.logistic_d_loss, formulas.bce_logistic_d, leaves)
+    contenders = forward_backward("gankernels", lambda: gk.logistic_d_loss(real, fake), leaves)
     contenders["gankernels value_and_grad"] = lambda: fused(real, fake)
     contenders["gankernels value_and_grad + engine"] = _seeded(lambda: fused(real, fake), leaves)
     contenders["gankernels forward"] = _forward(lambda: gk.logistic_d_loss(real, fake))
     for name, formula in formulas.LOGISTIC_D.items():
-        contenders |= _contenders(name, partial(formula, real, fake), leaves, compiled)
+        contenders |= forward_backward(name, partial(formula, real, fake), leaves, compiled)
     contenders["BCE with logits forward"] = _forward(partial(formulas.bce_logistic_d, real, fake))
     return Case("logistic_d_loss", shape, dtype, contenders | _floors(real, fake))
 
@@ -161,27 +164,29 @@ def operator(name: str, shape: tuple[int, ...], options: Mapping[str, Any] | Non
     names = row.inputs(arguments)
     leaves = [arguments[n].requires_grad_() for n in names]
     ours, plain = partial(row.functional, **arguments), partial(row.eager, **arguments)
-    _check(
+    check(
         lambda *x: ours(**dict(zip(names, x, strict=True))).sum(),
         lambda *x: plain(**dict(zip(names, x, strict=True))).sum(),
         leaves,
     )
-    contenders = _contenders("gankernels", lambda: ours().sum(), leaves)
     if row.reductions:
-        contenders = _contenders("gankernels", ours, leaves)
+        contenders = forward_backward("gankernels", ours, leaves)
         fused = gk.value_and_grad(row.functional)
         contenders["gankernels value_and_grad"] = lambda: fused(**arguments)
         contenders["gankernels forward"] = _forward(ours)
-        contenders |= _contenders("plain PyTorch", plain, leaves, compiled=True)
+        contenders |= forward_backward("plain PyTorch", plain, leaves, compiled=True)
     else:
-        contenders |= _contenders("plain PyTorch", lambda: plain().sum(), leaves, compiled=True)
+        contenders = forward_backward("gankernels", lambda: ours().sum(), leaves)
+        contenders |= forward_backward(
+            "plain PyTorch", lambda: plain().sum(), leaves, compiled=True
+        )
     label = name + "".join(f" {k}={v}" for k, v in (options or {}).items())
     return Case(label, shape, "fp32", contenders)
 
 
 def resampled(n: int, k: int, dtype: str) -> Case:
     """Losses from statistics with given noise: the fused operator against resampling first."""
-    real, fake = _leaves((n, 2 * k), DTYPES[dtype])
+    real, fake = two_batches((n, 2 * k), DTYPES[dtype])
     noise = torch.randn(n, k), torch.randn(n, k)
     a1, a0 = gk.anchors.gaussian(k, 1, 1, -2, 2), gk.anchors.gaussian(k, -1, 1, -2, 2)
 
@@ -199,7 +204,7 @@ def resampled(n: int, k: int, dtype: str) -> Case:
             drawn.append(mean + e * (0.5 * log_variance).exp())
         return formulas.kl_div_realness_d(*drawn, a1.to(x[0].dtype), a0.to(x[0].dtype))
 
-    _check(fused, stock, (real, fake))
+    check(fused, stock, (real, fake))
 
     def backward(loss: Callable[..., Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(loss(real, fake), (real, fake))
@@ -218,7 +223,7 @@ def resampled(n: int, k: int, dtype: str) -> Case:
 
 def reversal(shape: tuple[int, ...], dtype: str) -> Case:
     """Backward through one reversal between two multiplications, whose gradient nobody else holds."""
-    x = _leaves(shape, DTYPES[dtype])[0]
+    x = two_batches(shape, DTYPES[dtype])[0]
     ones = torch.ones_like(x)
 
     def through(layer: Callable[[Tensor], Tensor]) -> Callable[[], object]:

@@ -33,8 +33,8 @@ def _group(name: str) -> str:
 
 
 def _shares(contender: steps.Contender) -> dict[str, float]:
-    run = steps._make_step(contender, steps._players(contender, torch.float32), torch.float32)
-    real, noise = steps._inputs(contender, steps.BATCH, torch.float32)
+    run = steps.make_step(contender, steps.make_players(contender, torch.float32), torch.float32)
+    real, noise = steps.make_inputs(contender, steps.BATCH, torch.float32)
     for _ in range(steps.WARM_UP):
         run(real, noise)
     with profile(activities=[ProfilerActivity.CPU]) as recorded:

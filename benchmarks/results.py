@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def save(name: str, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     print(f"\nwritten: benchmarks/results/{name}.json and .csv")
 
 
+@cache
 def load(name: str) -> dict[str, Any]:
-    """What :func:`save` wrote."""
+    """What :func:`save` wrote; read once per process."""
     return dict(json.loads((RESULTS / f"{name}.json").read_text()))
+
+
+def written(shape: str) -> str:
+    """``128x20`` as a reader expects it."""
+    return shape.replace("x", " × ")

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("suite", nargs="?", choices=SUITES, default="losses")
     parser.add_argument(
-        "--full", action="store_true", help="losses: every operator, shape and dtype (25 minutes)"
+        "--full", action="store_true", help="losses: every operator, shape and dtype (ten minutes)"
     )
     parser.add_argument(
         "--device",

@@ -194,7 +194,8 @@ def _loss(contender: Contender, dtype: torch.dtype) -> tuple[gk.GANLoss, tuple[T
     return gk.LogisticLoss(saturating=contender.system == "grl"), anchors
 
 
-def _players(contender: Contender, dtype: torch.dtype) -> Players:
+def make_players(contender: Contender, dtype: torch.dtype) -> Players:
+    """Networks and optimizers of a contender, the same weights for all of a system."""
     system, config = SYSTEMS[contender.system], contender.config
     torch.manual_seed(0)
     generator, discriminator = (prepare(n.to(dtype), config) for n in system.build())
@@ -246,14 +247,14 @@ def _simultaneous_step(contender: Contender, players: Players) -> Callable[..., 
     return run
 
 
-def _make_step(contender: Contender, players: Players, dtype: torch.dtype) -> Callable[..., object]:
+def make_step(contender: Contender, players: Players, dtype: torch.dtype) -> Callable[..., object]:
     loss, anchors = _loss(contender, dtype)
     if contender.step == "article":
         return _article_step(contender, players, anchors)
     return _own_step(contender, players, loss)
 
 
-def _inputs(
+def make_inputs(
     contender: Contender, batch: int, dtype: torch.dtype
 ) -> tuple[Tensor, article_loops.Noise]:
     system = SYSTEMS[contender.system]
@@ -271,9 +272,9 @@ def check(contender: Contender) -> float:
     dtype = torch.float64
     ends = []
     for plain in (False, True):
-        players = _players(contender, dtype)
+        players = make_players(contender, dtype)
         _still_idle_biases(players)
-        run = _make_step(contender, players, dtype)
+        run = make_step(contender, players, dtype)
         if plain:
             anchors = _loss(contender, dtype)[1]
             run = (
@@ -281,7 +282,7 @@ def check(contender: Contender) -> float:
                 if contender.must_equal == "article"
                 else _simultaneous_step(contender, players)
             )
-        real, noise = _inputs(contender, CHECK_BATCH, dtype)
+        real, noise = make_inputs(contender, CHECK_BATCH, dtype)
         for _ in range(CHECK_STEPS):
             run(real, noise)
         both = (*players.generator.parameters(), *players.discriminator.parameters())
@@ -315,8 +316,8 @@ def _serve(contender: Contender, threads: int, pipe: Connection) -> None:
         keep_pages()
     worst = check(contender)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = _make_step(contender, _players(contender, torch.float32), torch.float32)
-    real, noise = _inputs(contender, BATCH, torch.float32)
+    run = make_step(contender, make_players(contender, torch.float32), torch.float32)
+    real, noise = make_inputs(contender, BATCH, torch.float32)
     for _ in range(WARM_UP):
         run(real, noise)
     gc.disable()

@@ -45,10 +45,6 @@ def _cases(rows: Rows) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
     return cases
 
 
-def _shape(text: str) -> str:
-    return text.replace("x", " × ")
-
-
 def _time(row: dict[str, Any] | None) -> str:
     return "" if row is None else f"{row['median_us']:,.1f} µs"
 
@@ -64,7 +60,9 @@ def losses() -> str:
         ratios = ", ".join(f"{r['contender']} {r['ratio_to_ours']:.2f}" for r in rivals)
         fused = by_name.get("gankernels value_and_grad")
         ours = by_name["gankernels"]
-        lines.append([f"`{operator}`", _shape(shape), dtype, _time(ours), _time(fused), ratios])
+        lines.append(
+            [f"`{operator}`", results.written(shape), dtype, _time(ours), _time(fused), ratios]
+        )
     head = ["operator, forward + backward", "shape", "dtype", "gankernels", "`value_and_grad`"]
     text = _table([*head, "rivals: time / ours"], lines)
     return f"{text}\n\nMedians of interleaved rounds; above 1, the rival is slower. {_source('losses')}"
@@ -121,7 +119,7 @@ def all_losses() -> str:
         lines.append(
             [
                 f"`{operator}`",
-                _shape(shape),
+                results.written(shape),
                 dtype,
                 _time(ours),
                 _time(by_name.get("gankernels value_and_grad")),
@@ -138,7 +136,13 @@ def all_losses() -> str:
 def lost() -> str:
     """Cases in which a rival is more than 5 % faster."""
     lines: list[list[object]] = [
-        [f"`{r['operator']}`", _shape(r["shape"]), r["dtype"], r["contender"], r["ratio_to_ours"]]
+        [
+            f"`{r['operator']}`",
+            results.written(r["shape"]),
+            r["dtype"],
+            r["contender"],
+            r["ratio_to_ours"],
+        ]
         for name in ("losses", "losses_full")
         for r in results.load(name)["rows"]
         if is_rival(r["contender"]) and r["ratio_to_ours"] < 1 / 1.05
@@ -189,7 +193,13 @@ def threads() -> str:
     """More threads and more processes."""
     rows = [r for r in results.load("scaling")["rows"] if r["axis"] in ("threads", "processes")]
     lines: list[list[object]] = [
-        [r["axis"], r["value"], _shape(r.get("shape") or ""), _time(r), f"{r['speed_up']:.2f}"]
+        [
+            r["axis"],
+            r["value"],
+            results.written(r.get("shape") or ""),
+            _time(r),
+            f"{r['speed_up']:.2f}",
+        ]
         for r in rows
     ]
     return _table(["", "count", "shape", "time", "speed-up"], lines)

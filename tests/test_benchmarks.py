@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 
-from benchmarks import dispatch, losses, scaling, steps
+import gankernels as gk
+from benchmarks import dispatch, gpu, losses, scaling, steps
 from benchmarks.timing import Measurement, interleaved, paired_ratio
 
 
@@ -25,9 +27,9 @@ def test_rounds_are_interleaved_and_ratios_are_paired() -> None:
 
 def test_a_wrong_gradient_is_not_timed() -> None:
     leaves = [torch.randn(4, 3, requires_grad=True)]
-    losses._check(lambda x: x.exp().sum(), lambda x: x.exp().sum(), leaves)
+    losses.check(lambda x: x.exp().sum(), lambda x: x.exp().sum(), leaves)
     with pytest.raises(AssertionError, match="gradients are off"):
-        losses._check(lambda x: 1.001 * x.exp().sum(), lambda x: x.exp().sum(), leaves)
+        losses.check(lambda x: 1.001 * x.exp().sum(), lambda x: x.exp().sum(), leaves)
 
 
 @pytest.mark.parametrize("make_case", losses.QUICK[:2] + losses.QUICK[4:6])
@@ -36,6 +38,18 @@ def test_every_contender_of_a_case_runs(make_case) -> None:
     rows = losses.rows_of(case, interleaved(case.contenders, rounds=1, seconds_per_block=0.0))
     assert [row["contender"] for row in rows] == list(case.contenders)
     assert next(row for row in rows if row["contender"] == "gankernels")["ratio_to_ours"] == 1.0
+
+
+def test_the_cases_of_the_gpu_are_right_on_any_device() -> None:
+    for case in (gpu.realness_d(8, 20, "fp32", "cpu"), gpu.logistic_d((8,), "bf16", "cpu")):
+        assert case.moved == 4 * math.prod(case.shape) * (4 if case.dtype == "fp32" else 2)
+        for name, call in case.contenders.items():
+            if not name.endswith("compiled"):
+                call()
+    logits = losses.two_batches((8,), torch.float32)
+    wrong = {"half": lambda real, fake: 0.5 * gk.reference.logistic_d_loss(real, fake)}
+    with pytest.raises(AssertionError, match="gradients differ"):
+        gpu._case("logistic_d_loss", "fp32", logits, gk.logistic_d_loss, wrong, "half")
 
 
 def test_rivals_are_told_from_our_own_ways_and_from_floors() -> None:
