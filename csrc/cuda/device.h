@@ -51,16 +51,23 @@ inline Dtype kernel_dtype(at::ScalarType type) {
   }
 }
 
-// Where the blocks of a launch add up. The partial sums are the launch's one allocation beside its outputs: a CUDA
-// graph keeps them with these. The ticket is one of a ring; as many launches must be under way on one device before two
-// of them share it, and a captured launch keeps its own.
+// Where the blocks of a launch add up, and what several launches hand on to each other. Its memory is the one
+// allocation beside the outputs: a CUDA graph keeps it with these. The ticket is one of a ring; as many launches must
+// be under way on one device before two of them share it, and a captured launch keeps its own.
 struct Workspace {
-  at::Tensor partials;
-  Total total;
+  static constexpr int64_t kSums = 4;
 
-  explicit Workspace(const at::Tensor& loss) : partials(at::empty({kMaxBlocks}, loss.options().dtype(at::kDouble))) {
+  at::Tensor memory;
+  Total total;
+  double* sums;
+
+  // `loss` is written where it holds the sum, not the losses of rows.
+  Workspace(const at::Tensor& loss, bool is_sum)
+      : memory(at::empty({kMaxBlocks + kSums}, loss.options().dtype(at::kDouble))) {
     static std::atomic<unsigned> next{0};
-    total = {loss.mutable_data_ptr(), partials.mutable_data_ptr<double>(), next++ % kTicketSlots};
+    double* data = memory.mutable_data_ptr<double>();
+    total = {is_sum ? loss.mutable_data_ptr() : nullptr, data, next++ % kTicketSlots};
+    sums = data + kMaxBlocks;
   }
 };
 

@@ -28,18 +28,36 @@ dim3 grid_for(int64_t elements, int width) {
 template <class T>
 using Element = std::remove_pointer_t<T>;
 
+int64_t elements_of(const ScalarLaunch& problem) { return std::max(problem.real.elements, problem.fake.elements); }
+
+template <class T, int kWidth>
+int launch_relativistic(ScalarLaunch problem, void* stream) {
+  const dim3 threads{kThreads, 1, 1};
+  dim3 grid = grid_for(elements_of(problem), kWidth);
+  if (elements_of(problem) <= kSingleBlockElements) {
+    GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
+    return static_cast<int>(cudaGetLastError());
+  }
+  grid.x = std::min<unsigned>(grid.x, kMaxBlocks / 2);  // two sums of each
+  for (const auto stage : {RelativisticStage::kLogits, RelativisticStage::kSlopes}) {
+    problem.stage = stage;
+    GK_LAUNCH((relativistic_sums_kernel<T, kWidth>), grid, threads, stream, problem);
+    if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return static_cast<int>(error);
+  }
+  problem.stage = RelativisticStage::kGradients;
+  GK_LAUNCH((relativistic_gradients_kernel<T, kWidth>), grid, threads, stream, problem);
+  return static_cast<int>(cudaGetLastError());
+}
+
 }  // namespace
 
 int launch_scalar(const ScalarLaunch& problem, void* stream) {
   return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
     using T = Element<decltype(type)>;
     constexpr int kWidth = decltype(width)::value;
-    if (problem.relativistic) {
-      GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
-    } else {
-      const dim3 grid = grid_for(std::max(problem.real.elements, problem.fake.elements), kWidth);
-      GK_LAUNCH((scalar_kernel<T, kWidth>), grid, (dim3{kThreads, 1, 1}), stream, problem);
-    }
+    if (problem.relativistic) return launch_relativistic<T, kWidth>(problem, stream);
+    GK_LAUNCH((scalar_kernel<T, kWidth>), grid_for(elements_of(problem), kWidth), (dim3{kThreads, 1, 1}), stream,
+              problem);
     return static_cast<int>(cudaGetLastError());
   });
 }

@@ -8,7 +8,7 @@
 namespace gankernels::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kSingleBlock = 512;  // threads of a launch that needs sums over all elements before it can go on
+constexpr int kSingleBlock = 512;  // threads of a block that needs sums over all elements before it can go on
 
 template <int kWidth, class T, class A>
 GK_DEVICE void load_run(A (&x)[kWidth], const T* from, int count) {
@@ -45,79 +45,99 @@ GK_DEVICE void each_run(int64_t elements, F&& f) {
     f(i, static_cast<int>(elements - i < kWidth ? elements - i : kWidth));
 }
 
-// ---- scalar losses: weight * f(sign * (x - offset)) + slope * x ----------------------------------------------------
+// ---- scalar losses: weight * f(sign * (x - offset)) + slope * x, sign = 1 or -1 -------------------------------------
 
-template <class A>
+template <class T>
 struct Terms {
-  A sign, offset, weight, slope;
+  using A = Accumulate<T>;
+  A sign, shift, weight, slope;
   ScalarFunction function;
 
-  GK_DEVICE explicit Terms(const ScalarTerm& t)
+  GK_DEVICE explicit Terms(const ScalarTerm& t, double offset)
       : sign(static_cast<A>(t.sign)),
-        offset(static_cast<A>(t.offset)),
+        shift(-static_cast<A>(offset) * static_cast<A>(t.sign)),
         weight(static_cast<A>(t.weight)),
         slope(static_cast<A>(t.slope)),
         function(t.function) {}
 
-  GK_DEVICE void evaluate(A x, A& loss, A& derivative) const {
-    const A u = (x - offset) * sign;
-    A value = u, g = A(1);
-    if (function == ScalarFunction::kSoftplus) {
-      // softplus(u) = max(u, 0) + log(1 + e),  sigmoid(u) = 1 / (1 + e) or e / (1 + e),  e = exp(-|u|)
-      const A e = exp_of(u < A(0) ? u : -u);
-      value = (u > A(0) ? u : A(0)) + log1p_of(e);
-      g = (u < A(0) ? e : A(1)) / (e + A(1));
-    } else if (function == ScalarFunction::kHinge) {
-      // max(0, 1 + u), with the subgradient 0 at the kink and NaN kept, as torch.relu has it.
-      const A v = u + A(1);
-      value = v <= A(0) ? A(0) : v;
-      g = v <= A(0) ? A(0) : A(1);
-    } else if (function == ScalarFunction::kSquare) {
-      value = u * u * A(0.5);
-      g = u;
+  // Losses of a run and their derivatives, without the batch's weight.
+  template <int kWidth>
+  GK_DEVICE void evaluate(const A (&x)[kWidth], A (&loss)[kWidth], A (&derivative)[kWidth]) const {
+    const A turned = weight * sign;
+    const auto each = [&](auto&& f) {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        f(fma_of(x[j], sign, shift), loss[j], derivative[j]);
+        loss[j] *= weight;
+        derivative[j] *= turned;
+      }
+    };
+    // One branch for the whole run.
+    switch (function) {
+      case ScalarFunction::kSoftplus: each(softplus); break;
+      case ScalarFunction::kHinge: each(hinge); break;
+      case ScalarFunction::kSquare: each(square); break;
+      default: each(identity);
     }
-    loss = value * weight;
-    derivative = g * (weight * sign);
     // 0 * inf is NaN: a slope of zero must not touch the loss.
-    if (slope != A(0)) loss += x * slope, derivative += slope;
+    if (slope == A(0)) return;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) loss[j] += x[j] * slope, derivative[j] += slope;
   }
+
+  // softplus(u) = max(u, 0) + log(1 + e),  sigmoid(u) = 1 / (1 + e) or e / (1 + e),  e = exp(-|u|)
+  GK_DEVICE static void softplus(A u, A& value, A& g) {
+    const A e = exp_for<T>(u < A(0) ? u : -u);
+    value = (u > A(0) ? u : A(0)) + log1p_for<T>(e);
+    g = quotient_for<T>(u < A(0) ? e : A(1), e + A(1));
+  }
+
+  // max(0, 1 + u), with the subgradient 0 at the kink and NaN kept, as torch.relu has it.
+  GK_DEVICE static void hinge(A u, A& value, A& g) {
+    const A v = u + A(1);
+    value = v <= A(0) ? A(0) : v;
+    g = v <= A(0) ? A(0) : A(1);
+  }
+
+  GK_DEVICE static void square(A u, A& value, A& g) { value = u * u * A(0.5), g = u; }
+
+  GK_DEVICE static void identity(A u, A& value, A& g) { value = u, g = A(1); }
 };
 
 // Elements [i, i + count) of one batch: adds their losses to `loss`, writes their gradients.
-template <class T, int kWidth, class A>
-GK_DEVICE void scalar_run(const ScalarBatch& batch, const Terms<A>& terms, A constant, int64_t i, int count,
-                          A (&loss)[kWidth], double& sum) {
+template <class T, int kWidth>
+GK_DEVICE void scalar_run(const ScalarBatch& batch, const Terms<T>& terms, Accumulate<T> constant, int64_t i, int count,
+                          Accumulate<T> (&loss)[kWidth], double& sum) {
+  using A = Accumulate<T>;
   const A scale = static_cast<A>(batch.weight);
-  A x[kWidth], part = 0;
+  A x[kWidth], value[kWidth], g[kWidth], part = 0;
   load_run<kWidth>(x, static_cast<const T*>(batch.logits) + i, count);
+  terms.evaluate(x, value, g);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    A value, g;
-    terms.evaluate(x[j], value, g);
-    loss[j] += value;
-    if (j < count) part += value;
-    x[j] = (g + constant) * scale;
+    loss[j] += value[j];
+    if (j < count) part += value[j];
+    g[j] = fma_of(g[j], scale, constant * scale);
   }
   sum += static_cast<double>(part);
-  if (batch.grad != nullptr) store_run<kWidth>(static_cast<T*>(batch.grad) + i, x, count);
+  if (batch.grad != nullptr) store_run<kWidth>(static_cast<T*>(batch.grad) + i, g, count);
 }
 
-// Both batches' gradients and losses, an element of each at a time.
+// Both batches' gradients and losses, an element of each at a time; `of_real` and `of_fake` are added to derivatives.
 template <class T, int kWidth>
-GK_DEVICE double scalar_batches(const ScalarLaunch& p, const Terms<Accumulate<T>>& real_terms, Accumulate<T> of_real,
-                                const Terms<Accumulate<T>>& fake_terms, Accumulate<T> of_fake) {
-  using A = Accumulate<T>;
+GK_DEVICE double scalar_batches(const ScalarLaunch& p, const Terms<T>& real_terms, Accumulate<T> of_real,
+                                const Terms<T>& fake_terms, Accumulate<T> of_fake) {
   double real_sum = 0, fake_sum = 0;
   const int64_t elements = p.real.elements > p.fake.elements ? p.real.elements : p.fake.elements;
   const auto within = [](int64_t n, int64_t i) {
     return static_cast<int>(n - i < 0 ? 0 : n - i < kWidth ? n - i : kWidth);
   };
   each_run<kWidth>(elements, [&](int64_t i, int count) {
-    A loss[kWidth] = {};
+    Accumulate<T> loss[kWidth] = {};
     const int reals = within(p.real.elements, i), fakes = within(p.fake.elements, i);
     if (reals > 0) scalar_run<T>(p.real, real_terms, of_real, i, reals, loss, real_sum);
     if (fakes > 0) scalar_run<T>(p.fake, fake_terms, of_fake, i, fakes, loss, fake_sum);
-    if (p.row_loss != nullptr) store_run<kWidth>(static_cast<A*>(p.row_loss) + i, loss, count);
+    if (p.row_loss != nullptr) store_run<kWidth>(static_cast<Accumulate<T>*>(p.row_loss) + i, loss, count);
   });
   const double real = p.with_real ? real_sum * p.real.loss_scale : 0;
   return real + fake_sum * p.fake.loss_scale;
@@ -126,50 +146,105 @@ GK_DEVICE double scalar_batches(const ScalarLaunch& p, const Terms<Accumulate<T>
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads) scalar_kernel(const ScalarLaunch p) {
   using A = Accumulate<T>;
-  const Terms<A> real(p.real.term), fake(p.fake.term);
+  const Terms<T> real(p.real.term, p.real.term.offset), fake(p.fake.term, p.fake.term.offset);
   write_total<A>(scalar_batches<T, kWidth>(p, real, A(0), fake, A(0)), p.total);
 }
 
+// ---- relativistic losses: each offset is the other batch's mean
+// ------------------------------------------------------
+//
+// So each logit also moves the other batch's terms through its own mean:
+//   d/dr_i of the fake terms = -(1/N_r) sum_j f'_j, and the same with the roles exchanged.
+
+// This thread's part of the sum of f(x[kWidth]) over a batch.
 template <class T, int kWidth, class F>
-GK_DEVICE double sum_over(const ScalarBatch& batch, double* memory, F&& f) {
+GK_DEVICE double sum_over(const ScalarBatch& batch, F&& f) {
   using A = Accumulate<T>;
   double sum = 0;
   each_run<kWidth>(batch.elements, [&](int64_t i, int count) {
     A x[kWidth], part = 0;
     load_run<kWidth>(x, static_cast<const T*>(batch.logits) + i, count);
+    f(x);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j)
-      if (j < count) part += f(x[j]);
+      if (j < count) part += x[j];
     sum += static_cast<double>(part);
   });
-  return block_sum(sum, memory);
+  return sum;
 }
 
-// Offsets are the other batch's mean, so each logit also moves the other batch's terms through its own mean:
-//   d/dr_i of the fake terms = -(1/N_r) sum_j f'_j, and the same with the roles exchanged.
-// One block: means and slopes of all elements must be known before the first gradient is.
+// Sums of the logits, real and fake.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kSingleBlock) relativistic_kernel(const ScalarLaunch p) {
-  using A = Accumulate<T>;
-  __shared__ double memory[kWarp];
-  const auto value = [](A x) { return x; };
-  const double n_real = static_cast<double>(p.real.elements), n_fake = static_cast<double>(p.fake.elements);
-  Terms<A> real(p.real.term), fake(p.fake.term);
-  fake.offset = static_cast<A>(sum_over<T, kWidth>(p.real, memory, value) / n_real);
-  real.offset = static_cast<A>(sum_over<T, kWidth>(p.fake, memory, value) / n_fake);
-  const auto slope = [](const Terms<A>& terms) {
-    return [&terms](A x) {
-      A loss, g;
-      terms.evaluate(x, loss, g);
-      return g;
+GK_DEVICE void sum_logits(const ScalarLaunch& p, double (&sums)[2]) {
+  const auto value = [](auto&) {};
+  sums[0] = sum_over<T, kWidth>(p.real, value), sums[1] = sum_over<T, kWidth>(p.fake, value);
+}
+
+// The terms, when the sums of the logits are known.
+template <class T>
+struct RelativisticTerms {
+  Terms<T> real, fake;
+
+  GK_DEVICE RelativisticTerms(const ScalarLaunch& p, const double (&sums)[2])
+      : real(p.real.term, sums[1] * p.fake.per_element), fake(p.fake.term, sums[0] * p.real.per_element) {}
+
+  // Sums of their derivatives, real and fake.
+  template <int kWidth>
+  GK_DEVICE void sum_slopes(const ScalarLaunch& p, double (&sums)[2]) const {
+    const auto slope = [](const Terms<T>& terms) {
+      return [&terms](Accumulate<T>(&x)[kWidth]) {
+        Accumulate<T> loss[kWidth], g[kWidth];
+        terms.evaluate(x, loss, g);
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) x[j] = g[j];
+      };
     };
-  };
-  const double of_real = sum_over<T, kWidth>(p.real, memory, slope(real));
-  const double of_fake = sum_over<T, kWidth>(p.fake, memory, slope(fake));
-  // Under "mean" each batch's terms have their own 1/N, of which ScalarBatch::weight applies only its own.
-  const A to_real = static_cast<A>(-of_fake / (p.mean ? n_fake : n_real));
-  const A to_fake = static_cast<A>(-of_real / (p.mean ? n_real : n_fake));
-  write_total<A>(scalar_batches<T, kWidth>(p, real, to_real, fake, to_fake), p.total);
+    sums[0] = sum_over<T, kWidth>(p.real, slope(real)), sums[1] = sum_over<T, kWidth>(p.fake, slope(fake));
+  }
+
+  // Losses and gradients, when the sums of the derivatives are known too.
+  template <int kWidth>
+  GK_DEVICE void finish(const ScalarLaunch& p, const double (&slopes)[2]) const {
+    using A = Accumulate<T>;
+    // Under "mean" each batch's terms have their own 1/N, of which ScalarBatch::weight applies only its own.
+    const A to_real = static_cast<A>(-slopes[1] * (p.mean ? p.fake : p.real).per_element);
+    const A to_fake = static_cast<A>(-slopes[0] * (p.mean ? p.real : p.fake).per_element);
+    write_total<A>(scalar_batches<T, kWidth>(p, real, to_real, fake, to_fake), p.total);
+  }
+};
+
+// One block, which knows all sums as it goes.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kSingleBlock, 1) relativistic_kernel(const ScalarLaunch p) {
+  __shared__ double memory[2 * kWarp];
+  double sums[2], slopes[2];
+  sum_logits<T, kWidth>(p, sums);
+  block_sum(sums, memory);
+  const RelativisticTerms<T> terms(p, sums);
+  terms.template sum_slopes<kWidth>(p, slopes);
+  block_sum(slopes, memory);
+  terms.template finish<kWidth>(p, slopes);
+}
+
+// Many blocks, in three launches: the sums of the logits, those of the derivatives, and the rest.
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 1) relativistic_sums_kernel(const ScalarLaunch p) {
+  double sums[2];
+  if (p.stage == RelativisticStage::kLogits) {
+    sum_logits<T, kWidth>(p, sums);
+  } else {
+    const double logits[2] = {p.sums[0], p.sums[1]};
+    RelativisticTerms<T>(p, logits).template sum_slopes<kWidth>(p, sums);
+  }
+  if (!grid_sum(sums, p.total) || threadIdx.x != 0) return;
+  double* out = p.sums + (p.stage == RelativisticStage::kLogits ? 0 : 2);
+  out[0] = sums[0], out[1] = sums[1];
+}
+
+template <class T, int kWidth>
+__global__ void __launch_bounds__(kThreads, 1) relativistic_gradients_kernel(const ScalarLaunch p) {
+  const double logits[2] = {p.sums[0], p.sums[1]}, slopes[2] = {p.sums[2], p.sums[3]};
+  RelativisticTerms<T>(p, logits).template finish<kWidth>(p, slopes);
 }
 
 // ---- gradients times grad_output --------------------------------------------------------------------------------

@@ -18,17 +18,22 @@ struct Anchors {
 
   template <class T, int kWidth, class Group>
   GK_DEVICE void load(const KlTerm& term, Position at, const Share& share, Group& group) {
+    if (term.positive.rows.data == nullptr && term.negative.rows.data == nullptr) {
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) b[v] = A(0);
+      return;
+    }
     A sums[2] = {0, 0};
-    load_target<T, kWidth>(b, term.positive, at, share);
+    // Run by run: two arrays of all values would be more than the registers.
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) sums[0] += x_log_x(b[v]);
-    if (term.negative.rows.data != nullptr) {
-      A minus[kValues];
-      load_target<T, kWidth>(minus, term.negative, at, share);
+    for (int i = 0; i < kValues; i += kWidth) {
+      A plus[kWidth], minus[kWidth];
+      load_target<T, kWidth>(plus, term.positive, at, share.run(i));
+      load_target<T, kWidth>(minus, term.negative, at, share.run(i));
 #pragma unroll
-      for (int v = 0; v < kValues; ++v) {
-        sums[0] -= x_log_x(minus[v]);
-        b[v] -= minus[v];
+      for (int j = 0; j < kWidth; ++j) {
+        sums[0] += x_log_x<T>(plus[j]) - x_log_x<T>(minus[j]);
+        b[i + j] = plus[j] - minus[j];
       }
     }
 #pragma unroll
@@ -51,6 +56,31 @@ GK_DEVICE void store_target_grad(const KlTerm& term, Position at, const A (&x)[k
   else store<kWidth>(row_of<T>(rows, at), rows.cls, x, share);
 }
 
+// f(the run's first value) for this thread's runs of classes that the row has.
+template <int kWidth, int kValues, class F>
+GK_DEVICE void each_run_within(const Share& share, F&& f) {
+#pragma unroll
+  for (int i = 0; i < kValues; i += kWidth)
+    if (share.at<kWidth>(i) < share.classes) f(i);
+}
+
+// sum b t with 0 * (-inf) = 0; a NaN in b stays. Masked only where the plain sum tells that it has to be.
+template <int kWidth, class A, int kValues>
+GK_DEVICE A masked_dot(const A (&b)[kValues], const A (&t)[kValues], const Share& share) {
+  A sum = 0;
+  each_run_within<kWidth, kValues>(share, [&](int i) {
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) sum = fma_of(b[i + j], t[i + j], sum);
+  });
+  if (sum == sum) return sum;
+  sum = 0;
+  each_run_within<kWidth, kValues>(share, [&](int i) {
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) sum += masked_product(b[i + j], t[i + j]);
+  });
+  return sum;
+}
+
 // P is an anchor, or a target whose gradient is asked for. Returns the row's loss.
 template <class T, bool kTargetGrad, int kWidth, class A, int kValues, class Group>
 GK_DEVICE A anchor_row(const KlTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
@@ -61,13 +91,14 @@ GK_DEVICE A anchor_row(const KlTerm& term, Position at, const Share& share, cons
 #pragma unroll
   for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], z[v]);
   group.template reduce<Larger>(top);
-  A sums[2] = {0, 0};
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) z[v] -= top[0];
+  A sums[2] = {0, masked_dot<kWidth>(anchors.b, z, share)};
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
-    const A t = z[v] - top[0], e = exp_of(t);
+    const A e = exp_for<T>(z[v]);
     sums[0] += e;
-    sums[1] += masked_product(anchors.b[v], t);
-    z[v] = kTargetGrad ? t : e;
+    if constexpr (!kTargetGrad) z[v] = e;
   }
   group.template reduce<Plus>(sums);
   const A log_sum = log_of(sums[0]);
@@ -76,14 +107,14 @@ GK_DEVICE A anchor_row(const KlTerm& term, Position at, const Share& share, cons
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
       g[v] = target_slope(anchors.b[v], z[v] - log_sum, weight, sums[0] - sums[0]);
-      z[v] = exp_of(z[v]);
+      z[v] = exp_for<T>(z[v]);
     }
     store_target_grad<T, kWidth>(term, at, g, share);
   }
   if (term.q_grad.data != nullptr) {
-    const A scale = weight * anchors.mass / sums[0];
+    const A scale = anchors.mass / sums[0];
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) z[v] = z[v] * scale - weight * anchors.b[v];
+    for (int v = 0; v < kValues; ++v) z[v] = weight * fma_of(z[v], scale, -anchors.b[v]);
     store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, z, share);
   }
   return anchors.entropy + anchors.mass * log_sum - sums[1];
@@ -94,40 +125,52 @@ template <class T, int kWidth, class A, int kValues, class Group>
 GK_DEVICE A softmax_row(const KlTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
                         Group& group) {
   const A weight = static_cast<A>(term.weight);
-  A p[kValues], q[kValues], d[kValues], top[2] = {-infinity<A>(), -infinity<A>()};
-  load<kWidth>(p, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
-  load<kWidth>(q, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
+  A u[kValues], t[kValues], p[kValues], top[2] = {-infinity<A>(), -infinity<A>()};
+  load<kWidth>(u, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
+  load<kWidth>(t, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
 #pragma unroll
-  for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], p[v]), top[1] = max_of(top[1], q[v]);
+  for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], u[v]), top[1] = max_of(top[1], t[v]);
   group.template reduce<Larger>(top);
   A sums[5] = {0, 0, 0, 0, 0};  // exp u, exp t, exp(u) u, exp(u) t, B t
 #pragma unroll
   for (int v = 0; v < kValues; ++v) {
-    const A u = p[v] - top[0], t = q[v] - top[1];
-    p[v] = exp_of(u), q[v] = exp_of(t), d[v] = u - t;
+    u[v] -= top[0], t[v] -= top[1];
+    p[v] = exp_for<T>(u[v]);
     sums[0] += p[v];
-    sums[1] += q[v];
-    sums[2] += masked_product(p[v], u);
-    sums[3] += masked_product(p[v], t);
-    sums[4] += masked_product(anchors.b[v], t);
+  }
+  sums[2] = masked_dot<kWidth>(p, u, share);
+  sums[3] = masked_dot<kWidth>(p, t, share);
+  sums[4] = masked_dot<kWidth>(anchors.b, t, share);
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    u[v] -= t[v];
+    t[v] = exp_for<T>(t[v]);
+    sums[1] += t[v];
   }
   group.template reduce<Plus>(sums);
   const A r = A(1) / sums[0], mean_u = sums[2] * r, mean_t = sums[3] * r;
-  const A mass = A(1) + anchors.mass, bad = sums[1] - sums[1];
+  const A mass = A(1) + anchors.mass, bad = sums[1] - sums[1], weight_r = weight * r;
   if (term.p_grad.data != nullptr) {
-    const A mean_d = mean_u - mean_t;
+    const A mean_d = mean_u - mean_t + bad;
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) d[v] = bad + masked_product(weight * (p[v] * r), d[v] - mean_d);
-    store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, d, share);
+    for (int v = 0; v < kValues; ++v) {
+      const A slope = p[v] * weight_r;
+      u[v] = slope == A(0) ? bad : slope * (u[v] - mean_d);
+    }
+    store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, u, share);
   }
   if (term.q_grad.data != nullptr) {
-    const A scale = weight * mass / sums[1];
+    const A scale = mass / sums[1];
 #pragma unroll
-    for (int v = 0; v < kValues; ++v) q[v] = q[v] * scale - weight * (p[v] * r + anchors.b[v]);
-    store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, q, share);
+    for (int v = 0; v < kValues; ++v) t[v] = weight * fma_of(t[v], scale, -fma_of(p[v], r, anchors.b[v]));
+    store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, t, share);
   }
   return bad + anchors.entropy + mean_u - log_of(sums[0]) - mean_t - sums[4] + mass * log_of(sums[1]);
 }
+
+// Threads of a block, at most: 128 registers each where it has 512, 255 where it has 256, so that no instance spills.
+template <class T>
+constexpr int kMaxThreads = sizeof(T) == 8 ? 256 : 512;
 
 // A term's rows, dealt out to the blocks in turn.
 template <class T, Positive kPositive, class Group, int kValues, int kWidth>

@@ -34,10 +34,6 @@ GK_DEVICE void select(KlTerm& out, bool second, const KlTerm& a, const KlTerm& b
   out.loss_scale = second ? b.loss_scale : a.loss_scale;
 }
 
-// Threads of a block: 128 registers each where it has 512, 255 where it has 256, so that no instance spills.
-template <class T>
-constexpr int kMaxThreads = sizeof(T) == 8 ? 256 : 512;
-
 // Term y of the problem, or both in turn; rows dealt out to blocks, then to groups of threads within a block.
 template <class T, class Group, class Body>
 __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(const KlLaunch problem) {
@@ -46,17 +42,18 @@ __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(co
   // The term in shared memory: its pointers and strides would take a hundred registers.
   __shared__ __align__(8) unsigned char term_memory[sizeof(KlTerm)];
   KlTerm& term = *reinterpret_cast<KlTerm*>(term_memory);
-  Group group(memory, problem.threads_per_row);
+  Group group(memory, problem.log2_share);
   const int first = problem.one_after_other ? 0 : static_cast<int>(blockIdx.y);
   const int last = problem.one_after_other ? problem.count : first + 1;
-  double total = 0;
+  double sum = 0;
   for (int which = first; which < last; ++which) {
     __syncthreads();  // the rows of the term before have been read
     if (threadIdx.x == 0) select(term, which == 1, problem.terms[0], problem.terms[1]);
     __syncthreads();
     Body body;
     body.begin(term, Share{group.rank(), group.size(), problem.classes}, group);
-    double sum = 0;
+    // Terms one after the other have losses of rows, and no sum.
+    sum = 0;
     const int64_t step = static_cast<int64_t>(gridDim.x) * group.rows_per_block();
     // The same number of turns for all threads, which meet at barriers: those without a row have no classes.
     for (int64_t base = static_cast<int64_t>(blockIdx.x) * group.rows_per_block(); base < term.rows; base += step) {
@@ -71,15 +68,14 @@ __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(co
       A* out = static_cast<A*>(problem.row_loss) + row;
       *out = which > first ? *out + loss : loss;
     }
-    // The mean of no rows is 0 * inf = NaN, once.
-    total += sum * term.loss_scale;
   }
-  write_total<A>(total, problem.total);
+  // The mean of no rows is 0 * inf = NaN, once.
+  write_total<A>(sum * term.loss_scale, problem.total);
 }
 
 template <class T, class Group, class Body>
 int start(KlLaunch problem, int threads_per_row, int threads, void* stream) {
-  problem.threads_per_row = threads_per_row;
+  while (1 << problem.log2_share < threads_per_row) ++problem.log2_share;
   const int64_t rows = std::max(problem.terms[0].rows, problem.count > 1 ? problem.terms[1].rows : 0);
   const unsigned terms = problem.one_after_other ? 1 : static_cast<unsigned>(problem.count);
   const unsigned blocks = blocks_for(ceil_div(rows, threads / threads_per_row), threads, kMaxBlocks / 2);
@@ -114,25 +110,32 @@ bool fits(const KlLaunch& problem) {
   return threads_for(problem.classes, kValues) <= kMaxThreads<T>;
 }
 
+// Values of a long row that a thread holds: as many as its registers take, for each thread adds its own reductions.
+template <class T, Positive kPositive>
+constexpr int kMany = sizeof(T) == 8                                     ? 8
+                      : sizeof(T) == 2 && kPositive == Positive::kAnchor ? 32
+                                                                         : 16;
+
 // Rows whose classes lie side by side, or anyhow.
 template <class T, Positive kPositive>
 int start_neighbours(const KlLaunch& problem, void* stream) {
   using Group = Neighbours<Accumulate<T>>;
   constexpr int kWidth = kWide<T>;
-  // A gradient to the target is a template of its own only where registers are scarce.
-  constexpr Positive kOnline = kPositive == Positive::kTarget ? Positive::kAnchor : kPositive;
+  // A gradient to the target is a template of its own only where registers are scarce, and has one instance of each.
+  constexpr bool kTarget = kPositive == Positive::kTarget;
+  constexpr Positive kOnline = kTarget ? Positive::kAnchor : kPositive;
   if (problem.wide) {
-    if (fits<T, 8>(problem)) return start_in_registers<T, kPositive, Group, 8, kWidth>(problem, stream);
-    // Rows of up to 8192 classes are read once.
-    if constexpr (sizeof(T) < 8 && kPositive != Positive::kTarget) {
-      if (fits<T, 16>(problem)) return start_in_registers<T, kPositive, Group, 16, kWidth>(problem, stream);
-    }
+    constexpr int kLong = kMany<T, kPositive>, kShort = kTarget ? kLong : 8;
+    if (threads_for(problem.classes, kShort) <= kWarp)
+      return start_in_registers<T, kPositive, Group, kShort, kWidth>(problem, stream);
+    if (fits<T, kLong>(problem)) return start_in_registers<T, kPositive, Group, kLong, kWidth>(problem, stream);
     return start_online<T, kOnline, Group, kWidth>(problem, stream);
   }
   // 4 values a thread: 16 rows a warp at K = 5, 4 at K = 20 and 2 at K = 51.
-  if (kPositive != Positive::kTarget && threads_for(problem.classes, 4) <= kWarp)
-    return start_in_registers<T, kPositive, Group, 4, 1>(problem, stream);
-  if (fits<T, 8>(problem)) return start_in_registers<T, kPositive, Group, 8, 1>(problem, stream);
+  constexpr int kLong = kPositive == Positive::kAnchor && sizeof(T) < 8 ? 16 : 8, kShort = kTarget ? kLong : 4;
+  if (threads_for(problem.classes, kShort) <= kWarp)
+    return start_in_registers<T, kPositive, Group, kShort, 1>(problem, stream);
+  if (fits<T, kLong>(problem)) return start_in_registers<T, kPositive, Group, kLong, 1>(problem, stream);
   return start_online<T, kOnline, Group, 1>(problem, stream);
 }
 

@@ -15,16 +15,17 @@ GK_DEVICE A reference(A top) {
 }
 
 // sum exp t over what has been seen; with P = softmax(p_logits) also sum exp u, sum exp(u) u and sum exp(u) t.
-template <class A, bool kSoftmax>
+template <class T, bool kSoftmax>
 struct OnlineSums {
+  using A = Accumulate<T>;
   A q_top = -infinity<A>(), p_top = -infinity<A>();
   A q = 0, p = 0, pu = 0, pt = 0;
 
   // Makes the sums relative to new maxima, no smaller than the old ones.
   GK_DEVICE void rebase(A new_q, A new_p) {
-    q *= exp_of(q_top - reference(new_q));
+    q *= exp_for<T>(q_top - reference(new_q));
     if constexpr (kSoftmax) {
-      const A scale = exp_of(p_top - reference(new_p));
+      const A scale = exp_for<T>(p_top - reference(new_p));
       pt = masked_product(scale, pt + masked_product(p, reference(q_top) - reference(new_q)));
       pu = masked_product(scale, pu + masked_product(p, p_top - reference(new_p)));
       p *= scale;
@@ -32,8 +33,9 @@ struct OnlineSums {
     q_top = new_q, p_top = new_p;
   }
 
-  template <int kValues>
-  GK_DEVICE void add(const A (&z)[kValues], const A (&a)[kValues]) {
+  // A chunk of both rows, which this overwrites.
+  template <int kWidth, int kValues>
+  GK_DEVICE void add(A (&z)[kValues], A (&a)[kValues], const Share& chunk) {
     A new_q = q_top, new_p = p_top;
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
@@ -41,16 +43,21 @@ struct OnlineSums {
       if constexpr (kSoftmax) new_p = max_of(new_p, a[v]);
     }
     rebase(new_q, new_p);
+    const A q_reference = reference(q_top), p_reference = reference(p_top);
+    A e[kValues];
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
-      const A t = z[v] - reference(q_top);
-      q += exp_of(t);
+      z[v] -= q_reference;
+      q += exp_for<T>(z[v]);
       if constexpr (kSoftmax) {
-        const A u = a[v] - reference(p_top), e = exp_of(u);
-        p += e;
-        pu += masked_product(e, u);
-        pt += masked_product(e, t);
+        a[v] -= p_reference;
+        e[v] = exp_for<T>(a[v]);
+        p += e[v];
       }
+    }
+    if constexpr (kSoftmax) {
+      pu += masked_dot<kWidth>(e, a, chunk);
+      pt += masked_dot<kWidth>(e, z, chunk);
     }
   }
 
@@ -99,7 +106,7 @@ struct Streamed {
       load_anchor(plus, minus, term, at, chunk);
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
-        sums[0] += x_log_x(plus[v]) - x_log_x(minus[v]);
+        sums[0] += x_log_x<T>(plus[v]) - x_log_x<T>(minus[v]);
         sums[1] += plus[v] - minus[v];
       }
     });
@@ -120,11 +127,11 @@ struct Streamed {
 
   GK_DEVICE A row(const KlTerm& term, Position at, const Share& share, Group& group) {
     if (!(term.positive.shared && term.negative.shared)) sum_anchors(term, at, share, group);
-    OnlineSums<A, kSoftmax> sums;
+    OnlineSums<T, kSoftmax> sums;
     each_chunk(share, [&](const Share& chunk) {
       A z[kValues], a[kValues];
       load_logits(z, a, term, at, chunk);
-      sums.add(z, a);
+      sums.template add<kWidth>(z, a, chunk);
     });
     sums.reduce(group);
     A dot[1] = {second_reading(term, at, share, sums)};
@@ -136,10 +143,11 @@ struct Streamed {
 
   // Writes the gradients; returns this thread's part of sum B t.
   GK_DEVICE A second_reading(const KlTerm& term, Position at, const Share& share,
-                             const OnlineSums<A, kSoftmax>& sums) const {
+                             const OnlineSums<T, kSoftmax>& sums) const {
     const A weight = static_cast<A>(term.weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
     const A total = kSoftmax ? A(1) + mass : mass, scale = weight * total / sums.q;
-    const A r = kSoftmax ? A(1) / sums.p : A(0), mean_d = kSoftmax ? (sums.pu - sums.pt) * r : A(0);
+    const A r = kSoftmax ? A(1) / sums.p : A(0), weight_r = weight * r;
+    const A mean_d = kSoftmax ? (sums.pu - sums.pt) * r + bad : A(0);
     A dot = 0;
     each_chunk(share, [&](const Share& chunk) {
       A z[kValues], a[kValues], b[kValues], minus[kValues], g[kValues];
@@ -149,28 +157,32 @@ struct Streamed {
       for (int v = 0; v < kValues; ++v) {
         b[v] -= minus[v];
         z[v] -= sums.q_top;
-        // Beyond the end of the row: no class, no share of the sum.
-        dot += masked_product(b[v], z[v]);
         if constexpr (kSoftmax) a[v] -= sums.p_top;
       }
+      dot += masked_dot<kWidth>(b, z, chunk);
       if constexpr (kSoftmax) {
+        A slope[kValues];
+#pragma unroll
+        for (int v = 0; v < kValues; ++v) slope[v] = exp_for<T>(a[v]) * weight_r;
         if (term.p_grad.data != nullptr) {
 #pragma unroll
-          for (int v = 0; v < kValues; ++v)
-            g[v] = bad + masked_product(weight * (exp_of(a[v]) * r), (a[v] - z[v]) - mean_d);
+          for (int v = 0; v < kValues; ++v) g[v] = slope[v] == A(0) ? bad : slope[v] * (a[v] - z[v] - mean_d);
           store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, g, chunk);
         }
-      } else if (term.target_grad.data != nullptr) {
 #pragma unroll
-        for (int v = 0; v < kValues; ++v) g[v] = target_slope(b[v], z[v] - log_sum, weight, bad);
-        store_target_grad<T, kWidth>(term, at, g, chunk);
+        for (int v = 0; v < kValues; ++v) b[v] = fma_of(weight, b[v], slope[v]);
+      } else {
+        if (term.target_grad.data != nullptr) {
+#pragma unroll
+          for (int v = 0; v < kValues; ++v) g[v] = target_slope(b[v], z[v] - log_sum, weight, bad);
+          store_target_grad<T, kWidth>(term, at, g, chunk);
+        }
+#pragma unroll
+        for (int v = 0; v < kValues; ++v) b[v] *= weight;
       }
       if (term.q_grad.data == nullptr) return;
 #pragma unroll
-      for (int v = 0; v < kValues; ++v) {
-        const A p = kSoftmax ? exp_of(a[v]) * r + b[v] : b[v];
-        g[v] = exp_of(z[v]) * scale - weight * p;
-      }
+      for (int v = 0; v < kValues; ++v) g[v] = fma_of(exp_for<T>(z[v]), scale, -b[v]);
       store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, g, chunk);
     });
     return dot;

@@ -129,7 +129,7 @@ void evaluate(const char* name, const Tensor& logits, int64_t dim, const Tensor&
     launch.row_loss = loss.mutable_data_ptr();
     launch.one_after_other = launch.count > 1;
   } else {
-    launch.total = workspace.emplace(loss).total;
+    launch.total = workspace.emplace(loss, true).total;
   }
   cuda::check_launch(cuda::launch_kl(launch, device.stream()), name);
   for (const Divergence* d : divergences) d->hand_back();

@@ -42,10 +42,39 @@ GK_DEVICE float max_of(float a, float b) { return fmaxf(a, b); }  // the other o
 GK_DEVICE double max_of(double a, double b) { return fmax(a, b); }
 GK_DEVICE float exp_of(float x) { return expf(x); }
 GK_DEVICE double exp_of(double x) { return exp(x); }
+GK_DEVICE float fma_of(float a, float b, float c) { return fmaf(a, b, c); }
+GK_DEVICE double fma_of(double a, double b, double c) { return fma(a, b, c); }
 GK_DEVICE float log_of(float x) { return logf(x); }
 GK_DEVICE double log_of(double x) { return log(x); }
 GK_DEVICE float log1p_of(float x) { return log1pf(x); }
 GK_DEVICE double log1p_of(double x) { return log1p(x); }
+
+constexpr float kLog2E = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
+
+// exp(x) beside logits of T. Those of 16 bits carry errors that dwarf the |x| 2^-24 of this product's rounding.
+template <class T, class A>
+GK_DEVICE A exp_for(A x) {
+  if constexpr (sizeof(T) == 2) return exp2_unit(x * kLog2E);
+  else return exp_of(x);
+}
+
+// log(1 + e) for e in [0, 1] beside logits of T; by its series where 1 + e has lost the digits of e.
+template <class T, class A>
+GK_DEVICE A log1p_for(A e) {
+  if constexpr (sizeof(T) == 2) {
+    const A series = e * fma_of(e, fma_of(e, A(1) / A(3), A(-0.5)), A(1));
+    return e < A(1) / A(64) ? series : log2_unit(A(1) + e) * kLn2;
+  } else {
+    return log1p_of(e);
+  }
+}
+
+// a / b beside logits of T.
+template <class T, class A>
+GK_DEVICE A quotient_for(A a, A b) {
+  if constexpr (sizeof(T) == 2) return a * reciprocal_unit(b);
+  else return a / b;
+}
 
 // b * t with 0 * (-inf) = 0; a NaN in b stays.
 template <class A>
@@ -53,10 +82,16 @@ GK_DEVICE A masked_product(A b, A t) {
   return b == A(0) ? A(0) : b * t;
 }
 
-// a log a with 0 log 0 = 0.
-template <class A>
+// a log a with 0 log 0 = 0, beside logits of T.
+template <class T, class A>
 GK_DEVICE A x_log_x(A a) {
-  return a == A(0) ? A(0) : a * log_of(a);
+  if constexpr (sizeof(T) == 2) {
+    // The unit takes the logarithm of a subnormal number for that of 0.
+    const bool is_tiny = a < A(FLT_MIN) && a > -A(FLT_MIN);
+    return is_tiny ? A(0) : a * (log2_unit(a) * kLn2);
+  } else {
+    return a == A(0) ? A(0) : a * log_of(a);
+  }
 }
 
 // The classes of a row that one of its threads holds: runs of kWidth, dealt out in turn.
@@ -64,6 +99,9 @@ struct Share {
   int rank, size;  // this thread among those of the row
   int classes;     // of the row; 0 for a thread without one
   int first = 0;   // class where this chunk of the row begins
+
+  // The run of classes that begins with a value, alone.
+  GK_DEVICE Share run(int value) const { return {rank, size, classes, first + value * size}; }
 
   template <int kWidth>
   GK_DEVICE int at(int value) const {

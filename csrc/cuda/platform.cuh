@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 #endif
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -19,5 +20,28 @@ namespace gankernels::cuda {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The special function unit itself, without the instructions around it that save subnormal numbers.
+#if defined(GANKERNELS_HOST_SHIM)
+GK_DEVICE float exp2_unit(float x) { return std::exp2(x); }
+GK_DEVICE float log2_unit(float x) { return std::log2(x); }
+GK_DEVICE float reciprocal_unit(float x) { return 1 / x; }
+#else
+GK_DEVICE float exp2_unit(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+GK_DEVICE float log2_unit(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+GK_DEVICE float reciprocal_unit(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
 
 }  // namespace gankernels::cuda

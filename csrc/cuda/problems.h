@@ -46,7 +46,7 @@ struct KlLaunch {
   bool one_after_other = false;  // the second term adds to the row losses of the first
   void* row_loss = nullptr;      // accumulation dtype, in row order, where set
   Total total;
-  int threads_per_row = 1;  // the launcher's own choice: for columns, in warps
+  int log2_share = 0;  // the launcher's own choice: threads of a row, for columns its warps
 };
 
 // Every launcher returns a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.
@@ -56,10 +56,14 @@ struct ScalarBatch {
   const void* logits = nullptr;  // dense, `elements` of them
   void* grad = nullptr;          // in the order of the logits, where set
   int64_t elements = 0;
+  double per_element = 0;  // 1 / elements
   ScalarTerm term;
   double weight = 1;      // gradients are multiplied by it
   double loss_scale = 1;  // 1 / elements for a mean
 };
+
+// What one of several launches of a relativistic loss works out.
+enum class RelativisticStage { kLogits, kSlopes, kGradients };
 
 struct ScalarLaunch {
   ScalarBatch real, fake;
@@ -70,7 +74,12 @@ struct ScalarLaunch {
   bool mean = false;
   void* row_loss = nullptr;  // both batches' losses of an element added up, where set
   Total total;
+  double* sums = nullptr;  // four of them, where a relativistic loss takes several launches
+  RelativisticStage stage = RelativisticStage::kLogits;
 };
+
+// Logits of a batch up to which a relativistic loss is one launch, of one block.
+constexpr int64_t kSingleBlockElements = 16384;
 
 int launch_scalar(const ScalarLaunch& problem, void* stream);
 

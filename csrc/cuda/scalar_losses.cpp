@@ -1,4 +1,4 @@
-// The scalar losses on CUDA: one launch, the relativistic ones' means included.
+// The scalar losses on CUDA: one launch, or three where a relativistic loss is of many logits.
 #include "../scalar_losses.h"
 
 #include <torch/library.h>
@@ -26,8 +26,9 @@ struct Batch {
     problem.logits = logits.const_data_ptr();
     problem.grad = wants_grad ? grad.mutable_data_ptr() : nullptr;
     problem.elements = x.numel();
+    problem.per_element = 1 / static_cast<double>(problem.elements);
     problem.term = term;
-    const double mean = reduction == kMean ? 1 / static_cast<double>(problem.elements) : 1;
+    const double mean = reduction == kMean ? problem.per_element : 1;
     problem.weight = fold_mean ? grad_scale * mean : grad_scale;
     problem.loss_scale = mean;
   }
@@ -60,12 +61,16 @@ TwoGradients scalar_loss_cuda(const OptionalTensor& real, const Tensor& fake, c1
     launch.with_real = true;
     launch.wide = launch.wide && reals->is_wide();
   }
+  const bool is_sum = reduction != kNone;
   std::optional<cuda::Workspace> workspace;
-  if (reduction == kNone) {
+  if (is_sum || function.relativistic) {
+    workspace.emplace(loss, is_sum);
+    launch.total = workspace->total;
+    launch.sums = workspace->sums;
+  }
+  if (!is_sum) {
     launch.row_loss = loss.mutable_data_ptr();
     launch.wide = launch.wide && cuda::is_aligned(launch.row_loss);
-  } else {
-    launch.total = workspace.emplace(loss).total;
   }
   cuda::check_launch(cuda::launch_scalar(launch, device.stream()), "scalar_loss");
   fakes.hand_back();

@@ -9,42 +9,56 @@ namespace gankernels::cuda {
 // Launches take slots in turn; one captured in a CUDA graph keeps its own.
 static __device__ unsigned tickets[kTicketSlots];
 
-// The sum over the block, on every thread. All threads must call it.
-GK_DEVICE double block_sum(double x, double* memory) {
+// Sums over the block, on every thread. All threads must call it; `memory` is for kCount * kWarp values.
+template <int kCount>
+GK_DEVICE void block_sum(double (&x)[kCount], double* memory) {
   const int thread = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / kWarp;
-  x = butterfly<Plus>(x, kWarp);
+  butterfly<Plus>(x, kWarp);
   __syncthreads();  // the memory may still be read for an earlier sum
-  if (thread % kWarp == 0) memory[thread / kWarp] = x;
+#pragma unroll
+  for (int n = 0; n < kCount; ++n)
+    if (thread % kWarp == 0) memory[n * kWarp + thread / kWarp] = x[n];
   __syncthreads();
-  x = 0;
-  for (int w = 0; w < warps; ++w) x += memory[w];
-  return x;
+#pragma unroll
+  for (int n = 0; n < kCount; ++n) {
+    x[n] = 0;
+    for (int w = 0; w < warps; ++w) x[n] += memory[n * kWarp + w];
+  }
 }
 
-// Each block leaves its sum in `partials`; the last one to finish adds them up, in the order of the blocks.
+// Sums over the grid, on every thread of the last block to finish; false in all others.
+// Each block leaves its sums in `partials`; the last one adds them up, in the order of the blocks.
+template <int kCount>
+GK_DEVICE bool grid_sum(double (&x)[kCount], const Total& total) {
+  __shared__ double memory[kCount * kWarp];
+  __shared__ bool is_last;
+  block_sum(x, memory);
+  const unsigned blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
+  if (blocks == 1) return true;
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) total.partials[n * blocks + block] = x[n];
+    __threadfence();
+    // Counts up to blocks - 1, and then back to 0 for the next launch.
+    is_last = atomicInc(&tickets[total.slot], blocks - 1) == blocks - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!is_last) return false;
+#pragma unroll
+  for (int n = 0; n < kCount; ++n) {
+    x[n] = 0;
+    for (unsigned i = threadIdx.x; i < blocks; i += blockDim.x) x[n] += total.partials[n * blocks + i];
+  }
+  block_sum(x, memory);
+  return true;
+}
+
 template <class A>
 GK_DEVICE void write_total(double mine, const Total& total) {
-  __shared__ double memory[kWarp];
-  __shared__ bool is_last;
-  if (total.loss == nullptr) return;
-  double sum = block_sum(mine, memory);
-  const unsigned blocks = gridDim.x * gridDim.y;
-  const bool first_thread = threadIdx.x == 0;
-  if (blocks > 1) {
-    if (first_thread) {
-      total.partials[blockIdx.y * gridDim.x + blockIdx.x] = sum;
-      __threadfence();
-      // Counts up to blocks - 1, and then back to 0 for the next launch.
-      is_last = atomicInc(&tickets[total.slot], blocks - 1) == blocks - 1;
-      __threadfence();
-    }
-    __syncthreads();
-    if (!is_last) return;
-    sum = 0;
-    for (unsigned i = threadIdx.x; i < blocks; i += blockDim.x) sum += total.partials[i];
-    sum = block_sum(sum, memory);
-  }
-  if (first_thread) *static_cast<A*>(total.loss) = static_cast<A>(sum);
+  double sum[1] = {mine};
+  if (total.loss == nullptr || !grid_sum(sum, total)) return;
+  if (threadIdx.x == 0) *static_cast<A*>(total.loss) = static_cast<A>(sum[0]);
 }
 
 }  // namespace gankernels::cuda

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -36,6 +38,13 @@ def blocks(launch: emulated.Launch) -> int:
     return launch.grid[0] * launch.grid[1] * launch.grid[2]
 
 
+def values_of_a_thread(launch: emulated.Launch) -> int:
+    """Of a row that lies in registers."""
+    found = re.search(r"(\d+), \d+> >$", launch.kernel)
+    assert found is not None, launch.kernel
+    return int(found[1])
+
+
 def size(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -56,7 +65,7 @@ def test_bytes_are_the_ideal_ones(shape: tuple[int, int], dtype: torch.dtype) ->
         loss, g_real, g_fake = d_loss(real, fake, anchor)
     (launch,) = found
     n = blocks(launch)
-    rows_of_a_block = max(1, launch.block[0] * 8 // shape[1])
+    rows_of_a_block = launch.block[0] * values_of_a_thread(launch) // shape[1]
     of_anchor = size(anchor) * n * rows_of_a_block  # each group of threads holds it in registers
     sums = PARTIALS * n if n > 1 else 0
     assert moved(launch, "load") == size(real, fake) + of_anchor + (8 * n if n > 1 else 0)
@@ -165,6 +174,57 @@ def test_empty_elementwise_operators_launch_nothing() -> None:
         z = emulated.operator("resample_forward")(empty, empty[:, :3], 1)
         scaled = emulated.operator("scale_gradient")(empty, torch.tensor(1.0), 1, -1)
     assert (z.shape, scaled.shape, found) == ((0, 3), (0, 6), [])
+
+
+def far_apart(logits: Tensor) -> Tensor:
+    """The same rows, more than 2^31 elements apart."""
+    distance = (1 << 31) + 40
+    memory = torch.UntypedStorage(logits.element_size() * (distance + logits.shape[1]))
+    view = torch.empty(0, dtype=logits.dtype).set_(memory, 0, logits.shape, (distance, 1))
+    return view.copy_(logits)
+
+
+@pytest.mark.parametrize("classes", [7, 12, 64, 4104, 17000])
+def test_rows_more_than_two_to_the_31_elements_apart(classes: int) -> None:
+    p, q = (torch.randn(2, classes).bfloat16() for _ in range(2))
+    arguments = (1, 0, True, True, True, 1.0)
+    far = [far_apart(p), far_apart(q)]
+    with emulated.launches(90, far=far):
+        got = emulated.operator("softmax_kl_logits_value_and_grad")(*far, *arguments)
+    with emulated.launches(90):
+        near = emulated.operator("softmax_kl_logits_value_and_grad")(p, q, *arguments)
+    for a, b in zip(got, near, strict=True):
+        # Bit for bit: aligned alike, so of the same kernel.
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def relativistic(n: int, dtype: torch.dtype, reduction: int) -> tuple[Tensor, ...]:
+    torch.manual_seed(2)
+    real, fake = torch.randn(n).to(dtype) + 0.5, torch.randn(n).to(dtype)
+    return (real, fake, "relativistic_d", 0.0, reduction, True, True, True, 1.0)
+
+
+@pytest.mark.parametrize("reduction", [0, MEAN])
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+def test_a_relativistic_loss_of_many_logits_takes_one_launch_per_stage(
+    dtype: torch.dtype, reduction: int
+) -> None:
+    most = 16384
+    for n, kernels in (
+        (most, ["relativistic_kernel"]),
+        (most + 1, [*["relativistic_sums_kernel"] * 2, "relativistic_gradients_kernel"]),
+    ):
+        arguments = relativistic(n, dtype, reduction)
+        with emulated.launches(90) as found:
+            got = emulated.operator("scalar_loss_value_and_grad")(*arguments)
+        assert [launch.kernel.split("<")[0] for launch in found] == kernels
+        assert all(blocks(launch) > 1 for launch in found) == (n > most)
+        exact = torch.ops.gankernels.scalar_loss_value_and_grad(
+            *(x.double() if isinstance(x, Tensor) else x for x in arguments)
+        )
+        rounding = torch.finfo(dtype).eps
+        for a, b in zip(got, exact, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=2 * rounding, atol=1e-10 + rounding**2)
 
 
 def test_grids_are_bounded() -> None:

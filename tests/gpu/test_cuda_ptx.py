@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,17 @@ import torch
 
 pytest.importorskip("triton", reason="the emulation needs triton")
 
-from gankernels.testing import Case, compare
+from gankernels.testing import Case, compare, differentiate
 from gpu.cuda import build, cases, emulated
-from gpu.cuda.cases import DIVERGENCES, ELEMENTS, LAYOUTS, LONG_LAYOUTS, ROWS, SCALAR_LOSSES
+from gpu.cuda.cases import (
+    DIVERGENCES,
+    ELEMENTS,
+    LAYOUTS,
+    LONG_LAYOUTS,
+    ROWS,
+    SCALAR_LOSSES,
+    Problem,
+)
 from gpu.emulation import toolchain
 
 pytestmark = [
@@ -33,6 +42,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # float64 is emulated one number at a time: fewer of its kernels are run on every architecture.
 SLOW = torch.float64
 
+RESAMPLED = [(5, 7), (3, 32)]
+REDUCED = ["anchors", "softmax and anchor"]
+
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=cases.dtype_name)
 
 
@@ -41,80 +53,131 @@ def schedule_of(*words: object) -> str:
     return SCHEDULES[sum(map(len, map(str, words))) % len(SCHEDULES)]
 
 
-def run(
-    name: str,
-    case: Case,
-    dtype: torch.dtype,
-    arch: int,
-    what: str = "",
-    reduction: str | None = None,
-) -> list[emulated.Launch]:
+def run(problem: Problem, dtype: torch.dtype, arch: int) -> list[emulated.Launch]:
     """Value and gradients of an operator of the table, within its tolerance; returns the launches."""
-    operator = ROWS[name]
-    arguments = operator.draw(case, dtype, reduction=reduction)
-    names = cases.differentiated(operator, what, arguments)
-    schedule = schedule_of(name, case.label, dtype, arch)
+    operator, arguments, names = problem.draw(dtype)
+    schedule = schedule_of(problem.name, problem.case.label, dtype, arch)
     with emulated.launches(arch, schedule=schedule) as found, emulated.Redirected():
         compare(operator, arguments, names)
     assert found
     return found
 
 
+def divergences(layout: str, dtype: torch.dtype, arch: int) -> Iterator[Problem]:
+    for i, (what, (name, case)) in enumerate(DIVERGENCES.items()):
+        if dtype == SLOW and (i + arch // 10) % 3:  # a third of them on each architecture
+            continue
+        yield Problem(name, replace(case, shape=LAYOUTS[layout]), what)
+
+
+def long_rows(layout: str, dtype: torch.dtype, arch: int) -> Problem:
+    kinds = ("anchors", "target", "softmax and anchor")
+    what = kinds[(list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10) % 3]
+    name, case = DIVERGENCES[what]
+    classes = LONG_LAYOUTS[layout]
+    # The longest row in registers is a quarter as long in float64, and rounded up to an odd or an aligned one.
+    shape = (1, classes[1] // 4 + 4 + classes[1] % 2) if dtype == SLOW else classes
+    return Problem(name, replace(case, shape=shape), what)
+
+
+def scalar_losses(reduction: str | None, dtype: torch.dtype, arch: int) -> Iterator[Problem]:
+    for i, name in enumerate(SCALAR_LOSSES):
+        shapes = [(37,), (40,)] if dtype == SLOW else list(ELEMENTS.values())
+        yield Problem(name, Case(shape=shapes[(i + arch // 10) % 2]), reduction=reduction)
+
+
+def reduced(what: str, reduction: str, dtype: torch.dtype) -> Problem:
+    name, case = DIVERGENCES[what]
+    shape = (3, 5, 3) if dtype == torch.float32 else (7, 5)
+    return Problem(name, replace(case, shape=shape), reduction=reduction)
+
+
 @architectures
 @every_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_divergences(layout: str, dtype: torch.dtype, arch: int) -> None:
-    for i, (what, (name, case)) in enumerate(DIVERGENCES.items()):
-        if dtype == SLOW and (i + arch // 10) % 3:  # a third of them on each architecture
-            continue
-        run(name, replace(case, shape=LAYOUTS[layout]), dtype, arch, what)
+    for problem in divergences(layout, dtype, arch):
+        run(problem, dtype, arch)
 
 
 @architectures
-@pytest.mark.parametrize("dtype", DTYPES[:3], ids=cases.dtype_name)
+@every_dtype
 @pytest.mark.parametrize("layout", LONG_LAYOUTS)
 def test_long_rows(layout: str, dtype: torch.dtype, arch: int) -> None:
-    kinds = ("anchors", "target", "softmax and anchor")
-    what = kinds[(list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10) % 3]
-    name, case = DIVERGENCES[what]
-    run(name, replace(case, shape=LONG_LAYOUTS[layout]), dtype, arch, what)
+    run(long_rows(layout, dtype, arch), dtype, arch)
 
 
 @architectures
 @every_dtype
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_scalar_losses(reduction: str, dtype: torch.dtype, arch: int) -> None:
-    for i, name in enumerate(SCALAR_LOSSES):
-        shape = list(ELEMENTS.values())[(i + arch // 10) % 2]
-        if dtype == SLOW:
-            shape = (37,)
-        run(name, Case(shape=shape), dtype, arch, reduction=reduction)
+    for problem in scalar_losses(reduction, dtype, arch):
+        run(problem, dtype, arch)
 
 
 @architectures
 @every_dtype
-@pytest.mark.parametrize("shape", [(5, 6), (3, 32)], ids=str)
+@pytest.mark.parametrize("shape", RESAMPLED, ids=str)
 def test_resampling(shape: tuple[int, int], dtype: torch.dtype, arch: int) -> None:
-    found = run("resample_logits", Case(shape=shape), dtype, arch)
+    found = run(Problem("resample_logits", Case(shape=shape)), dtype, arch)
     assert [re.sub("<.*", "", launch.kernel) for launch in found] == [
         "resample_kernel",
         "resample_backward_kernel",
     ]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=cases.dtype_name)
+def test_no_kernel_is_left_out(dtype: torch.dtype) -> None:
+    """The problems above launch every kernel that there is, on one architecture or another."""
+    problems: list[Problem] = [Problem("resample_logits", Case(shape=shape)) for shape in RESAMPLED]
+    problems += [reduced(what, "none", dtype) for what in REDUCED]
+    # Three launches from here on; their results are tested with the launches.
+    problems += [Problem("relativistic_d_loss", Case(shape=(n,))) for n in (16385, 16400)]
+    for arch in toolchain.ARCHITECTURES:
+        for layout in LAYOUTS:
+            problems += divergences(layout, dtype, arch)
+        problems += [long_rows(layout, dtype, arch) for layout in LONG_LAYOUTS]
+        problems += scalar_losses(None, dtype, arch)
+    launched: set[str] = set()
+
+    @emulated.CALLBACK
+    def note(kernel: bytes, *extents: object) -> int:
+        launched.add(kernel.decode())
+        return 0
+
+    emulated.library().gk_set_callback(note)
+    try:
+        for problem in problems:
+            operator, arguments, names = problem.draw(dtype)
+            with emulated.Redirected():
+                differentiate(operator.functional, arguments, names)
+    finally:
+        emulated.library().gk_set_callback(emulated._callback)
+    mangled = {
+        "float32": "If",
+        "float64": "Id",
+        "float16": "I6__half",
+        "bfloat16": "I13__nv_bfloat16",
+    }
+    of_dtype = f"kernel{mangled[cases.dtype_name(dtype)]}"
+    there = {e for s in build.KERNELS for e in build.compiled(s, 90).report if of_dtype in e}
+    assert len(there) > 25
+    missing = there - launched
+    assert not missing, [emulated.demangled(entry) for entry in missing]
+
+
 @every_dtype
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-@pytest.mark.parametrize("what", ["anchors", "softmax and anchor"])
+@pytest.mark.parametrize("what", REDUCED)
 def test_reductions(what: str, reduction: str, dtype: torch.dtype) -> None:
     """Both batches' losses of a row, added by the thread that found them; their gradients per row."""
-    name, case = DIVERGENCES[what]
-    shape = (3, 6, 4) if dtype == torch.float32 else (7, 6)
-    run(name, replace(case, shape=shape), dtype, 90, reduction=reduction)
+    run(reduced(what, reduction, dtype), dtype, 90)
 
 
 @pytest.mark.parametrize("second", [1, 9])
 def test_batches_of_different_size(second: int) -> None:
-    run("realness_d_loss", Case(shape=(6, 20), second_batch=second), torch.float32, 90)
+    problem = Problem("realness_d_loss", Case(shape=(6, 20), second_batch=second))
+    run(problem, torch.float32, 90)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=cases.dtype_name)
@@ -182,6 +245,29 @@ def test_extremes(arch: int) -> None:
                 torch.testing.assert_close(
                     a.double(), b, rtol=1e-4, atol=1e-5, equal_nan=True, msg=f"{name} {classes}"
                 )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=cases.dtype_name)
+def test_sixteen_bits_use_the_special_function_unit_and_lose_nothing(dtype: torch.dtype) -> None:
+    """The losses of 16-bit logits are those of their exact values: small ones, subnormal targets."""
+    logits = torch.linspace(-15, 15, 480).to(dtype)
+    arguments = (None, logits, "nonsaturating_g", 0.0, 0, False, True, True, 1.0)
+    with emulated.launches(90) as found:
+        loss, _, grad = emulated.operator("scalar_loss_value_and_grad")(*arguments)
+    assert "ex2.approx.ftz" in emulated.kernel_text(found[0].entry, 90)
+    exact = torch.nn.functional.softplus(-logits.double())
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)
+    slope = -torch.sigmoid(-logits.double())
+    torch.testing.assert_close(grad.double(), slope, rtol=torch.finfo(dtype).eps, atol=1e-7)
+
+    target = torch.tensor([0.25, 1e-40, 0.0, 0.75] * 4)
+    with emulated.launches(90):
+        loss, *_ = emulated.operator("softmax_kl_value_and_grad")(
+            logits.view(-1, 16), target, 1, 0, True, False, True, 1.0
+        )
+    log_q = torch.log_softmax(logits.double().view(-1, 16), 1)
+    exact = torch.xlogy(target.double(), target.double()).sum() - (target.double() * log_q).sum(1)
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=1e-6)
 
 
 def test_approximate_instructions_may_err() -> None:

@@ -42,8 +42,7 @@ def test_kernels(name: str) -> None:
     rows = list(table.measure(section.cases()))
     assert not [row.markdown() for row in rows if row.execution.spills]
     assert not [row.markdown() for row in rows if not 0.99 <= row.moved <= 1.01]
-    if name == "triton":
-        check_bound(rows)
+    check_bound(rows)
     page = table.PAGE.read_text()
     assert table.introduction() in page
     if f"Compiled by {section.compiler()}." not in page:
@@ -52,7 +51,6 @@ def test_kernels(name: str) -> None:
 
 
 def check_bound(rows: list[Any]) -> None:
-    """For the Triton kernels. The CUDA kernels are bound by the instructions they issue, as the page says."""
     shares = {
         (row.case.shape, row.arch): row.bound.dram_share
         for row in rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from gankernels.testing import OPERATORS, Case, Operator
+from gankernels.testing import OPERATORS, Arguments, Case, Operator
 
 ROWS = {operator.name: operator for operator in OPERATORS}
 
@@ -16,12 +18,13 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
     "two warps a row": (5, 300),
     "one aligned row": (1, 1016),
     "spatial": (3, 20, 5, 3),
-    "spatial, streamed": (1, 1030, 7),
+    "spatial, streamed": (1, 300, 7),
 }
 LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "long aligned": (2, 4608),
-    "streamed": (2, 4099),
-    "aligned, streamed": (2, 8200),
+    "long odd": (2, 4099),
+    "streamed": (1, 8201),
+    "aligned, streamed": (1, 16400),
 }
 
 # Operator and options by what stands before the || of its divergence.
@@ -43,6 +46,30 @@ SCALAR_LOSSES = (
     "relativistic_d_loss",
 )
 ELEMENTS: dict[str, tuple[int, ...]] = {"aligned": (32, 16), "odd": (1037,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A call of an operator, but for the dtype; ``what`` it is differentiated in besides its logits."""
+
+    name: str
+    case: Case
+    what: str = ""
+    reduction: str | None = None
+
+    def draw(self, dtype: torch.dtype) -> tuple[Operator, Arguments, tuple[str, ...]]:
+        """The operator, its arguments, and those that it is differentiated in."""
+        operator = ROWS[self.name]
+        arguments = operator.draw(self.case, dtype, reduction=self.reduction)
+        if self.name in SCALAR_LOSSES and self.case.shape[-1] % 2:
+            arguments |= {n: unaligned(arguments[n]) for n in operator.inputs(arguments)}
+        return operator, arguments, differentiated(operator, self.what, arguments)
+
+
+def unaligned(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, an element off a multiple of 16 bytes."""
+    memory = torch.empty(x.numel() + 1, dtype=x.dtype)
+    return memory[1:].view(x.shape).copy_(x)
 
 
 def differentiated(operator: Operator, what: str, arguments: dict[str, object]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ import gankernels  # noqa: F401  registers the schemas
 from gpu.cuda import build
 from gpu.emulation import toolchain
 from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
+from gpu.emulation.tensors import reached
 
 UNTOUCHED = 0xCB  # what the recorder fills new memory with
 LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
@@ -59,6 +60,7 @@ class Setting:
     options: dict[str, Any]
     mutate: Callable[[str], str] | None
     mark: int  # allocations before the operator was called
+    far: Sequence[torch.Tensor]
     found: list[Launch] = field(default_factory=list)
     fault: KernelFault | None = None
 
@@ -111,12 +113,22 @@ def demangled(name: str) -> str:
     return re.sub(r"^void |\(\w*Launch\)$", "", found)
 
 
+def as_bytes(address: int, size: int) -> np.ndarray[Any, Any]:
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+
 class _Translation:
     """CPU memory as device memory for one launch: pointers in the parameters, contents there and back."""
 
-    def __init__(self, library: ctypes.CDLL, mark: int) -> None:
+    def __init__(self, library: ctypes.CDLL, mark: int, far: Sequence[torch.Tensor]) -> None:
         self.library, self.mark, self.memory = library, mark, Memory()
         self.buffers: dict[int, tuple[Any, np.ndarray[Any, Any], bool]] = {}
+        self.far = [(t.data_ptr(), self._put_far(t), reached(t)[-1][1]) for t in far]
+
+    def _put_far(self, view: torch.Tensor) -> int:
+        raw = as_bytes(view.data_ptr(), view.untyped_storage().nbytes())
+        pieces = {begin: raw[begin:end] for begin, end in reached(view)}
+        return self.memory.put_far(pieces, "far input", view.data_ptr() % 256, readonly=True)
 
     def parameters(self, raw: bytes) -> bytes:
         words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64).copy()
@@ -126,12 +138,15 @@ class _Translation:
 
     def address(self, word: int) -> int:
         """The device address of a pointer; anything else as it is."""
+        for host, device, size in self.far:
+            if host <= word < host + size:
+                return device + word - host
         found = (ctypes.c_uint64 * 3)()
         if word < 1 << 16 or not self.library.gk_find(ctypes.c_void_p(word), found):
             return word
         start, size, number = (int(x) for x in found)
         if start not in self.buffers:
-            raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start))
+            raw = as_bytes(start, size)
             made_here = number > self.mark
             if made_here and (raw == UNTOUCHED).all():
                 buffer = self.memory.empty(size, np.uint8, "output", misalign=start % 256)
@@ -155,7 +170,7 @@ def _launch(name: bytes, grid: Any, block: Any, arguments: Any) -> int:
         if setting.mutate is not None:
             loaded = Module(setting.mutate(kernel_text(kernel, setting.arch)))
         (parameter,) = loaded.kernels[kernel].params
-        translation = _Translation(library(), setting.mark)
+        translation = _Translation(library(), setting.mark, setting.far)
         raw = translation.parameters(ctypes.string_at(arguments[0], parameter.size))
         extents = tuple(grid[:3]), tuple(block[:3])
         result = loaded.launch(kernel, *extents, [raw], translation.memory, **setting.options)
@@ -192,6 +207,7 @@ def launches(
     arch: int = 90,
     mutate: Callable[[str], str] | None = None,
     multiprocessors: int = 2,
+    far: Sequence[torch.Tensor] = (),
     **options: Any,
 ) -> Iterator[list[Launch]]:
     """Launches inside run on this architecture; raises the KernelFault of one that faulted.
@@ -200,12 +216,13 @@ def launches(
         arch: 80, 90 or 100.
         mutate: changes the kernel's PTX first.
         multiprocessors: of the GPU that the launchers see.
+        far: inputs that begin their storage and reach little of it: only that is mapped.
         options: of the emulator.
     """
     global _current
     with _lock:
         library().gk_set_multiprocessors(multiprocessors)
-        _current = setting = Setting(arch, options, mutate, library().gk_allocations())
+        _current = setting = Setting(arch, options, mutate, library().gk_allocations(), far)
         try:
             yield setting.found
         except RuntimeError:

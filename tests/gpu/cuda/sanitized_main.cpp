@@ -103,9 +103,12 @@ void scalars(int64_t elements, bool relativistic) {
   for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i % 7) - 3;
   auto partials = std::make_unique<double[]>(kMaxBlocks);
   auto loss = std::make_unique<float>();
+  double sums[4];
   ScalarLaunch launch;
-  launch.fake = {x.get(), g.get(), elements, {ScalarFunction::kSoftplus, 1, 0, 1, 0}, 1, 1};
-  if (relativistic) launch.real = {x.get(), nullptr, elements, {ScalarFunction::kSoftplus, -1, 0, 1, 0}, 1, 1};
+  launch.sums = sums;
+  const double each = 1 / static_cast<double>(elements);
+  launch.fake = {x.get(), g.get(), elements, each, {ScalarFunction::kSoftplus, 1, 0, 1, 0}, 1, 1};
+  if (relativistic) launch.real = {x.get(), nullptr, elements, each, {ScalarFunction::kSoftplus, -1, 0, 1, 0}, 1, 1};
   launch.with_real = launch.relativistic = relativistic;
   launch.wide = elements % 4 == 0;
   launch.total = {loss.get(), partials.get(), 1};
@@ -146,10 +149,11 @@ int main() {
   for (const bool softmax : {false, true}) {
     for (const int64_t classes : {1, 5, 64, 201, 300, 600, 1000}) divergence(5, classes, false, softmax);
     for (const int64_t classes : {2, 20, 40, 150}) divergence(37, classes, true, softmax);
-    for (const int64_t classes : {4100, 4103}) divergence(2, classes, false, softmax);
+    for (const int64_t classes : {4100, 4103, 8204, 8207}) divergence(2, classes, false, softmax);
   }
   divergence(0, 5, false, false);
   for (const bool relativistic : {false, true}) scalars(2051, relativistic), scalars(2048, relativistic);
+  scalars(kSingleBlockElements + 5, true);
   resample(3, 5), resample(3, 8);
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

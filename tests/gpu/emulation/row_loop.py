@@ -57,13 +57,13 @@ def is_global(ins: Instruction, op: str) -> bool:
     return ins.op == op and not on_chip
 
 
-def loops(kernel: Kernel) -> list[range]:
-    """From the target of each backward branch to the branch."""
-    found = []
+def loops(result: Result) -> list[range]:
+    """From the target of each backward branch to the branch, where the launch came by."""
+    found, kernel = [], result.kernel
     for ins in kernel.code:
         if ins.op == "bra":
             begin = kernel.labels[ins.args[0][1]]
-            if begin <= ins.index:
+            if begin <= ins.index and result.executed[begin] > 0:
                 found.append(range(begin, ins.index + 1))
     return found
 
@@ -82,17 +82,17 @@ def count(result: Result) -> Counts:
         if (found := pipe_of(ins)) is not None:
             pipes[found[0]] += found[1] * int(executed[ins.index])
         if is_global(ins, "ld"):
-            loop = innermost(result.kernel, ins.index)
+            loop = innermost(result, ins.index)
             share = min(1.0, executed[ins.index] / executed[loop.start])
             in_loop[loop] = in_loop.get(loop, 0.0) + access_bytes(ins) * share
     total = sum(int(executed[ins.index]) for ins in code if repeated[ins.index] and costs(ins))
     return Counts(total, pipes, max(in_loop.values(), default=0.0))
 
 
-def innermost(kernel: Kernel, index: int) -> range:
+def innermost(result: Result, index: int) -> range:
     """The smallest loop around an instruction, or all of the kernel."""
-    around = [loop for loop in loops(kernel) if index in loop]
-    return min(around, key=len, default=range(len(kernel.code)))
+    around = [loop for loop in loops(result) if index in loop]
+    return min(around, key=len, default=range(len(result.kernel.code)))
 
 
 def access_bytes(ins: Instruction) -> int:
