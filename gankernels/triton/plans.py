@@ -10,11 +10,11 @@ import torch
 from gankernels.triton.geometry import MOST_AT_ONCE
 
 # Rows of up to this many classes stay in registers: with 16 warps, 16 elements per thread and operand
-# (8 of float64); half as many where a row has
-# several operands, as P and M each of its own, or a number of classes that 4 does not divide.
+# (8 of float64); half as many where a row has several operands, as P and M each of its own, or a
+# number of classes that 4 does not divide; a quarter in float64 with several operands.
 RESIDENT_CLASSES = 8192
 # Where rows lie side by side, a tile takes 16 of them, a whole 32-byte sector of 16-bit logits; with
-# more classes than these the tile would not fit in registers.
+# more classes than these (half of them with more than two operands) it would not fit in registers.
 RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # Elements of one operand that a thread can hold when it holds whole rows: 64 leave room, in 255
 # registers, for the logits, their exponentials and an anchor.
@@ -83,14 +83,17 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
         return _tile_of_adjacent_rows(block, registers, operands)
     # An address for each element, as where rows are not aligned, takes registers too.
     many = operands * registers >= 4 or classes % 4 != 0
-    if block > RESIDENT_CLASSES // registers // (2 if many else 1):
-        return Tile(1, STREAMED_BLOCK // registers // min(operands, 2), 8, True, MOST_AT_ONCE)
+    share = 4 if wide and operands > 1 else 2 if many else 1
+    if block > RESIDENT_CLASSES // registers // share:
+        # In float64 what exp and log work with takes twice the registers too.
+        least = 4 * next_power_of_2(operands) if wide else min(operands, 2)
+        return Tile(1, STREAMED_BLOCK // least, 8, True, MOST_AT_ONCE)
     rows = max(1, TILE // block)
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
 
 def _tile_of_adjacent_rows(block: int, registers: int, operands: int) -> Tile:
-    if block > RESIDENT_CLASSES_OF_ADJACENT_ROWS // registers:
+    if block > RESIDENT_CLASSES_OF_ADJACENT_ROWS // registers // (2 if operands > 2 else 1):
         block = STREAMED_BLOCK_OF_ADJACENT_ROWS // registers
         return Tile(ADJACENT_ROWS, block, 8, True, MOST_AT_ONCE)
     whole_rows = WHOLE_ROWS // block // registers // operands

@@ -134,6 +134,11 @@ HEAVY = [
     (torch.float32, (1, 128, 8, 8)),
     (torch.float32, (1, 512, 4, 4)),
     (torch.bfloat16, (2, 32768)),
+    (torch.float64, (2, 1024)),
+    (torch.float64, (2, 2048)),
+    (torch.float64, (2, 3001)),
+    (torch.float64, (2, 5000)),
+    (torch.float64, (1, 600, 8, 8)),
 ]
 
 
@@ -149,6 +154,8 @@ def test_no_spills(
     operators.realness_d_loss(real, fake, anchor, anchor, *gradients)
     operators.realness_g_loss(real, fake, None, anchor, 2, *gradients)
     operators.realness_g_loss(None, fake, rows, rows, 3, *gradients)
-    assert len(compiled) == 3
+    operators.softmax_kl_logits(real, fake, *gradients)
+    operators.softmax_kl(fake, rows.to(dtype), *gradients)
+    assert len(compiled) == 5
     for execution in compiled:
         assert execution.spills == 0, (execution.entry, execution.registers, execution.spills)
