@@ -80,11 +80,13 @@ class Mutant:
 
 VALUES = "contract/test_values.py"
 EXTREMES = "contract/test_extremes.py"
+LONG = "contract/test_long_rows.py"
 DERIVATIVES = "contract/test_derivatives.py"
 MODES = "contract/test_modes.py"
 GAPS = "test_mutants_gaps.py"
 
 SOFTMAX_KL = Tests((VALUES, EXTREMES), "softmax_kl and not softmax_kl_logits")
+LONG_ROWS = Tests((LONG,), "")
 SOFTMAX_KL_LOGITS = Tests((VALUES,), "softmax_kl_logits")
 REALNESS_D = Tests((VALUES,), "realness_d_loss")
 REALNESS_G = Tests((VALUES,), "realness_g_loss")
@@ -116,9 +118,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("softmax_kl", "realness_d_loss"),
         "csrc/math/kl.h",
         "const Vec<A> b = tile.shared(anchor, k, n);\n"
-        "        tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);",
+        "      tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);",
         "const Vec<A> b = tile.shared(anchor, k, n);\n"
-        "        tile.put(grad, k, tile.get(exps, k, n) * r + weight * b, n);",
+        "      tile.put(grad, k, tile.get(exps, k, n) * r + weight * b, n);",
         SOFTMAX_KL,
         "S q + A instead of S q - A",
         PORTABLE,
@@ -207,10 +209,40 @@ MUTANTS: tuple[Mutant, ...] = (
         "kernel-last-class",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
         "csrc/math/kl.h",
-        "if (rest != 0) f(whole, Partial{rest});",
-        "if (rest > 1) f(whole, Partial{rest});",
+        "if (last > whole) f(whole,",
+        "if (last > whole && problem.classes % lanes<A> > 1) f(whole,",
         SOFTMAX_KL,
         "a last class alone in its vector is skipped",
+        PORTABLE,
+    ),
+    Mutant(
+        "kernel-long-row-rescaling",
+        ("softmax_kl", "realness_d_loss"),
+        "csrc/math/kl.h",
+        "s *= exp_non_positive<T>(top - m), dot += seen * (top - m);",
+        "s *= exp_non_positive<T>(top - m);",
+        LONG_ROWS,
+        "the products of earlier chunks are not moved to a new maximum",
+        PORTABLE,
+    ),
+    Mutant(
+        "kernel-infinite-logits",
+        ("softmax_kl", "realness_d_loss", "realness_g_loss"),
+        "csrc/math/kl.h",
+        "all == all) return tile.sum(plain);",
+        "all == all || true) return tile.sum(plain);",
+        LONG_ROWS,
+        "0 * -inf of an empty bin is NaN",
+        PORTABLE,
+    ),
+    Mutant(
+        "kernel-exp-coefficient-float",
+        ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
+        "csrc/math/elementary.h",
+        "0x1.555492p-3f",
+        "0x1.565492p-3f",
+        SOFTMAX_KL,
+        "the cubic term of exp in float is off by a thousandth",
         PORTABLE,
     ),
     Mutant(

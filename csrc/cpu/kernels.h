@@ -62,6 +62,10 @@ struct ScalarSums {
   double loss = 0, slope = 0;
 };
 
+struct AnchorSums {
+  double mass = 0, entropy = 0;  // sum a, sum a log a
+};
+
 struct ResampleProblem {
   Dtype dtype = Dtype::kFloat;
   int64_t block = 0;  // elements of a block of means
@@ -76,6 +80,8 @@ struct Kernels {
   const char* name;
   // Rows [begin, end); returns the sum of their losses. `scratch` holds scratch_bytes(problem).
   double (*kl)(const KlProblem& problem, int64_t begin, int64_t end, void* scratch);
+  // Of n numbers, floats or doubles.
+  AnchorSums (*anchor_sums)(Dtype dtype, const void* anchor, int64_t n);
   // Elements [begin, end); returns the sums of their losses and derivatives.
   ScalarSums (*scalar)(const ScalarProblem& problem, int64_t begin, int64_t end);
   // Blocks [begin, end).

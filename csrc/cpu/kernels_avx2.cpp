@@ -21,6 +21,7 @@
 #define GK_ISA avx2
 #define GK_VECTOR_BYTES 32
 #define GK_AVX2
+#include "../math/anchors.h"
 #include "../math/kl.h"
 #include "../math/resample.h"
 #include "../math/scalar.h"
@@ -29,7 +30,7 @@
 namespace gankernels {
 
 const Kernels& avx2_kernels() {
-  static const Kernels kernels{"avx2", avx2::kl, avx2::scalar, avx2::resample, avx2::scale};
+  static const Kernels kernels{"avx2", avx2::kl, avx2::anchor_sums, avx2::scalar, avx2::resample, avx2::scale};
   return kernels;
 }
 

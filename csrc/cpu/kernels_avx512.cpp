@@ -22,6 +22,7 @@
 #define GK_ISA avx512
 #define GK_VECTOR_BYTES 64
 #define GK_AVX512
+#include "../math/anchors.h"
 #include "../math/kl.h"
 #include "../math/resample.h"
 #include "../math/scalar.h"
@@ -30,7 +31,8 @@
 namespace gankernels {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512", avx512::kl, avx512::scalar, avx512::resample, avx512::scale};
+  static const Kernels kernels{"avx512",       avx512::kl,       avx512::anchor_sums,
+                               avx512::scalar, avx512::resample, avx512::scale};
   return kernels;
 }
 

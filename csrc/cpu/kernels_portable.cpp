@@ -1,6 +1,7 @@
 // The kernels for any machine: 16-byte vectors, which every x86-64 and AArch64 has.
 #define GK_ISA portable
 #define GK_VECTOR_BYTES 16
+#include "../math/anchors.h"
 #include "../math/kl.h"
 #include "../math/resample.h"
 #include "../math/scalar.h"
@@ -9,7 +10,8 @@
 namespace gankernels {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable", portable::kl, portable::scalar, portable::resample, portable::scale};
+  static const Kernels kernels{"portable",       portable::kl,       portable::anchor_sums,
+                               portable::scalar, portable::resample, portable::scale};
   return kernels;
 }
 

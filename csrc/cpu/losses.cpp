@@ -143,12 +143,11 @@ class Divergence {
       if (!anchor.defined()) return;
       const Tensor values = anchor.to(accumulate_).contiguous();
       const A* x = values.const_data_ptr<A>();
-      for (int64_t k = 0; k < problem.classes; ++k) {
-        const double a = static_cast<double>(x[k]);
-        out[k] += static_cast<A>(sign) * x[k];
-        problem.mass += sign * a;
-        if (a != 0) problem.entropy += sign * a * std::log(a);
-      }
+      for (int64_t k = 0; k < problem.classes; ++k) out[k] += static_cast<A>(sign) * x[k];
+      constexpr Dtype dtype = std::is_same_v<A, double> ? Dtype::kDouble : Dtype::kFloat;
+      const AnchorSums sums = cpu_kernels().anchor_sums(dtype, x, problem.classes);
+      problem.mass += sign * sums.mass;
+      problem.entropy += sign * sums.entropy;
     };
     problem.mass = problem.entropy = 0;
     add(positive, 1);

@@ -35,19 +35,27 @@ struct Tile {
     return {static_cast<A*>(scratch) + which * size, lanes<A>};
   }
 
-  // f(step, count of active elements) for every vector of the row or column of rows.
+  // Vectors of the row, or of the column of rows.
+  GK_INLINE int64_t steps() const {
+    return kClassContiguous ? (problem.classes + lanes<A> - 1) / lanes<A> : problem.classes;
+  }
+
+  // f(step, count of active elements) for the vectors [first, last).
+  template <class F>
+  GK_INLINE void each(int64_t first, int64_t last, F&& f) const {
+    if constexpr (kClassContiguous) {
+      const int64_t whole = problem.classes / lanes<A>, full = last < whole ? last : whole;
+      for (int64_t k = first; k < full; ++k) f(k, Full<A>{});
+      if (last > whole) f(whole, Partial{static_cast<int>(problem.classes % lanes<A>)});
+    } else if (active == lanes<A>) {
+      for (int64_t k = first; k < last; ++k) f(k, Full<A>{});
+    } else {
+      for (int64_t k = first; k < last; ++k) f(k, Partial{active});
+    }
+  }
   template <class F>
   GK_INLINE void each(F&& f) const {
-    if constexpr (kClassContiguous) {
-      const int64_t whole = problem.classes / lanes<A>;
-      const int rest = static_cast<int>(problem.classes % lanes<A>);
-      for (int64_t k = 0; k < whole; ++k) f(k, Full<A>{});
-      if (rest != 0) f(whole, Partial{rest});
-    } else if (active == lanes<A>) {
-      for (int64_t k = 0; k < problem.classes; ++k) f(k, Full<A>{});
-    } else {
-      for (int64_t k = 0; k < problem.classes; ++k) f(k, Partial{active});
-    }
+    each(0, steps(), std::forward<F>(f));
   }
 
   template <class T, class N>
@@ -140,40 +148,112 @@ GK_INLINE Vec<A> x_log_x(Vec<A> a) {
   return a == A(0) ? Vec<A>{} : Vec<A>(a * log<A>(a));
 }
 
+// b * t, masked only beyond the row's end, where t = -inf and b = 0: NaN tells whether the row has to be masked too.
+template <class V, class N>
+GK_INLINE V product(V b, V t, N) {
+  if constexpr (std::is_same_v<N, Partial>) return masked_product(b, t);
+  else return b * t;
+}
+
+// sum B t of a row (a row in each lane), masked only where the plain products were NaN.
+template <class A, class Tile, class T>
+GK_INLINE Vec<A> anchor_dot(const Tile& tile, Vec<A> plain, const A* anchor, Operand<T> z, Vec<A> max) {
+  if (const A all = reduce_sum<A>(plain); all == all) return tile.sum(plain);
+  Vec<A> dot{};
+  tile.each([&](int64_t k, auto n) {
+    dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n, -kInfinity<A>) - max));
+  });
+  return tile.sum(dot);
+}
+
 // ---- broadcast anchors: B, S and the entropies are known before the rows are read --------------------------------
 
-template <class T, bool kClassContiguous, bool kGradient>
-double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+template <class T, bool kGradient, class Tile>
+GK_INLINE auto anchor_row(const Tile& tile, void* scratch) {
   using A = Accumulate<T>;
+  const KlProblem& p = tile.problem;
   const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> mass = splat<A>(static_cast<A>(p.mass)), entropy = splat<A>(static_cast<A>(p.entropy));
   const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
-  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+  const auto z = tile.template operand<const T>(p.q_logits);
+  const auto grad = tile.template operand<T>(p.q_grad);
+  // Where the gradient has the accumulation type its own memory holds the exponentials in between.
+  const auto exps = [&] {
+    if constexpr (std::is_same_v<T, A>) return grad;
+    else return tile.buffer(scratch, 0);
+  }();
+  const Vec<A> m = row_max<A>(tile, z);
+  Vec<A> s{}, dot{};
+  tile.each([&](int64_t k, auto n) {
+    const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
+    const Vec<A> e = exp_non_positive<A>(t);
+    s += e;
+    dot += product(tile.shared(anchor, k, n), t, n);
+    if constexpr (kGradient) tile.put(exps, k, e, n);
+  });
+  s = tile.sum(s);
+  if constexpr (kGradient) {
+    const Vec<A> r = weight * mass / s;
+    tile.each([&](int64_t k, auto n) {
+      const Vec<A> b = tile.shared(anchor, k, n);
+      tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);
+    });
+  }
+  return Vec<A>(entropy + mass * log<A>(s) - anchor_dot<A>(tile, dot, anchor, z, m));
+}
+
+template <class T, bool kClassContiguous, bool kGradient>
+double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  return for_each_tile<Accumulate<T>, kClassContiguous>(
+      p, begin, end, [&](const auto& tile) { return anchor_row<T, kGradient>(tile, scratch); });
+}
+
+// Classes beyond which a row leaves the cache between its maximum and its exponentials, and how many it holds.
+constexpr int64_t kLongRow = 8192, kChunk = 2048;
+
+// The same, chunk by chunk, each relative to the maximum so far: a row is read from memory once, while computing.
+template <class T>
+double kl_anchor_long(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+  const T* anchor = static_cast<const T*>(p.anchor);
+  const Vec<T> mass = splat<T>(static_cast<T>(p.mass)), entropy = splat<T>(static_cast<T>(p.entropy));
+  const Vec<T> weight = splat<T>(static_cast<T>(p.weight));
+  return for_each_tile<T, true>(p, begin, end, [&](const auto& tile) {
     const auto z = tile.template operand<const T>(p.q_logits);
     const auto grad = tile.template operand<T>(p.q_grad);
-    // Where the gradient has the accumulation type its own memory holds the exponentials in between.
-    const auto exps = [&] {
-      if constexpr (std::is_same_v<T, A>) return grad;
-      else return tile.buffer(scratch, 0);
-    }();
-    const Vec<A> m = row_max<A>(tile, z);
-    Vec<A> s{}, dot{};
-    tile.each([&](int64_t k, auto n) {
-      const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
-      const Vec<A> e = exp_non_positive<A>(t);
-      s += e;
-      dot += masked_product(tile.shared(anchor, k, n), t);
-      if constexpr (kGradient) tile.put(exps, k, e, n);
-    });
-    s = tile.sum(s);
-    if constexpr (kGradient) {
-      const Vec<A> r = weight * mass / s;
-      tile.each([&](int64_t k, auto n) {
-        const Vec<A> b = tile.shared(anchor, k, n);
-        tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);
+    const auto tops = tile.buffer(scratch, 0);
+    constexpr int64_t step = kChunk / lanes<T>;
+    const int64_t chunks = (tile.steps() + step - 1) / step;
+    const auto each_of = [&](int64_t chunk, auto&& f) {
+      tile.each(chunk * step, chunk + 1 < chunks ? (chunk + 1) * step : tile.steps(), f);
+    };
+    Vec<T> top = splat<T>(-kInfinity<T>), s{}, dot{}, seen{};
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      Vec<T> m = top;
+      each_of(chunk, [&](int64_t k, auto n) { m = max_of<T>(tile.get(z, k, n, -kInfinity<T>), m); });
+      m = tile.max(m);
+      if (chunk > 0) s *= exp_non_positive<T>(top - m), dot += seen * (top - m);
+      top = m;
+      tile.put(tops, chunk, top, Full<T>{});
+      each_of(chunk, [&](int64_t k, auto n) {
+        const Vec<T> t = tile.get(z, k, n, -kInfinity<T>) - top, b = tile.shared(anchor, k, n);
+        const Vec<T> e = exp_non_positive<T>(t);
+        s += e, seen += b;
+        dot += product(b, t, n);
+        tile.put(grad, k, e, n);
       });
     }
-    return Vec<A>(entropy + mass * log<A>(s) - tile.sum(dot));
+    s = tile.sum(s);
+    const Vec<T> loss = entropy + mass * log<T>(s) - tile.sum(dot);
+    // Infinite logits may have made 0 * inf of a sum: the other way masks that.
+    if (const T all = reduce_sum<T>(loss); all != all) return anchor_row<T, true>(tile, scratch);
+    const Vec<T> r = weight * mass / s;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const Vec<T> scale = r * exp_non_positive<T>(tile.get(tops, chunk, Full<T>{}) - top);
+      each_of(chunk, [&](int64_t k, auto n) {
+        tile.put(grad, k, tile.get(grad, k, n) * scale - weight * tile.shared(anchor, k, n), n);
+      });
+    }
+    return loss;
   });
 }
 
@@ -273,9 +353,9 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
       const Vec<A> e = exp_non_positive<A>(u), minus = minus_at(k, n);
       p_sum += e;
-      dot_u += masked_product(e, u);
-      dot_t += masked_product(e, t);
-      minus_dot += masked_product(minus, t);
+      dot_u += product(e, u, n);
+      dot_t += product(e, t, n);
+      minus_dot += product(minus, t, n);
       tile.put(p_exps, k, e, Full<A>{});
       if constexpr (!kLinear) {
         const Vec<A> f = exp_non_positive<A>(t);
@@ -287,6 +367,16 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
         entropy -= x_log_x<A>(minus);
       }
     });
+    if (const A all = reduce_sum<A>(dot_u + dot_t + minus_dot); all != all) {
+      dot_u = dot_t = minus_dot = Vec<A>{};
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> u = tile.get(a, k, n, -kInfinity<A>) - a_max, e = tile.get(p_exps, k, n);
+        const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
+        dot_u += masked_product(e, u);
+        dot_t += masked_product(e, t);
+        minus_dot += masked_product(minus_at(k, n), t);
+      });
+    }
     p_sum = tile.sum(p_sum);
     const Vec<A> r = A(1) / p_sum;
     dot_u = tile.sum(dot_u) * r, dot_t = tile.sum(dot_t) * r;
@@ -329,6 +419,8 @@ double kl_rows(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
     case Positive::kAnchor:
       if (p.linear) return kl_anchor_linear<T, kClassContiguous>(p, begin, end, scratch);
       if (p.q_grad.data == nullptr) return kl_anchor<T, kClassContiguous, false>(p, begin, end, scratch);
+      if constexpr (kClassContiguous && std::is_same_v<T, A>)
+        if (p.classes > kLongRow) return kl_anchor_long<T>(p, begin, end, scratch);
       return kl_anchor<T, kClassContiguous, true>(p, begin, end, scratch);
     case Positive::kTarget:
       if (p.target_like_logits) return kl_target<T, T, kClassContiguous>(p, begin, end, scratch);
