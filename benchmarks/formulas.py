@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -23,7 +24,7 @@ def epsilon_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Te
 def categorical_cross_entropy(anchor: Tensor, logits: Tensor) -> Tensor:
     """The official CategoricalLoss without its projection: -sum A log(softmax + 1e-16)."""
     q = logits.log_softmax(1).exp()
-    return -(anchor * (q + 1e-16).log()).sum(-1).mean()
+    return -(anchor * (q + 1e-16).log()).sum(1).mean()
 
 
 def categorical_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
@@ -31,9 +32,11 @@ def categorical_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -
 
 
 def kl_div_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:
-    """F.kl_div of log_softmax; it needs the anchor expanded to the batch."""
+    """F.kl_div of log_softmax; it needs the anchor expanded to the batch, and knows no mean over positions."""
     real_term = F.kl_div(F.log_softmax(real, 1), a1.expand_as(real), reduction="batchmean")
-    return real_term + F.kl_div(F.log_softmax(fake, 1), a0.expand_as(fake), reduction="batchmean")
+    fake_term = F.kl_div(F.log_softmax(fake, 1), a0.expand_as(fake), reduction="batchmean")
+    total = real_term + fake_term
+    return total if real.dim() == 2 else total / math.prod(real.shape[2:])
 
 
 def cross_entropy_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor) -> Tensor:

@@ -117,15 +117,17 @@ def _forward(loss: Callable[[], Tensor]) -> Callable[[], object]:
     return run
 
 
-def realness_d(n: int, k: int, dtype: str, compiled: bool = False) -> Case:
-    real, fake = leaves = two_batches((n, k), DTYPES[dtype])
+def realness_d(shape: tuple[int, ...], dtype: str, compiled: bool = False) -> Case:
+    """Logits of ``shape``, the classes along its second dimension: a patch map has more behind it."""
+    real, fake = leaves = two_batches(shape, DTYPES[dtype])
     # Full support: an empty bin would make the formulas with an epsilon differ, and that is not timed here.
-    a1, a0 = gk.anchors.gaussian(k, 1, 1, -2, 2), gk.anchors.gaussian(k, -1, 1, -2, 2)
-    anchors = a1.to(DTYPES[dtype]), a0.to(DTYPES[dtype])
+    a1, a0 = (gk.anchors.gaussian(shape[1], mean, 1, -2, 2) for mean in (1, -1))
+    expandable = (a.to(DTYPES[dtype]).view(-1, *[1] * (len(shape) - 2)) for a in (a1, a0))
+    anchors = tuple(expandable)
     fused = gk.value_and_grad(gk.realness_d_loss)
     check(
         lambda *x: gk.realness_d_loss(*x, a1, a0),
-        lambda *x: formulas.kl_div_realness_d(*x, *(a.to(x[0].dtype) for a in (a1, a0))),
+        lambda *x: formulas.kl_div_realness_d(*x, *(a.to(x[0].dtype) for a in anchors)),
         leaves,
     )
     ours = partial(gk.realness_d_loss, real, fake, a1, a0)
@@ -140,7 +142,7 @@ def realness_d(n: int, k: int, dtype: str, compiled: bool = False) -> Case:
         contenders |= forward_backward(name, loss, leaves, compiled)
     best = partial(formulas.cross_entropy_realness_d, real, fake, *anchors)
     contenders["F.cross_entropy forward"] = _forward(best)
-    return Case("realness_d_loss", (n, k), dtype, contenders | _floors(real, fake))
+    return Case("realness_d_loss", shape, dtype, contenders | _floors(real, fake))
 
 
 def logistic_d(shape: tuple[int, ...], dtype: str, compiled: bool = False) -> Case:
@@ -242,17 +244,18 @@ def reversal(shape: tuple[int, ...], dtype: str) -> Case:
 
 
 QUICK = [
-    lambda: realness_d(128, 20, "fp32"),
-    lambda: realness_d(128, 51, "fp32"),
-    lambda: realness_d(4096, 1024, "fp32"),
-    lambda: realness_d(4096, 1024, "bf16"),
+    lambda: realness_d((128, 20), "fp32"),
+    lambda: realness_d((128, 51), "fp32"),
+    lambda: realness_d((4096, 1024), "fp32"),
+    lambda: realness_d((4096, 1024), "bf16"),
     lambda: resampled(128, 51, "fp32"),
     lambda: logistic_d((128,), "fp32"),
     lambda: logistic_d((64, 1, 30, 30), "fp32"),
     lambda: reversal((64, 3, 64, 64), "fp32"),
 ]
 
-_SMALL = ((32, 20), (128, 2), (128, 20), (128, 51), (512, 51), (4096, 20), (4096, 64))
+_SMALL = ((32, 20), (128, 1), (128, 2), (128, 20), (128, 51), (512, 51), (4096, 20), (4096, 64))
+_MAPS = ((16, 20, 30, 30),)
 _LARGE = ((4096, 1024), (1024, 4096), (1024, 32768))
 _COMPILED = ((128, 20), (128, 51), (4096, 64), (4096, 1024), (1024, 32768))
 _HALF = ((128, 20), (128, 51), (4096, 64), (4096, 1024), (1024, 32768))
@@ -274,11 +277,11 @@ def _table() -> list[Callable[[], Case]]:
 
 FULL = [
     *(
-        partial(realness_d, *shape, "fp32", compiled=shape in _COMPILED)
-        for shape in _SMALL + _LARGE
+        partial(realness_d, shape, "fp32", compiled=shape in _COMPILED)
+        for shape in _SMALL + _MAPS + _LARGE
     ),
-    *(partial(realness_d, *shape, "bf16") for shape in _HALF),
-    *(partial(realness_d, *shape, "fp16") for shape in _HALF[:-1]),
+    *(partial(realness_d, shape, "bf16") for shape in _HALF),
+    *(partial(realness_d, shape, "fp16") for shape in _HALF[:-1]),
     *(partial(resampled, n, 51, "fp32") for n in (128, 4096)),
     *(
         partial(logistic_d, shape, "fp32", compiled=shape in ((128,), (64, 1, 30, 30)))

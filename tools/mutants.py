@@ -754,7 +754,9 @@ class Build:
         self.flags += ["-fvisibility=hidden", *(f"-I{path}" for path in includes)]
         self.libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
         self.libraries += ["-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]
-        self.units = sorted(str(p.relative_to(tree)) for p in tree.glob("csrc/**/*.cpp"))
+        # Without csrc/cuda, which a build for the CPU leaves out; its mutants are PTX, in tests/gpu.
+        found = set(tree.glob("csrc/**/*.cpp")) - set(tree.glob("csrc/cuda/*.cpp"))
+        self.units = sorted(str(p.relative_to(tree)) for p in found)
         self.header = objects / "torch.h"
 
     def everything(self, jobs: int) -> None:

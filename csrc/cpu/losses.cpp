@@ -177,10 +177,12 @@ double run_chunk(const KlProblem& p, int64_t chunk) {
 
 // Runs the problems in one parallel region and leaves the sum of each one's row losses in `totals`.
 void run(c10::ArrayRef<const KlProblem*> problems, double* totals) {
-  int64_t count = 0;
-  for (const KlProblem* p : problems) count += chunks(*p);
+  int64_t count = 0, elements = 0;
+  for (const KlProblem* p : problems) count += chunks(*p), elements += p->rows * p->classes;
   c10::SmallVector<double, 64> partial(static_cast<size_t>(count));
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  // A second thread costs more to wake than a few thousand elements take.
+  const int64_t grain = std::max<int64_t>(1, count * kChunkElements / std::max<int64_t>(1, elements));
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t chunk = i;
       size_t which = 0;
