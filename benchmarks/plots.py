@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ def bandwidth() -> None:
                 "fp32",
                 contender,
             ):
-                n, k = map(int, row["shape"].split("x"))
-                moved = 2 * 2 * n * k * ELEMENT_BYTES[row["dtype"]]  # two batches, read and written
+                elements = math.prod(map(int, row["shape"].split("x")))
+                moved = (
+                    2 * 2 * elements * ELEMENT_BYTES[row["dtype"]]
+                )  # two batches, read and written
                 points.append((moved, moved / row["median_us"] / 1e3))
         points.sort()
         style = "k--" if contender == "floor: copy" else "o-"
