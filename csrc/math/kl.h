@@ -209,7 +209,7 @@ double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
 }
 
 // Classes beyond which a row leaves the cache between its maximum and its exponentials, and how many it holds.
-constexpr int64_t kLongRow = 8192, kChunk = 2048;
+constexpr int64_t kLongRow = 4096, kChunk = 2048;
 
 // The same, chunk by chunk, each relative to the maximum so far: a row is read from memory once, while computing.
 template <class T>

@@ -13,7 +13,7 @@ from gankernels import reference
 from gankernels.testing import OPERATORS, Arguments, compare
 
 SOFTMAX_KL = next(row for row in OPERATORS if row.name == "softmax_kl")
-SIZES = [8193, 20_001]  # the first one past the limit, and several chunks with a ragged end
+SIZES = [4097, 20_001]  # the first one past the limit, and several chunks with a ragged end
 INF = math.inf
 
 
@@ -33,8 +33,8 @@ def rows(classes: int) -> dict[str, Tensor]:
         "NaN": noise.clone(),
     }
     made["one far above"][classes // 2] = 9000.0
-    made["first chunks of -inf"][:5000] = -INF
-    made["last chunks of -inf"][3000:] = -INF
+    made["first chunks of -inf"][:2500] = -INF
+    made["last chunks of -inf"][1500:] = -INF
     made["+inf"][classes - 1] = INF
     made["NaN"][classes // 2] = math.nan
     return made
@@ -64,7 +64,7 @@ def test_accuracy(classes: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("classes", SIZES)
 def test_infinities_and_nan(classes: int, empty: str) -> None:
     """As the formula in float64 has them: 0 * -inf is 0, a bin with mass at -inf costs +inf."""
-    spans = {"first chunks of -inf": slice(0, 5000), "last chunks of -inf": slice(3000, None)}
+    spans = {"first chunks of -inf": slice(0, 2500), "last chunks of -inf": slice(1500, None)}
     for kind, z in rows(classes).items():
         target = anchor(
             classes, spans.get(kind, slice(0, 0)) if empty != "nowhere" else slice(0, 0)
