@@ -150,13 +150,12 @@ __global__ void __launch_bounds__(kThreads) scalar_kernel(const ScalarLaunch p) 
   write_total<A>(scalar_batches<T, kWidth>(p, real, A(0), fake, A(0)), p.total);
 }
 
-// ---- relativistic losses: each offset is the other batch's mean
-// ------------------------------------------------------
+// ---- relativistic losses: each offset is the other batch's mean -----------------------------------------------------
 //
 // So each logit also moves the other batch's terms through its own mean:
 //   d/dr_i of the fake terms = -(1/N_r) sum_j f'_j, and the same with the roles exchanged.
 
-// This thread's part of the sum of f(x[kWidth]) over a batch.
+// This thread's part of the sum over a batch of what f leaves in each run of it.
 template <class T, int kWidth, class F>
 GK_DEVICE double sum_over(const ScalarBatch& batch, F&& f) {
   using A = Accumulate<T>;

@@ -198,6 +198,21 @@ def test_rows_more_than_two_to_the_31_elements_apart(classes: int) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_a_row_of_262144_classes() -> None:
+    logits = torch.randn(1, 1 << 18).bfloat16()
+    target = torch.softmax(torch.randn(1 << 18), 0)
+    arguments = (1, 0, True, False, True, 1.0)
+    with emulated.launches(90) as found:
+        got = emulated.operator("softmax_kl_value_and_grad")(logits, target, *arguments)
+    # The target is read for its entropy, and beside the gradient.
+    assert moved(found[0], "load") == 2 * size(logits) + 2 * size(target)
+    exact = torch.ops.gankernels.softmax_kl_value_and_grad(
+        logits.double(), target.double(), *arguments
+    )
+    torch.testing.assert_close(got[0].double(), exact[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got[1].double(), exact[1], rtol=2**-8, atol=1e-9)
+
+
 def relativistic(n: int, dtype: torch.dtype, reduction: int) -> tuple[Tensor, ...]:
     torch.manual_seed(2)
     real, fake = torch.randn(n).to(dtype) + 0.5, torch.randn(n).to(dtype)

@@ -149,6 +149,11 @@ def test_rows_more_than_two_to_the_31_elements_apart(name: str, classes: int) ->
     check(operator, arguments)
 
 
+def test_a_row_of_262144_classes() -> None:
+    operator, case = ROWS["realness_g_loss"], Case((1, 1 << 18), options={"objective": 1})
+    check(operator, draw(operator, case, torch.bfloat16, "mean"))
+
+
 # --- many programs, one sum ----------------------------------------------------------------------
 
 
