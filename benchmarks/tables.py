@@ -176,17 +176,23 @@ def steps() -> str:
 
 
 def shares() -> str:
-    """Groups of operators as columns, contenders as rows."""
+    """Groups of operators as columns, contenders as rows; and what would be left to gain beside convolutions."""
     rows = results.load("profile")["rows"]
     groups = list(dict.fromkeys(r["operators"] for r in rows))
-    by_contender: dict[str, dict[str, float]] = {}
+    speed_up = {(r["system"], r["contender"]): r["speed_up"] for r in results.load("steps")["rows"]}
+    by_contender: dict[tuple[str, str], dict[str, float]] = {}
     for r in rows:
-        by_contender.setdefault(f"{r['system']}: {r['contender']}", {})[r["operators"]] = r["share"]
+        by_contender.setdefault((r["system"], r["contender"]), {})[r["operators"]] = r["share"]
     lines: list[list[object]] = [
-        [name, *(f"{100 * found.get(g, 0.0):.1f} %" for g in groups)]
+        [
+            ": ".join(name),
+            *(f"{100 * found.get(g, 0.0):.1f} %" for g in groups),
+            f"{speed_up[name] / found['convolution']:.1f}",
+        ]
         for name, found in by_contender.items()
     ]
-    return f"{_table(['step', *groups], lines)}\n\n{_source('profile')}"
+    head = ["step", *groups, "speed-up, were all but convolution free"]
+    return f"{_table(head, lines)}\n\n{_source('profile')}"
 
 
 def threads() -> str:
