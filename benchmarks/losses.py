@@ -122,8 +122,8 @@ def realness_d(shape: tuple[int, ...], dtype: str, compiled: bool = False) -> Ca
     real, fake = leaves = two_batches(shape, DTYPES[dtype])
     # Full support: an empty bin would make the formulas with an epsilon differ, and that is not timed here.
     a1, a0 = (gk.anchors.gaussian(shape[1], mean, 1, -2, 2) for mean in (1, -1))
-    expandable = (a.to(DTYPES[dtype]).view(-1, *[1] * (len(shape) - 2)) for a in (a1, a0))
-    anchors = tuple(expandable)
+    positions = [1] * (len(shape) - 2)
+    anchors = tuple(a.to(DTYPES[dtype]).view(-1, *positions) for a in (a1, a0))
     fused = gk.value_and_grad(gk.realness_d_loss)
     check(
         lambda *x: gk.realness_d_loss(*x, a1, a0),

@@ -28,23 +28,20 @@ dim3 grid_for(int64_t elements, int width) {
 template <class T>
 using Element = std::remove_pointer_t<T>;
 
-int64_t elements_of(const ScalarLaunch& problem) { return std::max(problem.real.elements, problem.fake.elements); }
-
 template <class T, int kWidth>
 int launch_relativistic(ScalarLaunch problem, void* stream) {
   const dim3 threads{kThreads, 1, 1};
-  dim3 grid = grid_for(elements_of(problem), kWidth);
-  if (elements_of(problem) <= kSingleBlockElements) {
+  dim3 grid = grid_for(problem.elements(), kWidth);
+  if (!takes_several_launches(problem)) {
     GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
     return static_cast<int>(cudaGetLastError());
   }
   grid.x = std::min<unsigned>(grid.x, kMaxBlocks / 2);  // two sums of each
-  for (const auto stage : {RelativisticStage::kLogits, RelativisticStage::kSlopes}) {
+  for (const auto stage : {RelativisticSums::kLogits, RelativisticSums::kSlopes}) {
     problem.stage = stage;
     GK_LAUNCH((relativistic_sums_kernel<T, kWidth>), grid, threads, stream, problem);
     if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return static_cast<int>(error);
   }
-  problem.stage = RelativisticStage::kGradients;
   GK_LAUNCH((relativistic_gradients_kernel<T, kWidth>), grid, threads, stream, problem);
   return static_cast<int>(cudaGetLastError());
 }
@@ -56,7 +53,7 @@ int launch_scalar(const ScalarLaunch& problem, void* stream) {
     using T = Element<decltype(type)>;
     constexpr int kWidth = decltype(width)::value;
     if (problem.relativistic) return launch_relativistic<T, kWidth>(problem, stream);
-    GK_LAUNCH((scalar_kernel<T, kWidth>), grid_for(elements_of(problem), kWidth), (dim3{kThreads, 1, 1}), stream,
+    GK_LAUNCH((scalar_kernel<T, kWidth>), grid_for(problem.elements(), kWidth), (dim3{kThreads, 1, 1}), stream,
               problem);
     return static_cast<int>(cudaGetLastError());
   });

@@ -229,14 +229,14 @@ __global__ void __launch_bounds__(kSingleBlock, 1) relativistic_kernel(const Sca
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads, 1) relativistic_sums_kernel(const ScalarLaunch p) {
   double sums[2];
-  if (p.stage == RelativisticStage::kLogits) {
+  if (p.stage == RelativisticSums::kLogits) {
     sum_logits<T, kWidth>(p, sums);
   } else {
     const double logits[2] = {p.sums[0], p.sums[1]};
     RelativisticTerms<T>(p, logits).template sum_slopes<kWidth>(p, sums);
   }
   if (!grid_sum(sums, p.total) || threadIdx.x != 0) return;
-  double* out = p.sums + (p.stage == RelativisticStage::kLogits ? 0 : 2);
+  double* out = p.sums + (p.stage == RelativisticSums::kLogits ? 0 : 2);
   out[0] = sums[0], out[1] = sums[1];
 }
 

@@ -1,6 +1,7 @@
 // What the CUDA launchers take: raw pointers, sizes and strides (in elements); free of torch and of CUDA.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include "../cpu/kernels.h"
@@ -62,8 +63,8 @@ struct ScalarBatch {
   double loss_scale = 1;  // 1 / elements for a mean
 };
 
-// What one of several launches of a relativistic loss works out.
-enum class RelativisticStage { kLogits, kSlopes, kGradients };
+// What the first launches of a relativistic loss of many logits add up.
+enum class RelativisticSums { kLogits, kSlopes };
 
 struct ScalarLaunch {
   ScalarBatch real, fake;
@@ -75,11 +76,17 @@ struct ScalarLaunch {
   void* row_loss = nullptr;  // both batches' losses of an element added up, where set
   Total total;
   double* sums = nullptr;  // four of them, where a relativistic loss takes several launches
-  RelativisticStage stage = RelativisticStage::kLogits;
+  RelativisticSums stage = RelativisticSums::kLogits;
+
+  int64_t elements() const { return std::max(real.elements, fake.elements); }
 };
 
 // Logits of a batch up to which a relativistic loss is one launch, of one block.
 constexpr int64_t kSingleBlockElements = 16384;
+
+inline bool takes_several_launches(const ScalarLaunch& problem) {
+  return problem.relativistic && problem.elements() > kSingleBlockElements;
+}
 
 int launch_scalar(const ScalarLaunch& problem, void* stream);
 

@@ -63,7 +63,7 @@ TwoGradients scalar_loss_cuda(const OptionalTensor& real, const Tensor& fake, c1
   }
   const bool is_sum = reduction != kNone;
   std::optional<cuda::Workspace> workspace;
-  if (is_sum || function.relativistic) {
+  if (is_sum || cuda::takes_several_launches(launch)) {
     workspace.emplace(loss, is_sum);
     launch.total = workspace->total;
     launch.sums = workspace->sums;

@@ -155,15 +155,20 @@ GK_INLINE V product(V b, V t, N) {
   else return b * t;
 }
 
-// sum B t of a row (a row in each lane), masked only where the plain products were NaN.
+// sum B t of a row, or of a row in each lane.
+template <class A, class Tile, class T>
+GK_INLINE Vec<A> masked_anchor_dot(const Tile& tile, const A* anchor, Operand<T> z, Vec<A> max) {
+  Vec<A> dot{};
+  tile.each(
+      [&](int64_t k, auto n) { dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - max)); });
+  return tile.sum(dot);
+}
+
+// The same from its plain products, unless these were NaN.
 template <class A, class Tile, class T>
 GK_INLINE Vec<A> anchor_dot(const Tile& tile, Vec<A> plain, const A* anchor, Operand<T> z, Vec<A> max) {
-  if (const A all = reduce_sum<A>(plain); all == all) return tile.sum(plain);
-  Vec<A> dot{};
-  tile.each([&](int64_t k, auto n) {
-    dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n, -kInfinity<A>) - max));
-  });
-  return tile.sum(dot);
+  const A all = reduce_sum<A>(plain);
+  return all == all ? tile.sum(plain) : masked_anchor_dot<A>(tile, anchor, z, max);
 }
 
 // ---- broadcast anchors: B, S and the entropies are known before the rows are read --------------------------------
@@ -267,13 +272,10 @@ double kl_anchor_linear(const KlProblem& p, int64_t begin, int64_t end, void*) {
     const auto z = tile.template operand<const T>(p.q_logits);
     const auto grad = tile.template operand<T>(p.q_grad);
     const Vec<A> m = row_max<A>(tile, z);
-    Vec<A> dot{};
-    tile.each(
-        [&](int64_t k, auto n) { dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - m)); });
     const Vec<A> bad = poison<A>(tile, z, m);
     if (grad.p != nullptr)
       tile.each([&](int64_t k, auto n) { tile.put(grad, k, bad - weight * tile.shared(anchor, k, n), n); });
-    return Vec<A>(bad + entropy - tile.sum(dot));
+    return Vec<A>(bad + entropy - masked_anchor_dot<A>(tile, anchor, z, m));
   });
 }
 
