@@ -26,6 +26,20 @@ inline std::string dtype_name(at::ScalarType type) {
   }
 }
 
+// As Python prints it.
+inline std::string layout_name(const at::Tensor& t) {
+  if (t.is_nested()) return "a nested tensor";
+  switch (t.layout()) {
+    case at::kSparse: return "layout torch.sparse_coo";
+    case at::kSparseCsr: return "layout torch.sparse_csr";
+    case at::kSparseCsc: return "layout torch.sparse_csc";
+    case at::kSparseBsr: return "layout torch.sparse_bsr";
+    case at::kSparseBsc: return "layout torch.sparse_bsc";
+    case at::kMkldnn: return "layout torch._mkldnn";
+    default: return "an unknown layout";
+  }
+}
+
 inline bool is_supported(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
 }
@@ -36,6 +50,7 @@ inline at::ScalarType accumulate_type(at::ScalarType type) { return type == at::
 inline void check_floating(const char* name, const at::Tensor& t) {
   TORCH_CHECK_TYPE(is_supported(t.scalar_type()), name, " must be a floating-point tensor, got ",
                    dtype_name(t.scalar_type()));
+  TORCH_CHECK_TYPE(t.layout() == at::kStrided && !t.is_nested(), name, " must be a dense tensor, got ", layout_name(t));
 }
 
 inline void check_reduction(int64_t reduction) {

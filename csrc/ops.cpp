@@ -204,14 +204,15 @@ PyObject* serve_device_type(PyObject*, PyObject* name) {
   Py_RETURN_NONE;
 }
 
-// Whether the kernels can take these arguments: tensors on a device that has kernels, outside torch.func, whose
+// Whether the kernels can take these arguments: dense tensors on a device that has kernels, outside torch.func, whose
 // transforms the kernels cannot see.
 PyObject* kernels_serve(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) Py_RETURN_FALSE;
-  for (Py_ssize_t i = 0; i < count; ++i)
-    if (!THPVariable_Check(arguments[i]) ||
-        !served[static_cast<size_t>(THPVariable_Unpack(arguments[i]).device().type())])
-      Py_RETURN_FALSE;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (!THPVariable_Check(arguments[i])) Py_RETURN_FALSE;
+    const at::Tensor& t = THPVariable_Unpack(arguments[i]);
+    if (!served[static_cast<size_t>(t.device().type())] || t.layout() != at::kStrided || t.is_nested()) Py_RETURN_FALSE;
+  }
   Py_RETURN_TRUE;
 }
 

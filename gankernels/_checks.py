@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +30,19 @@ def check_label_smoothing(label_smoothing: float) -> None:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
 
 
-def check_floating(name: str, x: Tensor) -> None:
-    """A tensor of one of the four float dtypes that the operators compute in."""
+def check_tensor(name: str, x: object) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a Tensor, got {type(x).__name__}")
+
+
+def check_floating(name: str, x: Tensor) -> None:
+    """A dense tensor of one of the four float dtypes that the operators compute in."""
+    check_tensor(name, x)
     if x.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+    if x.layout != torch.strided or x.is_nested:
+        found = "a nested tensor" if x.is_nested else f"layout {x.layout}"
+        raise TypeError(f"{name} must be a dense tensor, got {found}")
 
 
 def check_dim(name: str, x: Tensor, dim: int) -> int:
@@ -117,7 +125,10 @@ def check_same_classes(a_name: str, a: Tensor, b_name: str, b: Tensor, dim: int)
 
 def check_scale(scale: float | Tensor, x: Tensor) -> None:
     """A gradient factor: a number, a 0-dim tensor, or one entry per sample of ``x``."""
-    if not isinstance(scale, Tensor) or scale.ndim == 0:
+    if not isinstance(scale, Tensor):
+        check_number("scale", scale, "a tensor")
+        return
+    if scale.ndim == 0:
         return
     check_floating("scale", scale)
     samples = list(x.shape[:1])
@@ -125,9 +136,22 @@ def check_scale(scale: float | Tensor, x: Tensor) -> None:
         raise ValueError(f"scale must have shape [] or {samples}, got {list(scale.shape)}")
 
 
-def check_alpha(alpha: float | Tensor) -> None:
-    if isinstance(alpha, Tensor) and alpha.ndim != 0:
-        raise ValueError(f"alpha must be a number or a 0-dim tensor, got shape {list(alpha.shape)}")
+def check_number(name: str, value: object, otherwise: str) -> None:
+    """A number, a symbolic one among them; ``otherwise`` says what else would have been taken."""
+    if not isinstance(value, (int, float, np.number, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{name} must be a number or {otherwise}, got {value!r}")
+
+
+def check_alpha(alpha: float | Tensor) -> float | Tensor:
+    """A number, or a tensor with one element, which comes back without dimensions."""
+    if not isinstance(alpha, Tensor):
+        check_number("alpha", alpha, "a tensor with one element")
+        return alpha
+    if alpha.numel() != 1:
+        raise ValueError(
+            f"alpha must be a number or a tensor with one element, got shape {list(alpha.shape)}"
+        )
+    return alpha.reshape(())
 
 
 def check_writable(name: str, x: Tensor) -> None:

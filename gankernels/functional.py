@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gankernels import _checks, _ops, reference
 
@@ -31,8 +32,9 @@ def softmax_kl(
         logits: Raw logits, float16, bfloat16, float32 or float64; one distribution per row along ``dim``.
         target: ``(K,)`` for all rows (never materialised per row), or the shape of ``logits``. Any float
             dtype: it is read in the accumulation dtype.
-        dim: The class dimension; all others index rows. Dense layouts, ``(N, K, H, W)`` and channels-last
-            among them, are read as they lie.
+        dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``. Dense layouts, ``(N, K, H, W)`` and channels-last among them, are read
+            as they lie.
         reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"`` (one loss per row).
         validate: Check that the target is finite, non-negative and not all zero (a host synchronisation on
             a GPU, so off by default).
@@ -63,6 +65,9 @@ def softmax_kl(
         >>> loss.backward()
         >>> logits.grad[0] * 3  # softmax - target
         tensor([ 0.2500, -0.2500, -0.2500,  0.2500])
+        >>> sequences = torch.zeros(2, 7, 4)  # (B, S, V): one distribution per position
+        >>> gk.softmax_kl(sequences, torch.full((4,), 0.25), dim=-1, reduction="none").shape
+        torch.Size([2, 7])
     """
     if validate:
         _checks.check_anchor_values("target", target)
@@ -85,14 +90,17 @@ def softmax_kl_logits(
     Args:
         p_logits: Raw logits of the first distribution, float16, bfloat16, float32 or float64.
         q_logits: Raw logits of the second, same shape, dtype and device; rows are compared pairwise.
-        dim: The class dimension; all others index rows.
+        dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``.
         reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"``.
 
     Shape:
         both ``(N, K, *)``; output ``()``, or ``(N, *)`` for ``"none"``.
 
     Returns:
-        The loss in float32, or float64 for float64 logits; differentiable any number of times.
+        The loss in float32, or float64 for float64 logits; differentiable any number of times. Of nearly
+        equal distributions rounding may leave a row below 0, by less than ``8 eps (1 + r + log K)`` with the
+        eps of the loss's dtype and ``r`` the range of the row's logits.
 
     Raises:
         TypeError: not floating-point, or different dtypes.
@@ -108,6 +116,9 @@ def softmax_kl_logits(
         >>> p, q = torch.tensor([[0.0, 0.0]]), torch.log(torch.tensor([[0.25, 0.75]]))
         >>> gk.softmax_kl_logits(p, q)  # log(4/3) / 2
         tensor(0.1438)
+        >>> sequences = torch.zeros(2, 7, 4)  # (B, S, V): one distribution per position
+        >>> gk.softmax_kl_logits(sequences, sequences, dim=-1, reduction="none").shape
+        torch.Size([2, 7])
     """
     if _ops.reference_serves(p_logits, q_logits):
         return reference.softmax_kl_logits(p_logits, q_logits, dim, reduction)
@@ -140,7 +151,8 @@ def realness_d_loss(
             and device. The batches may differ in size.
         real_anchor: ``A1``, ``(K,)`` or the shape of ``real_logits``; any float dtype.
         fake_anchor: ``A0``, ``(K,)`` or the shape of ``fake_logits``.
-        dim: The class dimension; all others index rows.
+        dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``.
         reduction: ``"mean"`` (over the rows of each batch), ``"sum"``, or ``"none"`` (the sum of both terms
             row by row: equal shapes needed).
         validate: Check the anchors' values (a host synchronisation on a GPU).
@@ -166,6 +178,9 @@ def realness_d_loss(
         >>> logits = torch.zeros(8, 20)
         >>> gk.realness_d_loss(logits, logits, real_anchor, fake_anchor).shape
         torch.Size([])
+        >>> logits, anchor = torch.zeros(2, 7, 4), torch.full((4,), 0.25)  # one distribution per position
+        >>> gk.realness_d_loss(logits, logits, anchor, anchor, dim=-1, reduction="none").shape
+        torch.Size([2, 7])
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
@@ -213,7 +228,8 @@ def realness_g_loss(
             ``None`` otherwise.
         fake_anchor: ``A0``, ``(K,)`` or the shape of ``fake_logits``.
         objective: 1, 2 or 3.
-        dim: The class dimension; all others index rows.
+        dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``.
         reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"``.
         validate: Check the anchors' values (a host synchronisation on a GPU).
 
@@ -238,6 +254,9 @@ def realness_g_loss(
         >>> fake = torch.zeros(1, 2, requires_grad=True)
         >>> gk.realness_g_loss(None, fake, None, torch.tensor([1.0, 0.0]), objective=1)  # -log 2
         tensor(-0.6931, grad_fn=<...>)
+        >>> logits, anchor = torch.zeros(2, 7, 4), torch.full((4,), 0.25)  # one distribution per position
+        >>> gk.realness_g_loss(logits, logits, anchor, anchor, dim=-1, reduction="none").shape
+        torch.Size([2, 7])
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
@@ -709,22 +728,27 @@ def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
     minimax loss. It is *not* the derivative of its forward: ``gradcheck`` fails on it by design, and two
     reversals in a row, or its double backward, multiply by :math:`\alpha^2`.
 
-    The forward copies nothing: the output shares the input's memory until either is written to, so an
-    in-place layer (``ReLU(inplace=True)``) may follow. The backward negates in place when, and only when,
-    nobody else can see the gradient, and allocates otherwise.
+    The forward copies, whatever the input's memory belongs to (NumPy, a DataLoader worker, a file, the input
+    buffer of a CUDA graph), so that an in-place layer (``ReLU(inplace=True)``) may follow. A view would make
+    that layer an error; memory that is shared without being a view would let it change ``x`` for whoever else
+    reads ``x``, a second head on the same features say, with gradients that know nothing of it; and memory
+    that is copied on the first write moves away from under those who hold its address. The backward negates
+    in place when, and only when, nobody else can see the gradient, and allocates otherwise.
+
+    ``torch.fx.symbolic_trace`` records the call as one node.
 
     Args:
         x: float16, bfloat16, float32 or float64, any shape.
-        alpha: A number, or a 0-dim tensor (read on its device, without a host synchronisation).
+        alpha: A number, or a tensor with one element (read on its device, without a host synchronisation).
 
     Returns:
         A tensor equal to ``x``.
 
     Raises:
-        TypeError: ``x`` is not floating-point.
-        ValueError: ``alpha`` is a tensor with dimensions.
+        TypeError: ``x`` is not a dense floating-point tensor, or ``alpha`` is neither a number nor a tensor.
+        ValueError: ``alpha`` is a tensor with another number of elements than one.
 
-    Cost: forward nothing; backward one pass over the gradient, in place where it may.
+    Cost: forward one copy of ``x``; backward one pass over the gradient, in place where it may.
 
     Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", the gradient reversal layer.
 
@@ -736,11 +760,13 @@ def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
         tensor([-0.5000, -0.5000])
     """
     if _ops.reference_serves(x):
+        if has_torch_function_unary(x):
+            return handle_torch_function(gradient_reversal, (x,), x, alpha)
         return reference.gradient_reversal(x, alpha)
+    alpha = _checks.check_alpha(alpha)
     if isinstance(alpha, Tensor):
-        _checks.check_alpha(alpha)
         return _ops.gradient_scale(x, alpha, -1.0)
-    return _ops.gradient_scale(x, None, -alpha)
+    return _ops.gradient_scale(x, None, float(-alpha))
 
 
 def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
@@ -748,8 +774,8 @@ def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
 
     .. math:: y = x, \qquad \text{backward: } g_n \mapsto s_n \, g_n
 
-    Like :func:`gradient_reversal` it is not the derivative of its forward, copies nothing, and scales in
-    place only what nobody else can see.
+    Like :func:`gradient_reversal` it is not the derivative of its forward, returns memory of its own, and
+    scales in place only what nobody else can see.
 
     Args:
         x: float16, bfloat16, float32 or float64, ``(N, *)``.
@@ -759,10 +785,10 @@ def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
         A tensor equal to ``x``.
 
     Raises:
-        TypeError: ``x`` or ``scale`` is not floating-point.
+        TypeError: ``x`` or ``scale`` is not a dense floating-point tensor (``scale`` may be a number).
         ValueError: ``scale`` has another shape than ``()`` or ``(N,)``.
 
-    Cost: forward nothing; backward one pass over the gradient, in place where it may.
+    Cost: forward one copy of ``x``; backward one pass over the gradient, in place where it may.
 
     Example:
         >>> import torch, gankernels as gk
@@ -773,10 +799,13 @@ def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
                 [-3., -3.]])
     """
     if _ops.reference_serves(x):
+        if has_torch_function_unary(x):
+            return handle_torch_function(gradient_scale, (x,), x, scale)
         return reference.gradient_scale(x, scale)
     if isinstance(scale, Tensor):
         return _ops.gradient_scale(x, scale, 1.0)
-    return _ops.gradient_scale(x, None, scale)
+    _checks.check_number("scale", scale, "a tensor")
+    return _ops.gradient_scale(x, None, float(scale))
 
 
 def nonsaturating_ratio(fake_logits: Tensor, limit: float = 80.0) -> Tensor:
@@ -837,7 +866,8 @@ def resample_logits(
     Args:
         mu_logvar: ``(N, 2K, *)``: K means, then K log-variances along ``dim``; float16, bfloat16, float32 or
             float64.
-        dim: The dimension they are stacked along.
+        dim: The dimension they are stacked along. Of ``(B, S, 2V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``.
         generator: Source of the noise, for repeatability.
         noise: The noise itself, ``(N, K, *)``, instead of drawing it; a constant for autograd.
 
@@ -856,18 +886,28 @@ def resample_logits(
         >>> import torch, gankernels as gk
         >>> gk.resample_logits(torch.tensor([[1.0, 0.0]]), noise=torch.tensor([[2.0]]))
         tensor([[3.]])
+        >>> gk.resample_logits(torch.zeros(2, 7, 6), dim=-1).shape  # (B, S, 2V)
+        torch.Size([2, 7, 3])
     """
     if _ops.reference_serves(mu_logvar):
         return reference.resample_logits(mu_logvar, dim, generator, noise)
-    if noise is None:
-        noise = _draw_noise("mu_logvar", mu_logvar, dim, generator)
+    noise = _noise("noise", noise, "mu_logvar", mu_logvar, dim, generator)
     return _ops.resample_logits(mu_logvar, noise, dim)
 
 
-def _draw_noise(
-    name: str, statistics: Tensor, dim: int, generator: torch.Generator | None = None
+def _noise(
+    name: str,
+    noise: Tensor | None,
+    statistics_name: str,
+    statistics: Tensor,
+    dim: int,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    index = _checks.check_statistics(name, statistics, dim)
+    """The noise as given, or drawn."""
+    if noise is not None:
+        _checks.check_floating(name, noise)
+        return noise
+    index = _checks.check_statistics(statistics_name, statistics, dim)
     shape = list(statistics.shape)
     shape[index] //= 2
     return reference.standard_normal(shape, statistics, generator)
@@ -881,13 +921,11 @@ def _noises(
     fake_noise: Tensor | None,
 ) -> tuple[Tensor | None, Tensor]:
     """The noise of both batches, drawn where it is not given; None for a batch that is not used."""
-    if real_statistics is None:
-        real_noise = None
-    elif real_noise is None:
-        real_noise = _draw_noise("real_statistics", real_statistics, dim)
-    if fake_noise is None:
-        fake_noise = _draw_noise("fake_statistics", fake_statistics, dim)
-    return real_noise, fake_noise
+    real = real_statistics
+    return (
+        None if real is None else _noise("real_noise", real_noise, "real_statistics", real, dim),
+        _noise("fake_noise", fake_noise, "fake_statistics", fake_statistics, dim),
+    )
 
 
 def resampled_realness_d_loss(
@@ -912,7 +950,7 @@ def resampled_realness_d_loss(
         fake_statistics: The same for generated images, same dtype and device.
         real_anchor: ``A1``, ``(K,)`` or one per row; a constant.
         fake_anchor: ``A0``, likewise.
-        dim: The class dimension.
+        dim: The class dimension. Of ``(B, S, 2V)`` the default is the sequence: the vocabulary is ``dim=-1``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`realness_d_loss`.
         real_noise: ``(N, K, *)``; drawn where it is not given.
         fake_noise: Likewise.
@@ -938,6 +976,11 @@ def resampled_realness_d_loss(
         ...     statistics, statistics, *anchors, real_noise=noise, fake_noise=noise
         ... )  # 2 log 2
         tensor(1.3863)
+        >>> sequences, anchor = torch.zeros(2, 7, 6), torch.full((3,), 1 / 3)  # (B, S, 2V)
+        >>> gk.resampled_realness_d_loss(
+        ...     sequences, sequences, anchor, anchor, dim=-1, reduction="none"
+        ... ).shape
+        torch.Size([2, 7])
     """
     if _ops.reference_serves(real_statistics, fake_statistics, real_anchor, fake_anchor):
         return reference.resampled_realness_d_loss(
@@ -983,7 +1026,7 @@ def resampled_realness_g_loss(
         real_anchor: ``A1``; used by objective 3 only, may be ``None`` otherwise; a constant.
         fake_anchor: ``A0``; a constant.
         objective: 1, 2 or 3.
-        dim: The class dimension.
+        dim: The class dimension. Of ``(B, S, 2V)`` the default is the sequence: the vocabulary is ``dim=-1``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         real_noise: ``(N, K, *)``; drawn where it is not given and used.
         fake_noise: Likewise.
@@ -1008,6 +1051,11 @@ def resampled_realness_g_loss(
         ...     None, fake, None, torch.tensor([1.0, 0.0]), objective=1, fake_noise=noise
         ... )  # -log 2
         tensor(-0.6931)
+        >>> sequences, anchor = torch.zeros(2, 7, 6), torch.full((3,), 1 / 3)  # (B, S, 2V)
+        >>> gk.resampled_realness_g_loss(
+        ...     sequences, sequences, anchor, anchor, dim=-1, reduction="none"
+        ... ).shape
+        torch.Size([2, 7])
     """
     if _ops.reference_serves(*_present(real_statistics, fake_statistics, real_anchor, fake_anchor)):
         return reference.resampled_realness_g_loss(

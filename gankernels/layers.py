@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gankernels import _ops, functional, reference
+from gankernels import functional, reference
 
 SCHEDULES = ("constant", "linear", "ganin")
 
@@ -28,15 +28,22 @@ class GradientReversal(nn.Module):
     ========== ================================================================
 
     The schedule advances only by :meth:`advance`, once per training step, and lives in buffers: it is saved
-    in ``state_dict``, resumes from it, and costs no host synchronisation on a GPU.
+    in ``state_dict``, resumes from it, and costs no host synchronisation on a GPU. A constant strength has no
+    state, so the layer can stand where a checkpoint had another reversal layer or ``nn.Identity``.
+    ``torch.fx.symbolic_trace`` records the layer as one module.
+
+    The forward copies its input: see :func:`gankernels.gradient_reversal` for why.
 
     Args:
-        alpha: The strength, or its final value.
+        alpha: The strength, or its final value: a number or a tensor with one element. It may be assigned
+            later; a schedule's current strength follows at once.
         schedule: ``None`` or ``"constant"``, ``"linear"``, ``"ganin"``.
         steps: The number of steps after which a schedule is complete; needed unless constant.
 
     Raises:
-        ValueError: an unknown schedule, a schedule without a positive number of steps, ``alpha`` not finite.
+        TypeError: ``alpha`` is neither a number nor a tensor.
+        ValueError: an unknown schedule, a schedule without a positive number of steps, ``alpha`` not finite
+            or with several elements.
 
     Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks" (its schedule, gamma = 10).
 
@@ -57,23 +64,37 @@ class GradientReversal(nn.Module):
         self, alpha: float = 1.0, schedule: str | None = None, steps: int | None = None
     ) -> None:
         super().__init__()
-        if not math.isfinite(alpha):
-            raise ValueError(f"alpha must be finite, got {alpha}")
         schedule = schedule or "constant"
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {SCHEDULES} or None, got {schedule!r}")
         if schedule != "constant" and (steps is None or steps < 1):
             raise ValueError(f"steps must be at least 1 for schedule {schedule!r}, got {steps}")
-        self.alpha = alpha
         self.schedule = schedule
         self.steps = steps
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("current_alpha", torch.zeros(()))
+        stateful = schedule != "constant"
+        step, strength = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float32)
+        self.register_buffer("step", step, persistent=stateful)
+        self.register_buffer("current_alpha", strength, persistent=stateful)
+        self.alpha = alpha
+
+    @property
+    def alpha(self) -> float:
+        """The strength, or its final value."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float | Tensor) -> None:
+        number = float(reference.check.check_alpha(alpha))
+        if not math.isfinite(number):
+            raise ValueError(f"alpha must be finite, got {number}")
+        self._alpha = number
         self._update()
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, torch.fx.Proxy):
+            return _as_one_module(self, x)
         if self.schedule == "constant":
-            return functional.gradient_reversal(x, self.alpha)
+            return functional.gradient_reversal(x, self._alpha)
         # A copy: advancing between forward and backward must not change this step's gradient.
         return functional.gradient_reversal(x, self.current_alpha.clone())
 
@@ -87,11 +108,19 @@ class GradientReversal(nn.Module):
     def _update(self) -> None:
         progress = (self.step / (self.steps or 1)).clamp(max=1.0)
         if self.schedule == "linear":
-            self.current_alpha.copy_(self.alpha * progress)
+            self.current_alpha.copy_(self._alpha * progress)
         elif self.schedule == "ganin":
-            self.current_alpha.copy_(self.alpha * (2 / (1 + torch.exp(-10 * progress)) - 1))
+            self.current_alpha.copy_(self._alpha * (2 / (1 + torch.exp(-10 * progress)) - 1))
         else:
-            self.current_alpha.fill_(self.alpha)
+            self.current_alpha.fill_(self._alpha)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        if self.schedule == "constant":  # which checkpoints of version 0.1 hold buffers for
+            for name in ("step", "current_alpha"):
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, schedule={self.schedule!r}, steps={self.steps}"
@@ -104,7 +133,8 @@ class FeatureResampling(nn.Module):
     ``gankernels.resample_logits``.
 
     Args:
-        dim: The dimension along which K means and then K log-variances are stacked.
+        dim: The dimension along which K means and then K log-variances are stacked. Of ``(B, S, 2V)`` the
+            default is the sequence: the vocabulary is ``dim=-1``.
         resample_in_eval: Draw noise in evaluation mode too, as the official RealnessGAN code does.
         generator: Source of the noise.
 
@@ -114,6 +144,8 @@ class FeatureResampling(nn.Module):
         >>> import torch, gankernels as gk
         >>> gk.FeatureResampling().eval()(torch.tensor([[1.0, 2.0, 0.0, 0.0]]))
         tensor([[1., 2.]])
+        >>> gk.FeatureResampling(dim=-1)(torch.zeros(2, 7, 6)).shape  # (B, S, 2V)
+        torch.Size([2, 7, 3])
     """
 
     def __init__(
@@ -128,6 +160,8 @@ class FeatureResampling(nn.Module):
         self.generator = generator
 
     def forward(self, mu_logvar: Tensor) -> Tensor:
+        if isinstance(mu_logvar, torch.fx.Proxy):
+            return _as_one_module(self, mu_logvar)
         if self.training or self.resample_in_eval:
             return functional.resample_logits(mu_logvar, self.dim, self.generator)
         reference.check.check_statistics("mu_logvar", mu_logvar, self.dim)
@@ -137,14 +171,27 @@ class FeatureResampling(nn.Module):
         return f"dim={self.dim}, resample_in_eval={self.resample_in_eval}"
 
 
+def _as_one_module(module: nn.Module, x: torch.fx.Proxy) -> Any:
+    """A call of ``module`` in the graph being traced: its mode and its state are read when the graph runs."""
+    path = x.tracer.path_of_module(module)  # type: ignore[attr-defined]
+    return x.tracer.create_proxy("call_module", path, (x,), {})
+
+
 class DeferredGradientScale:
     r"""A per-sample gradient factor that is known only after the forward pass has gone on.
 
     Put it between generator and discriminator, run the discriminator, then :meth:`set` the factor: the
     backward pass multiplies sample ``n``'s gradient by ``scale[n]``. Each object serves one forward pass;
-    two models, or two passes of one, use two objects, and nothing is shared between them.
+    two models, or two passes of one, use two objects, and nothing is shared between them. The forward copies
+    its input: see :func:`gankernels.gradient_reversal` for why.
+
+    Inside ``torch.compile`` (``fullgraph=True`` too) make, call and set it in the same compiled function; there
+    a factor that was never set makes the gradient NaN, since a graph cannot raise. ``torch.fx.symbolic_trace``
+    cannot record it.
 
     Raises:
+        TypeError: the input is not a dense floating-point tensor, or is being traced symbolically.
+        ValueError: in the backward pass, a factor that is neither 0-dim nor ``(N,)``.
         RuntimeError: used for a second forward pass, or in a backward pass before the factor was set.
 
     Example: one backward pass that trains D on the logistic and G on the non-saturating loss.
@@ -162,6 +209,7 @@ class DeferredGradientScale:
 
     def __init__(self) -> None:
         self._scale: Tensor | None = None
+        self._traced_scale: Tensor | None = None
         self._used = False
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -169,12 +217,21 @@ class DeferredGradientScale:
             raise RuntimeError(
                 "DeferredGradientScale serves one forward pass: make a new one per pass"
             )
+        reference.check.check_floating("x", x)
         self._used = True
+        if torch.compiler.is_compiling():
+            # The backward pass is traced along with the forward one: what it reads must exist by then.
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            self._traced_scale = torch.full(x.shape[:1], math.nan, dtype=dtype, device=x.device)
+            return _DeferredTraced.apply(x, self._traced_scale)  # type: ignore[no-any-return]
         return _Deferred.apply(x, self)  # type: ignore[no-any-return]
 
     def set(self, scale: Tensor) -> None:
         """Sets the factor, ``(N,)`` or 0-dim, before the backward pass."""
+        reference.check.check_tensor("scale", scale)
         self._scale = scale.detach()
+        if self._traced_scale is not None:
+            self._traced_scale.copy_(self._scale)
 
     def _factor(self) -> Tensor:
         if self._scale is None:
@@ -182,17 +239,32 @@ class DeferredGradientScale:
         return self._scale
 
 
+def _scaled(g: Tensor, scale: Tensor) -> Tensor:
+    if scale.ndim == 1:
+        scale = scale.reshape([-1] + [1] * (g.ndim - 1))
+    # In the factor's precision: a 16-bit factor would overflow where the product does not.
+    return (g.to(scale.dtype) * scale).to(g.dtype)
+
+
 class _Deferred(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, owner: DeferredGradientScale) -> Tensor:
         ctx.owner = owner
-        return x.clone() if _ops.reference_serves(x) else torch._lazy_clone(x)
+        return x.clone()  # not a view: an in-place layer may follow
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        g, scale = grads[0], ctx.owner._factor()
-        reference.check.check_scale(scale, g)
-        if scale.ndim == 1:
-            scale = scale.reshape([-1] + [1] * (g.ndim - 1))
-        # In the factor's precision: a 16-bit factor would overflow where the product does not.
-        return (g.to(scale.dtype) * scale).to(g.dtype), None
+        scale = ctx.owner._factor()
+        reference.check.check_scale(scale, grads[0])
+        return _scaled(grads[0], scale), None
+
+
+class _DeferredTraced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _scaled(grads[0], *ctx.saved_tensors), None

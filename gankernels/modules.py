@@ -133,7 +133,8 @@ class RealnessLoss(GANLoss):
         real_anchor: ``A1``, ``(K,)`` or one distribution per row; copied, at least float32.
         fake_anchor: ``A0``, likewise.
         objective: The generator's objective, 1, 2 or 3.
-        dim: The class dimension of the logits.
+        dim: The class dimension of the logits. Of ``(B, S, V)`` the default is the sequence: the vocabulary
+            is ``dim=-1``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         validate: Check the anchors' values once, here.
 
@@ -153,6 +154,9 @@ class RealnessLoss(GANLoss):
         tensor([[ 0.5000, -0.5000]])
         >>> loss.generator_uses_real, RealnessLoss(*anchors, objective=1).generator_uses_real
         (True, False)
+        >>> sequences = torch.zeros(4, 7, 2)  # (B, S, V): one distribution per position
+        >>> RealnessLoss(*anchors, dim=-1, reduction="none").discriminator(sequences, sequences).shape
+        torch.Size([4, 7])
     """
 
     real_anchor: Tensor

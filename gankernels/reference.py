@@ -278,8 +278,7 @@ def _relativistic(up: Tensor, down: Tensor, reduction: str) -> Tensor:
 def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
     """Forward x, backward -alpha g. Not the derivative of its forward: twice gives alpha^2."""
     check.check_floating("x", x)
-    check.check_alpha(alpha)
-    return _scale_gradient(x, -alpha)
+    return _scale_gradient(x, -check.check_alpha(alpha))
 
 
 def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:

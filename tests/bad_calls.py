@@ -465,7 +465,31 @@ LAYERS = [
         "gradient_reversal",
         lambda: _call(_zeros(4), _zeros(4)),
         ValueError,
-        "alpha must be a number or a 0-dim tensor, got shape [4]",
+        "alpha must be a number or a tensor with one element, got shape [4]",
+    ),
+    BadCall(
+        "gradient_reversal",
+        lambda: _call(_zeros(4), None),
+        TypeError,
+        "alpha must be a number or a tensor with one element, got None",
+    ),
+    BadCall(
+        "gradient_reversal",
+        lambda: _call(_zeros(4), "0.3"),
+        TypeError,
+        "alpha must be a number or a tensor with one element, got '0.3'",
+    ),
+    BadCall(
+        "gradient_scale",
+        lambda: _call(_zeros(4), None),
+        TypeError,
+        "scale must be a number or a tensor, got None",
+    ),
+    BadCall(
+        "gradient_scale",
+        lambda: _call(_zeros(4), "0.3"),
+        TypeError,
+        "scale must be a number or a tensor, got '0.3'",
     ),
     BadCall(
         "gradient_scale",

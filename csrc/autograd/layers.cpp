@@ -1,7 +1,6 @@
 // Operators that are layers rather than losses: gradient scaling and reversal, negation, feature resampling.
 #include "../layers.h"
 
-#include <ATen/ops/_lazy_clone.h>
 #include <ATen/ops/cat.h>
 #include <torch/library.h>
 
@@ -52,8 +51,9 @@ class GradientScale : public Function<GradientScale> {
     at::AutoDispatchBelowADInplaceOrView guard;
     if (scale.has_value()) ctx->save_for_backward({*scale});
     ctx->saved_data["factor"] = factor;
-    // Shares memory until someone writes, so an in-place layer may follow; a view would forbid it.
-    return at::isTensorSubclassLike(x) ? x.clone() : at::_lazy_clone(x);
+    // Memory of its own: an in-place layer may follow, and through shared memory it would change x behind the back of
+    // whoever else reads x, without a trace in the autograd graph.
+    return x.clone();
   }
 
   // By reference: the gradient is taken out of the engine's list, so that its reference count tells who else holds it.

@@ -140,3 +140,36 @@ def test_kernels_check_for_themselves(
     with pytest.raises(error) as caught:
         getattr(torch.ops.gankernels, name)(*arguments(torch.zeros(4, 5, device=device)))
     assert str(caught.value) == message
+
+
+# --- tensors that are not dense ------------------------------------------------------------------
+
+NOT_DENSE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "sparse_coo": (torch.Tensor.to_sparse_coo, "layout torch.sparse_coo"),
+    "sparse_csr": (lambda t: t.reshape(-1, 1).to_sparse_csr(), "layout torch.sparse_csr"),
+    "sparse_csc": (lambda t: t.reshape(-1, 1).to_sparse_csc(), "layout torch.sparse_csc"),
+    "sparse_bsr": (lambda t: t.reshape(-1, 1).to_sparse_bsr(1), "layout torch.sparse_bsr"),
+    "sparse_bsc": (lambda t: t.reshape(-1, 1).to_sparse_bsc(1), "layout torch.sparse_bsc"),
+    "mkldnn": (torch.Tensor.to_mkldnn, "layout torch._mkldnn"),
+    "nested": (lambda t: torch.nested.nested_tensor([t, t]), "a nested tensor"),
+    "jagged": (
+        lambda t: torch.nested.nested_tensor([t, t], layout=torch.jagged),
+        "a nested tensor",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensor|CSR|CSC|BSR|BSC|Sparse).*:UserWarning")
+@pytest.mark.parametrize("form", NOT_DENSE)
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)
+def test_a_tensor_that_is_not_dense_is_refused_by_its_layout(operator: Any, form: str) -> None:
+    convert, found = NOT_DENSE[form]
+    arguments = operator.draw(next(operator.few_cases()), torch.float32)
+    tensors = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
+    for name in tensors:
+        if arguments[name].dim() == 0:
+            continue
+        bad = arguments | {name: convert(arguments[name].detach())}
+        for function in (operator.functional, operator.reference):
+            with pytest.raises(TypeError, match=f"{name} must be a dense tensor, got {found}"):
+                function(**bad)

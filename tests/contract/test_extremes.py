@@ -340,3 +340,18 @@ def test_bad_targets_are_never_silently_finite(
         if arguments[name] is not None:
             arguments[name][..., 2] = bad
             assert not call(operator, arguments).isfinite().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 51, 128, 1000, 5000])
+@pytest.mark.parametrize("spread", [0.1, 10.0, 1000.0])
+def test_a_divergence_of_nearly_equal_rows_is_hardly_negative(
+    dtype: torch.dtype, classes: int, spread: float
+) -> None:
+    eps = torch.finfo(dtype).eps
+    p = torch.rand(64, classes, dtype=dtype) * spread
+    reach = 1 + (p.amax(1) - p.amin(1)) + math.log(classes)
+    for ulps in (0, 1, 8):
+        q = p * (1 + ulps * eps * torch.randn_like(p))
+        for loss in (gk.softmax_kl_logits, gk.reference.softmax_kl_logits):
+            assert (loss(p, q, reduction="none") > -8 * eps * reach).all()
