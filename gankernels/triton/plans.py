@@ -85,16 +85,26 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
     many = operands * registers >= 4 or classes % 4 != 0
     share = 4 if wide and operands > 1 else 2 if many else 1
     if block > RESIDENT_CLASSES // registers // share:
-        # In float64 what exp and log work with takes twice the registers too.
-        least = 4 * next_power_of_2(operands) if wide else min(operands, 2)
-        return Tile(1, STREAMED_BLOCK // least, 8, True, MOST_AT_ONCE)
+        return _tile_of_streamed_rows(classes, wide, operands)
     rows = max(1, TILE // block)
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
 
+def _tile_of_streamed_rows(classes: int, wide: bool, operands: int) -> Tile:
+    """8 elements per thread and operand, 4 where they are many: each carries its own maximum and sums."""
+    if wide:  # what exp and log work with takes twice the registers too
+        block, warps = STREAMED_BLOCK // (4 * next_power_of_2(operands)), 8
+    elif operands == 1:
+        block, warps = STREAMED_BLOCK, 16
+    else:  # two softmaxes carry five values a lane, and unaligned rows their addresses
+        block, warps = STREAMED_BLOCK // 4, 4 if classes % 4 == 0 else 8
+    return Tile(1, block, warps, True, MOST_AT_ONCE)
+
+
 def _tile_of_adjacent_rows(block: int, registers: int, operands: int) -> Tile:
     if block > RESIDENT_CLASSES_OF_ADJACENT_ROWS // registers // (2 if operands > 2 else 1):
-        block = STREAMED_BLOCK_OF_ADJACENT_ROWS // registers
+        carried = 4 * registers if operands > 1 else 1  # of two softmaxes five values a lane
+        block = STREAMED_BLOCK_OF_ADJACENT_ROWS // registers // carried
         return Tile(ADJACENT_ROWS, block, 8, True, MOST_AT_ONCE)
     whole_rows = WHOLE_ROWS // block // registers // operands
     if whole_rows:

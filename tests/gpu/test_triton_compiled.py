@@ -10,12 +10,15 @@ import torch
 
 pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
 
+import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from gankernels.triton import distribution_losses, layers, operators, scalar_losses
 from gpu.emulation import triton_ptxsim
 from gpu.emulation.execution import Execution
-from gpu.emulation.offline_compile import compile_triton
+from gpu.emulation.loop_reductions import carried_reductions
+from gpu.emulation.offline_compile import compile_triton, cuda
 
 MEAN = 1
 TYPES = {
@@ -54,19 +57,21 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, tuple[Any, ...]
     return recorded
 
 
-def call_everything(dtype: torch.dtype, classes: int) -> None:
+def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Each operator once, with all its gradients."""
-    real, fake = torch.randn(40, classes).to(dtype), torch.randn(40, classes).to(dtype)
-    anchor = torch.rand(classes)
+    real, fake = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
+    rows, anchor = torch.rand(shape).to(dtype), torch.rand(shape[1])
     gradients = (True, True, True, 1.0)
     operators.realness_d_loss(real, fake, anchor, anchor, 1, MEAN, *gradients)
     operators.realness_g_loss(real, fake, None, anchor, 2, 1, MEAN, *gradients)
-    operators.softmax_kl(real, torch.rand(40, classes).to(dtype), 1, MEAN, *gradients)
+    operators.realness_g_loss(None, fake, rows, rows, 3, 1, MEAN, *gradients)
+    operators.softmax_kl_logits(real, fake, 1, MEAN, *gradients)
+    operators.softmax_kl(real, rows, 1, MEAN, *gradients)
     operators.scalar_loss(real, fake, "logistic_d", 0.1, MEAN, *gradients)
     operators.scalar_loss(real, fake, "relativistic_d", 0.0, MEAN, *gradients)
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    noise = torch.randn(40, classes // 2).to(wide)
+    noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(wide)
     z = operators.resample_forward(real, noise, 1)
     operators.resample_backward(z, real, noise if dtype.itemsize == 2 else z, 1)
 
@@ -99,7 +104,7 @@ def compile_for(target: GPUTarget, kernel: Any, args: tuple[Any, ...], kwargs: A
 @pytest.mark.parametrize("classes", [20, 9000])
 def test_amd(arch: str, warp: int, classes: int, launches: list[Any]) -> None:
     """Every kernel compiles for AMD's data centre and consumer GPUs, by the same source."""
-    call_everything(torch.bfloat16, classes)
+    call_everything(torch.bfloat16, (40, classes))
     assert len({kernel.__name__ for kernel, *_ in launches}) == len(KERNELS)
     for kernel, args, kwargs in launches:
         compiled = compile_for(GPUTarget("hip", arch, warp), kernel, args, kwargs)
@@ -158,4 +163,46 @@ def test_no_spills(
     operators.softmax_kl(fake, rows.to(dtype), *gradients)
     assert len(compiled) == 5
     for execution in compiled:
+        assert carried_reductions(execution.ir) == []
         assert execution.spills == 0, (execution.entry, execution.registers, execution.spills)
+
+
+@triton.jit
+def carrying_kernel(x, out, count, BLOCK: tl.constexpr):
+    top = tl.full([1], -float("inf"), tl.float32)
+    for start in range(0, count, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        tile = tl.load(x + i, mask=i < count, other=0.0)
+        top = tl.maximum(top, tl.max(tile, 0))
+    tl.store(out + tl.arange(0, 1), top)
+
+
+@triton.jit
+def lanewise_kernel(x, out, count, BLOCK: tl.constexpr):
+    tops = tl.full([BLOCK], -float("inf"), tl.float32)
+    for start in range(0, count, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        tops = tl.maximum(tops, tl.load(x + i, mask=i < count, other=0.0))
+    tl.store(out, tl.max(tops, 0))
+
+
+def test_the_search_for_carried_reductions_finds_one() -> None:
+    signature = {"x": "*fp32", "out": "*fp32", "count": "i32"}
+    found = [
+        carried_reductions(compile_triton(kernel, signature, {"BLOCK": 1024}, cuda(90)).asm["ttir"])
+        for kernel in (carrying_kernel, lanewise_kernel)
+    ]
+    assert [len(reductions) for reductions in found] == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(4, 20), (4, 9000), (4, 20, 8, 8), (4, 600, 8, 8)])
+def test_no_loop_carries_a_reduction(
+    dtype: torch.dtype, shape: tuple[int, ...], compiled: list[Execution]
+) -> None:
+    """Triton before 3.9 stops at such a loop, or gives wrong numbers."""
+    triton_ptxsim.install(arch=90)
+    call_everything(dtype, shape)
+    assert {execution.entry for execution in compiled} == {name for _, name in KERNELS}
+    for execution in compiled:
+        assert carried_reductions(execution.ir) == [], execution.entry

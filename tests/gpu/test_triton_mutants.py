@@ -118,7 +118,13 @@ MUTANTS = {
     "target's gradient without one": Mutant(
         divergence, "tl.log(p) + 1.0", "tl.log(p)", loss("softmax_kl", Case((6, 20), target="rows"))
     ),
-    "sum not rescaled": Mutant(divergence, "s * tl.exp(top - base)", "s", loss(D, Case((2, 9000)))),
+    "sum not rescaled": Mutant(divergence, "sums * kept + e", "sums + e", loss(D, Case((2, 9000)))),
+    "lanes not brought to one maximum": Mutant(
+        divergence,
+        "sums * tl.exp(tops - along_rows(base_of(top), ADJACENT))",
+        "sums",
+        loss(D, Case((2, 9000))),
+    ),
     "second batch weighted as the first": Mutant(
         divergence, "classes, weight2, scale2, ROWS", "classes, weight, scale2, ROWS", loss(D, MANY)
     ),
@@ -133,7 +139,16 @@ MUTANTS = {
         softmax_pair, "(u - t) - mean_d", "(u - t)", loss(PAIR, FEW)
     ),
     "moved bases forgotten": Mutant(
-        softmax_pair, "d_sum + masked_product(a_sum, moved)", "d_sum", loss(PAIR, Case((2, 9000)))
+        softmax_pair,
+        "= masked_product(a_kept, d_sums + masked_product(a_sums, moved))\n        d",
+        "= masked_product(a_kept, d_sums)\n        d",
+        loss(PAIR, Case((2, 9000))),
+    ),
+    "lanes' bases forgotten": Mutant(
+        softmax_pair,
+        "row_sum(masked_product(a_kept, d_sums + masked_product(a_sums, moved)), ADJACENT)",
+        "row_sum(masked_product(a_kept, d_sums), ADJACENT)",
+        loss(PAIR, Case((2, 9000))),
     ),
     "sigmoid of the wrong side": Mutant(
         scalar, "tl.where(u < 0, e, 1.0)", "tl.where(u > 0, e, 1.0)", loss("logistic_d_loss", FEW)

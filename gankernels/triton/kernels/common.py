@@ -126,6 +126,27 @@ def x_log_x(a):
     return tl.where(a == 0, 0.0, a * tl.log(a))
 
 
+# Loops over the blocks of a row carry values of lanes, which are reduced after the loop. Before release 3.9
+# Triton's pass OptimizeThreadLocality rewrites a reduction that a loop carries, and where its result has more
+# than one use it stops the compiler, or in builds without assertions gives wrong numbers.
+@triton.jit
+def rescaling(top, x):
+    """What the sum of exp(. - top) so far is multiplied by, and what x adds: for the maximum of top and x.
+
+    The larger of the two is the new base, so one of the factors is 1, and one exponential gives the other.
+    """
+    e = tl.exp(-tl.abs(x - top))
+    adds = tl.where(x <= top, e, 1.0)
+    # -inf adds nothing, be it to nothing; NaN is not below anything, and stays.
+    return tl.where(x <= top, 1.0, e), tl.where(x == -float("inf"), 0.0, adds)
+
+
+@triton.jit
+def base_of(top):
+    """What is subtracted from logits: their maximum, but 0 where all of them are -inf."""
+    return tl.where(top == -float("inf"), 0.0, top)
+
+
 @triton.jit
 def add_up(
     total,  # float64

@@ -21,11 +21,13 @@ import triton.language as tl
 from gankernels.triton.kernels.common import (
     add_up,
     along_rows,
+    base_of,
     classes_from,
     in_elements,
     load_target,
     masked_product,
     number,
+    rescaling,
     row_max,
     row_numbers,
     row_sum,
@@ -107,29 +109,32 @@ def streamed_rows(
     target_row = (
         tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, ADJACENT)
     )
-    top = tl.full([ROWS], -float("inf"), ACC)
-    s = tl.zeros([ROWS], ACC)
-    mass = tl.zeros([ROWS], ACC)
+    # Every lane carries its own maximum and sums: see common.py on reductions within loops.
+    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
+    tops = tl.full(TILE, -float("inf"), ACC)
+    sums = tl.zeros(TILE, ACC)
+    masses = tl.zeros(TILE, ACC)
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
         offsets = q_row + k * q_strides[2]
         z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
-        higher = tl.maximum(top, row_max(z, ADJACENT))
-        # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
-        base = tl.where(higher == -float("inf"), 0.0, higher)
-        s = s * tl.exp(top - base) + row_sum(tl.exp(z - along_rows(base, ADJACENT)), ADJACENT)
-        top = higher
+        kept, e = rescaling(tops, z)
+        sums = sums * kept + e
+        tops = tl.maximum(tops, z)
         target_mask = inside if SHARED else mask
         offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        mass += row_sum(p - m, ADJACENT)
+        masses += p - m
 
+    top = row_max(tops, ADJACENT)
+    s = row_sum(sums * tl.exp(tops - along_rows(base_of(top), ADJACENT)), ADJACENT)
+    mass = row_sum(masses, ADJACENT)
     s += top - top  # NaN where log_softmax is: a +inf, or nothing but -inf
     log_s = tl.log(s)
     scale = along_rows(weight * mass / s, ADJACENT)
-    total = mass * log_s
+    terms = tl.zeros(TILE, ACC)
     grad_row = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
     target_grad_row = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
     for start in range(0, classes, BLOCK):
@@ -141,8 +146,8 @@ def streamed_rows(
         offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        b, _, entropy = combine(p, m, ADJACENT)
-        total += entropy - row_sum(masked_product(b, t), ADJACENT)
+        b = p - m
+        terms += x_log_x(p) - x_log_x(m) - masked_product(b, t)
         if Q_GRAD:
             g = tl.exp(t) * scale - weight * b
             offsets = grad_row + k * grad_strides[2]
@@ -150,7 +155,7 @@ def streamed_rows(
         if TARGET_GRAD:
             offsets = target_grad_row + k * target_grad_strides[2]
             write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight, ADJACENT)
-    return total
+    return mass * log_s + row_sum(terms, ADJACENT)
 
 
 @triton.jit

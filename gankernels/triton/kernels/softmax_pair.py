@@ -20,11 +20,13 @@ import triton.language as tl
 from gankernels.triton.kernels.common import (
     add_up,
     along_rows,
+    base_of,
     classes_from,
     in_elements,
     load_target,
     masked_product,
     number,
+    rescaling,
     row_max,
     row_numbers,
     row_sum,
@@ -116,14 +118,14 @@ def streamed_pair(
     minus_row = (
         tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, minus_strides, UNIT, ADJACENT)
     )
-    a_top = tl.full([ROWS], -float("inf"), ACC)
-    z_top = tl.full([ROWS], -float("inf"), ACC)
-    a_sum = tl.zeros([ROWS], ACC)
-    z_sum = tl.zeros([ROWS], ACC)
-    d_sum = tl.zeros([ROWS], ACC)  # sum exp(u) d, with u and t taken from the bases so far
-    a_base = tl.zeros([ROWS], ACC)
-    z_base = tl.zeros([ROWS], ACC)
-    minus_mass = tl.zeros([ROWS], ACC)
+    # Every lane carries its own maxima and sums: see common.py on reductions within loops.
+    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
+    a_tops = tl.full(TILE, -float("inf"), ACC)
+    z_tops = tl.full(TILE, -float("inf"), ACC)
+    a_sums = tl.zeros(TILE, ACC)
+    z_sums = tl.zeros(TILE, ACC)
+    d_sums = tl.zeros(TILE, ACC)  # sum exp(u) d, with u and t taken from the bases so far
+    minus_masses = tl.zeros(TILE, ACC)
     for start in range(0, classes, BLOCK):
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
@@ -131,26 +133,28 @@ def streamed_pair(
         u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
         offsets = z_row + k * z_strides[2]
         t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
-        a_next = tl.maximum(a_top, row_max(u, ADJACENT))
-        z_next = tl.maximum(z_top, row_max(t, ADJACENT))
-        # Before the first finite logit there is no maximum to subtract, and nothing to rescale.
-        a_from = tl.where(a_next == -float("inf"), 0.0, a_next)
-        z_from = tl.where(z_next == -float("inf"), 0.0, z_next)
-        u -= along_rows(a_from, ADJACENT)
-        t -= along_rows(z_from, ADJACENT)
-        e = tl.exp(u)
-        a_scale = tl.exp(a_top - a_from)
+        a_kept, e = rescaling(a_tops, u)
+        z_kept, f = rescaling(z_tops, t)
+        a_next, z_next = tl.maximum(a_tops, u), tl.maximum(z_tops, t)
+        a_base, z_base = base_of(a_next), base_of(z_next)
         # What was summed so far, as seen from the new bases; 0 * inf is nothing.
-        moved = (a_base - a_from) - (z_base - z_from)
-        d_sum = masked_product(a_scale, d_sum + masked_product(a_sum, moved))
-        d_sum += row_sum(masked_product(e, u - t), ADJACENT)
-        a_sum = a_sum * a_scale + row_sum(e, ADJACENT)
-        z_sum = z_sum * tl.exp(z_top - z_from) + row_sum(tl.exp(t), ADJACENT)
-        a_top, z_top, a_base, z_base = a_next, z_next, a_from, z_from
+        moved = (base_of(a_tops) - a_base) - (base_of(z_tops) - z_base)
+        d_sums = masked_product(a_kept, d_sums + masked_product(a_sums, moved))
+        d_sums += masked_product(e, (u - a_base) - (t - z_base))
+        a_sums = a_sums * a_kept + e
+        z_sums = z_sums * z_kept + f
+        a_tops, z_tops = a_next, z_next
         offsets = minus_row + k * minus_strides[2]
-        m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
-        minus_mass += row_sum(m, ADJACENT)
+        minus_masses += load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
 
+    a_top, z_top = row_max(a_tops, ADJACENT), row_max(z_tops, ADJACENT)
+    a_base, z_base = along_rows(base_of(a_top), ADJACENT), along_rows(base_of(z_top), ADJACENT)
+    a_kept = tl.exp(a_tops - a_base)
+    moved = (base_of(a_tops) - a_base) - (base_of(z_tops) - z_base)
+    d_sum = row_sum(masked_product(a_kept, d_sums + masked_product(a_sums, moved)), ADJACENT)
+    a_sum = row_sum(a_sums * a_kept, ADJACENT)
+    z_sum = row_sum(z_sums * tl.exp(z_tops - z_base), ADJACENT)
+    minus_mass = row_sum(minus_masses, ADJACENT)
     # NaN where log_softmax is: a +inf, or nothing but -inf.
     a_sum += a_top - a_top
     z_sum += z_top - z_top
@@ -158,6 +162,7 @@ def streamed_pair(
     bad = z_sum - z_sum
     mass = 1.0 - minus_mass
     total = bad + mean_d - tl.log(a_sum) + mass * tl.log(z_sum)
+    terms = tl.zeros(TILE, ACC)
     a_scale, z_scale = along_rows(1.0 / a_sum, ADJACENT), along_rows(1.0 / z_sum, ADJACENT)
     a_grad_row = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
     z_grad_row = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
@@ -174,7 +179,7 @@ def streamed_pair(
         )
         offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
-        total += row_sum(masked_product(m, t) - x_log_x(m), ADJACENT)
+        terms += masked_product(m, t) - x_log_x(m)
         write_gradients(
             a_grad, a_grad_row + k * a_grad_strides[2],
             z_grad, z_grad_row + k * z_grad_strides[2], mask,
@@ -182,7 +187,7 @@ def streamed_pair(
             along_rows(mass, ADJACENT), along_rows(mean_d, ADJACENT), along_rows(bad, ADJACENT),
             weight, A_GRAD, Z_GRAD,
         )  # fmt: skip
-    return total
+    return total + row_sum(terms, ADJACENT)
 
 
 @triton.jit(do_not_specialize=["rows", "programs"])

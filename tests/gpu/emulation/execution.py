@@ -27,6 +27,7 @@ class Execution:
         threads: of a block.
         dynamic_shared: bytes of dynamic shared memory of a block.
         result: the emulator's counts.
+        ir: Triton's own intermediate representation of the kernel, where Triton compiled it.
     """
 
     entry: str
@@ -35,6 +36,7 @@ class Execution:
     threads: int
     dynamic_shared: int
     result: Result
+    ir: str = ""
 
     @cached_property
     def usage(self) -> dict[str, int]:

@@ -39,12 +39,13 @@ listeners: list[Callable[[Execution], None]] = []
 
 @dataclasses.dataclass
 class Binary:
-    """A loaded kernel: its PTX to run, its machine code to look at."""
+    """A loaded kernel: its PTX to run, its machine code and Triton's own representation to look at."""
 
     name: str
     module: ptxsim.Module
     cubin: bytes
     shared: int
+    ir: str
 
 
 class Utils:
@@ -53,6 +54,7 @@ class Utils:
     def __init__(self, arch: int) -> None:
         self.arch = arch
         self.pending = ""  # the PTX of the binary that is about to be loaded
+        self.pending_ir = ""  # and what Triton made it from
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {
@@ -69,7 +71,7 @@ class Utils:
         self, name: str, cubin: bytes, shared: int, device: int
     ) -> tuple[ptxsim.Module, Binary, int, int, int]:
         usage = next(iter(resource_usage(cubin).values()))
-        binary = Binary(name, ptxsim.Module(self.pending), cubin, shared)
+        binary = Binary(name, ptxsim.Module(self.pending), cubin, shared, self.pending_ir)
         spills = usage["STACK"] + usage["LOCAL"]
         return binary.module, binary, usage["REG"], spills, 1024
 
@@ -117,7 +119,7 @@ class Launcher:
         )
         image.copy_back()
         execution = Execution(
-            name, module.arch, function.cubin, self.threads, function.shared, last
+            name, module.arch, function.cubin, self.threads, function.shared, last, function.ir
         )
         for listener in listeners:
             listener(execution)
@@ -185,8 +187,9 @@ def install(arch: int = 90, **options: Any) -> PtxSimDriver:
     def remember_ptx(
         module: Any, function: Any, name: str, group: dict[str, str], key: Any
     ) -> None:
-        path = next(p for n, p in group.items() if n.endswith(".ptx"))
-        device.utils.pending = pathlib.Path(path).read_text()
+        files = {pathlib.Path(n).suffix: pathlib.Path(p) for n, p in group.items()}
+        device.utils.pending = files[".ptx"].read_text()
+        device.utils.pending_ir = files[".ttir"].read_text()
 
     knobs.runtime.kernel_load_start_hook = remember_ptx
     return device
