@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gankernels.training import recipes
+from gankernels.training import options, recipes
 from gankernels.training.config import LOSSES, STEPS, StepConfig, TrainConfig
 
 __all__ = ["main"]
@@ -61,11 +61,11 @@ def _train(arguments: argparse.Namespace) -> int:
         run_dir = Path(arguments.resume)
         run_dir = run_dir.parent if run_dir.is_file() else run_dir
         state = checkpoint.load(run_dir)
-        config = TrainConfig.from_dict(state["config"]).but(**changes)
-        if arguments.recipe not in (None, config.recipe):
-            raise ValueError(f"{run_dir} is a run of {config.recipe}, got {arguments.recipe}")
+        config = _resumed(arguments, run_dir, state, changes)
     else:
-        config = recipes.configuration(arguments.recipe or "realness", arguments.preset, **changes)
+        recipe = arguments.recipe or "realness"
+        changes = _with_loss_options(changes, recipes.configuration(recipe, arguments.preset))
+        config = recipes.configuration(recipe, arguments.preset, **changes)
         run_dir = Path(arguments.out) if arguments.out else _free_folder(Path("runs"), config)
     if arguments.show_config:
         print(json.dumps(config.to_dict(), indent=2))
@@ -84,10 +84,35 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     found = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     if arguments.lr is not None:
         found = {"g_lr": arguments.lr, "d_lr": arguments.lr} | found
-    options = dict(arguments.loss_option or [])
-    if options:
-        found["loss_options"] = options
+    loss_options = dict(arguments.loss_option or [])
+    if loss_options:
+        found["loss_options"] = loss_options
     return found
+
+
+def _with_loss_options(changes: dict[str, Any], base: TrainConfig) -> dict[str, Any]:
+    """The loss options given, beside the others of the same loss."""
+    if "loss_options" not in changes or changes.get("loss", base.loss) != base.loss:
+        return changes
+    return {**changes, "loss_options": base.loss_options | changes["loss_options"]}
+
+
+def _resumed(
+    arguments: argparse.Namespace, run_dir: Path, state: dict[str, Any], changes: dict[str, Any]
+) -> TrainConfig:
+    """The configuration of a checkpoint with the changes of the command line."""
+    before = TrainConfig.from_dict(state["config"])
+    if arguments.recipe not in (None, before.recipe):
+        raise ValueError(f"{run_dir} is a run of {before.recipe}, got {arguments.recipe}")
+    for name, instead in (
+        ("preset", "the run has its configuration; give the options that are to change"),
+        ("out", "a run goes on in its own folder; copy the folder to keep it as it is"),
+    ):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} cannot be given with --resume: {instead}")
+    config = options.settled(before, _with_loss_options(changes, before))
+    options.check_resume(before, config, state["step"])
+    return config
 
 
 def _free_folder(parent: Path, config: TrainConfig) -> Path:
@@ -119,8 +144,9 @@ def _tell(run_dir: Path, config: TrainConfig) -> None:
 def _sample(arguments: argparse.Namespace) -> int:
     import torch
 
-    from gankernels.training import data, loop, plots
+    from gankernels.training import data, distributed, loop, plots
 
+    arguments.device = str(distributed.pick_device(arguments.device))
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
     draw = loop.sampler(network, config, arguments.device, arguments.seed)
     samples = draw(arguments.samples)
@@ -136,8 +162,9 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from gankernels.training import data, evaluation, loop, report
+    from gankernels.training import data, distributed, evaluation, loop, report
 
+    arguments.device = str(distributed.pick_device(arguments.device))
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
     spec = arguments.data or config.data
     image_data = data.load(spec, image_size=config.image_size, channels=config.channels)
@@ -230,7 +257,7 @@ def _add_train(commands: Any) -> None:
     add("recipe", nargs="?", choices=list(recipes.RECIPES), help="default: realness")
     add("--preset", help="one of the recipe's presets (below)")
     add("--out", help="folder of the run; default: runs/RECIPE, or the next free runs/RECIPE-N")
-    add("--resume", metavar="RUN", help="continue the run in this folder, bit for bit")
+    add("--resume", metavar="RUN", help="continue the run in this folder; options given change it")
     add("--show-config", action="store_true", help="print the configuration and stop")
     add("--quiet", action="store_true", help="no progress bar")
     add(

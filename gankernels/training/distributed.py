@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["World", "bare", "join"]
+from gankernels.training.networks import has_batchnorm
+
+__all__ = ["World", "bare", "join", "pick_device"]
 
 # torch 2.13 gave the option that leaves buffers alone in forward passes a second name.
 _BUFFERS: dict[str, Any] = (
@@ -60,6 +62,18 @@ class World:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, **_BUFFERS)
+
+    def check_sync_batchnorm(self, *networks: nn.Module) -> None:
+        """Raise ValueError where sharing batch statistics would have no effect, or cannot work."""
+        if self.size == 1:
+            raise ValueError(
+                "sync_batchnorm has no effect: there is one process only; start several with "
+                "torchrun, or leave it out (--no-sync-batchnorm where a run has it)"
+            )
+        if self.device.type == "cpu":
+            raise ValueError("sync_batchnorm needs GPUs: PyTorch has it for no CPU")
+        if not any(has_batchnorm(network) for network in networks):
+            raise ValueError("sync_batchnorm has no effect: no network has a BatchNorm layer")
 
     def align_buffers(self, network: nn.Module) -> None:
         """Give every process the buffers of the first, as a checkpoint holds them."""
@@ -115,26 +129,51 @@ def bare(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``"auto"`` is a GPU where there is one.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "meta":
+        raise ValueError("device 'meta' holds no values, so nothing can be trained on it")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {name!r} was asked for, but PyTorch sees no CUDA device")
         if device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise ValueError(
+                f"device {str(device)!r} was asked for, but PyTorch sees only {count} CUDA devices"
+            )
         torch.cuda.set_device(device)
+    _probe(device)
     return device
+
+
+def _probe(device: torch.device) -> None:
+    """Every backend has an exception of its own for a device that is absent."""
+    try:
+        torch.zeros(1, device=device).add_(1)
+        torch.Generator(device)
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"device {str(device)!r} was asked for, but PyTorch cannot compute on it: {first}"
+        ) from error
 
 
 @contextmanager
 def join(device: str) -> Iterator[World]:
     """Join the processes that ``torchrun`` started: gloo on the CPU, NCCL on GPUs."""
-    here = _device(device)
+    here = pick_device(device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or dist.is_initialized():
         rank = dist.get_rank() if dist.is_initialized() else 0

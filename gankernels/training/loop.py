@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from gankernels.training import checkpoint, data, evaluation, plots, recipes, report, steps
+from gankernels.training import checkpoint, data, evaluation, options, plots, recipes, report, steps
+from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare, join
 from gankernels.training.metrics import MetricLog, NonFiniteError
@@ -66,7 +68,8 @@ def train(
         discriminator: Samples to logits; None likewise.
         loss: A :class:`gankernels.GANLoss`; None takes ``config.loss``.
         image_data: The real samples; None loads ``config.data``.
-        resume: Continue from the folder's checkpoint, bit for bit.
+        resume: Continue from the folder's checkpoint: bit for bit if nothing changed, else as
+            :data:`gankernels.training.options.OPTIONS` says of each option.
         progress: Show a progress bar.
 
     Returns:
@@ -89,17 +92,6 @@ def train(
             raise ValueError(f"{run_dir} holds a run already: resume it, or choose another folder")
         trainer.run(progress and world.is_main)
     return run_dir
-
-
-class _Decay:
-    """Factor of the learning rate: 1, then linearly to 0 over the last ``share`` of the run."""
-
-    def __init__(self, steps: int, share: float) -> None:
-        self.steps = steps
-        self.share = share
-
-    def __call__(self, step: int) -> float:
-        return min(1.0, (1 - step / self.steps) / self.share) if self.share else 1.0
 
 
 class Trainer:
@@ -127,6 +119,8 @@ class Trainer:
         self.done = 0
         _seed(config.seed)
         if generator is None or discriminator is None:
+            if generator is None:
+                recipes.check_network(config, config.data if image_data is None else None)
             built = recipes.build_networks(config)
             generator = built[0] if generator is None else generator
             discriminator = built[1] if discriminator is None else discriminator
@@ -146,6 +140,8 @@ class Trainer:
 
     def _build_players(self, generator: nn.Module, discriminator: nn.Module) -> None:
         config, step = self.config, self.config.step
+        if config.sync_batchnorm:
+            self.world.check_sync_batchnorm(generator, discriminator)
         self.ema: AveragedModel | None = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
@@ -169,7 +165,7 @@ class Trainer:
         self.players = Players(
             generator, discriminator, self.optimizers[0], self.optimizers[-1], scaler
         )
-        decay = _Decay(config.steps, config.decay)
+        decay = resuming.Decay(config.steps, config.decay)
         self.schedulers = [LambdaLR(o, decay) for o in self.optimizers]
 
     def _build_stream(self, image_data: data.ImageData) -> None:
@@ -325,42 +321,54 @@ class Trainer:
             "loss": self.loss.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
-            "schedulers": [s.state_dict() for s in self.schedulers],
             "scaler": None if players.scaler is None else players.scaler.state_dict(),
             "stream": self.stream.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint.
+        """Continue from a checkpoint, under a configuration that may differ from its own.
+
+        :data:`gankernels.training.options.OPTIONS` says what each change does. Another number of
+        processes, another batch size and other data are allowed and warned of: from there on the
+        run is not bit for bit what it would have been.
 
         Raises:
-            ValueError: It was written by another number of processes, or by other networks.
+            ValueError: A change cannot be obeyed, or the checkpoint is of other networks.
         """
-        if len(state["processes"]) != self.world.size:
-            raise ValueError(
-                f"the checkpoint is of {len(state['processes'])} processes, got {self.world.size}"
-            )
+        before = TrainConfig.from_dict(state["config"])
+        options.check_resume(before, self.config, state["step"])
         players = self.players
         try:
             bare(players.generator).load_state_dict(state["generator"])
             bare(players.discriminator).load_state_dict(state["discriminator"])
         except RuntimeError as error:
             raise ValueError(f"the checkpoint is of other networks: {error}") from error
-        self.loss.load_state_dict(state["loss"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
+        resuming.restore_loss(self.loss, state["loss"], before, self.config)
+        resuming.restore_average(self.ema, state["ema"], bare(players.generator))
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        for scheduler, saved in zip(self.schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
-        if players.scaler is not None:
+            resuming.restore_optimizer(optimizer, saved)
+        for scheduler in self.schedulers:
+            resuming.restore_schedule(scheduler, state["step"])
+        if players.scaler is not None and state["scaler"] is not None:
             players.scaler.load_state_dict(state["scaler"])
-        self.stream.load_state_dict(state["stream"])
+        changed = [resuming.restore_stream(self.stream, state["stream"])]
         self.done = state["step"]
         self.metrics.load_state_dict(state["metrics"], self.done)
-        checkpoint.restore_random_states(
-            state["processes"][self.world.rank], self.noise_generator, self.world.device
-        )
+        changed.append(self._restore_random_states(state["processes"]))
+        if self.world.is_main and any(changed):
+            what = "; ".join(filter(None, changed))
+            warnings.warn(f"resumed, but no longer bit for bit: {what}", stacklevel=2)
+
+    def _restore_random_states(self, processes: list[dict[str, Any]]) -> str | None:
+        """Continue every random stream; a process the checkpoint lacks keeps its fresh one."""
+        if self.world.rank < len(processes):
+            own = processes[self.world.rank]
+            if own["noise"].shape != self.noise_generator.get_state().shape:
+                return "the noise starts anew (another kind of device draws it)"
+            checkpoint.restore_random_states(own, self.noise_generator, self.world.device)
+        if len(processes) == self.world.size:
+            return None
+        return f"the noise is shared out anew (processes {len(processes)} -> {self.world.size})"
 
 
 # ---------------------------------------------------------------------------------------- pieces

@@ -8,23 +8,27 @@ minutes on a CPU, the default is ``quick`` (same losses, same step) and its text
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import gankernels as gk
-from gankernels.training import networks
+from gankernels.training import networks, options
 from gankernels.training.config import StepConfig, TrainConfig
 
 __all__ = [
     "LOSSES",
     "NETWORKS",
     "RECIPES",
+    "VALUE_RANGES",
     "Recipe",
     "build_networks",
+    "check_network",
     "configuration",
     "make_loss",
     "make_noise",
@@ -68,10 +72,11 @@ def configuration(
     Args:
         recipe: Name of the recipe.
         preset: Name of its preset; None takes its default.
-        **changes: Fields of :class:`TrainConfig` or :class:`StepConfig`.
+        **changes: Fields of :class:`TrainConfig` or :class:`StepConfig`. Another ``network`` or
+            ``loss`` leaves the preset's options for its own behind, and brings its value range.
 
     Raises:
-        ValueError: A name is unknown.
+        ValueError: A name is unknown, or a change would have no effect.
 
     Example:
         >>> configuration("dcgan", steps=10).steps
@@ -86,9 +91,13 @@ def configuration(
             f"recipe {recipe!r} has no preset {preset!r}; expected one of {', '.join(presets)}"
         )
     base = presets[preset].but(recipe=recipe, preset=preset)
-    if changes.get("loss", base.loss) != base.loss:
-        changes.setdefault("loss_options", {})  # the preset's options belong to its own loss
-    return base.but(**changes)
+    network = changes.get("network", base.network)
+    if network != base.network and VALUE_RANGES.get(network) is not None:
+        base = base.but(value_range=VALUE_RANGES[network])
+    config = options.settled(base, changes)
+    if "network" in changes:
+        check_network(config)
+    return config
 
 
 # --------------------------------------------------------------------------------------- parts
@@ -106,6 +115,40 @@ NETWORKS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
 }
 
 
+# What the generators give for black and white; None where they give points.
+VALUE_RANGES: dict[str, tuple[float, float] | None] = {
+    "realness_article": (0.0, 1.0),
+    "dcgan_article": (-1.0, 1.0),
+    "dcgan_small": (-1.0, 1.0),
+    "dcgan_spectral": (-1.0, 1.0),
+    "grl_mlp": (-1.0, 1.0),
+    "toy_mlp": None,
+}
+
+
+def check_network(config: TrainConfig, data: str | None = None) -> None:
+    """Refuse a configuration whose network makes other samples than it says.
+
+    Args:
+        config: The configuration.
+        data: The specification of the data; None where they are handed over.
+
+    Raises:
+        ValueError: The generator's value range is not ``config.value_range``, or it makes points
+            for images, or images for points.
+    """
+    if config.network not in VALUE_RANGES:
+        return  # a network of one's own in NETWORKS
+    made = VALUE_RANGES[config.network]
+    if made is not None and tuple(config.value_range) != made:
+        raise ValueError(
+            f"value_range is {config.value_range}, but network {config.network!r} makes {made}"
+        )
+    if data is not None and (made is None) != (data == "gaussians"):
+        what = "points" if made is None else "images"
+        raise ValueError(f"network {config.network!r} makes {what}, which data {data!r} are not")
+
+
 def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """The generator and the discriminator of a configuration, with fresh weights."""
     if config.network not in NETWORKS:
@@ -116,8 +159,30 @@ def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     outcomes = config.outcomes if config.loss == "realness" else 1
     shape = {"image_size": config.image_size, "channels": config.channels}
     known = inspect.signature(build).parameters
-    options = {k: v for k, v in shape.items() if k in known and v is not None}
-    return build(outcomes=outcomes, noise_dim=config.noise_dim, **options, **config.network_options)
+    given = {k: v for k, v in shape.items() if k in known and v is not None}
+    own = [k for k in known if k not in ("outcomes", "noise_dim", *shape)]
+    _check_options("network_options", config.network, config.network_options, own)
+    with _type_errors_named("network_options", config.network_options):
+        return build(
+            outcomes=outcomes, noise_dim=config.noise_dim, **given, **config.network_options
+        )
+
+
+def _check_options(what: str, name: str, given: dict[str, Any], known: list[str]) -> None:
+    unknown = [repr(k) for k in given if k not in known]
+    if unknown:
+        raise ValueError(
+            f"{what} of {name!r} may be {', '.join(known) or 'none'}; got {', '.join(unknown)}"
+        )
+
+
+@contextmanager
+def _type_errors_named(what: str, given: dict[str, Any]) -> Iterator[None]:
+    """A value of the wrong type in a dictionary of options, named as the user's."""
+    try:
+        yield
+    except TypeError as error:
+        raise ValueError(f"{what} {given}: {error}") from error
 
 
 def _realness(outcomes: int, seed: int, anchors: str = "article", **options: Any) -> nn.Module:
@@ -136,9 +201,13 @@ def _realness(outcomes: int, seed: int, anchors: str = "article", **options: Any
     return gk.RealnessLoss(real, fake, **options)
 
 
+def _minimax(label_smoothing: float = 0.0, reduction: str = "mean") -> nn.Module:
+    return gk.LogisticLoss(label_smoothing, saturating=True, reduction=reduction)
+
+
 LOSSES: dict[str, Callable[..., nn.Module]] = {
     "logistic": gk.LogisticLoss,
-    "minimax": lambda **options: gk.LogisticLoss(saturating=True, **options),
+    "minimax": _minimax,
     "hinge": gk.HingeLoss,
     "wasserstein": gk.WassersteinLoss,
     "lsgan": gk.LSGANLoss,
@@ -153,11 +222,19 @@ def make_loss(config: TrainConfig) -> nn.Module:
     1,000 draws), ``skewed`` (the official repository's, skewed by 1 to both ends) or ``gaussian``
     (full support).
     """
-    if config.loss == "realness":
-        return _realness(config.outcomes, config.seed, **config.loss_options)
-    if config.loss not in LOSSES:
+    if config.loss != "realness" and config.loss not in LOSSES:
         raise ValueError(f"unknown loss {config.loss!r}; expected realness, {', '.join(LOSSES)}")
-    return LOSSES[config.loss](**config.loss_options)
+    if config.loss == "realness":
+        build: Callable[..., nn.Module] = partial(_realness, config.outcomes, config.seed)
+        known = ["anchors", "objective", "reduction", "validate"]
+    else:
+        build = LOSSES[config.loss]
+        known = list(inspect.signature(build).parameters)
+    _check_options("loss_options", config.loss, config.loss_options, known)
+    if config.loss_options.get("reduction") == "none":
+        raise ValueError("loss_options: a step needs a scalar, so reduction must not be 'none'")
+    with _type_errors_named("loss_options", config.loss_options):
+        return build(**config.loss_options)
 
 
 def make_noise(

@@ -1,0 +1,112 @@
+"""Parts of a run brought back from a checkpoint under a configuration that may have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from gankernels.training.config import TrainConfig
+from gankernels.training.data import BatchStream
+
+__all__ = [
+    "Decay",
+    "restore_average",
+    "restore_loss",
+    "restore_optimizer",
+    "restore_schedule",
+    "restore_stream",
+]
+
+
+class Decay:
+    """Factor of the learning rate: 1, then linearly to 0 over the last ``share`` of the run."""
+
+    def __init__(self, steps: int, share: float) -> None:
+        self.steps = steps
+        self.share = share
+
+    def __call__(self, step: int) -> float:
+        if not self.share:
+            return 1.0
+        return min(1.0, max(0.0, (1 - step / self.steps) / self.share))
+
+
+def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Take the moments from ``saved`` and keep every option of ``optimizer``.
+
+    Raises:
+        ValueError: The state is of an optimizer with other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if [len(g["params"]) for g in own] != [len(g["params"]) for g in saved["param_groups"]]:
+        raise ValueError("the checkpoint has the optimizer state of other networks")
+    # Loading looks at the options to place the step counters, so they must be the new ones.
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": own})
+
+
+def restore_schedule(scheduler: LambdaLR, done: int) -> None:
+    """Put the learning rates where ``scheduler``'s own plan has them after ``done`` steps."""
+    rates = [
+        base * factor(done)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler.last_epoch = done
+    scheduler._step_count = done + 1
+    scheduler._last_lr = rates
+
+
+def restore_stream(stream: BatchStream, saved: dict[str, Any]) -> str | None:
+    """Continue in the order of the data, or with a new epoch where that order no longer fits.
+
+    Returns:
+        What differs, if anything.
+    """
+    own = stream.state_dict()
+    differing = [k for k in ("images", "global_batch", "flip") if own[k] != saved[k]]
+    if not differing:
+        stream.load_state_dict(saved)
+        return None
+    generator = torch.Generator()
+    generator.set_state(saved["generator"].cpu())
+    torch.randperm(saved["images"], generator=generator)  # the epoch that is left behind
+    epoch = int(saved["epoch"]) + 1
+    stream.load_state_dict(
+        {**own, "generator": generator.get_state(), "epoch": epoch, "position": 0}
+    )
+    parts = ", ".join(f"{k} {saved[k]} -> {own[k]}" for k in differing)
+    return f"the data starts a new epoch ({parts})"
+
+
+def restore_loss(
+    loss: nn.Module, saved: dict[str, Any], before: TrainConfig, after: TrainConfig
+) -> None:
+    """Take the loss's buffers from the checkpoint, unless it is another loss now.
+
+    Raises:
+        ValueError: The state is of another loss, though the configuration says it is the same.
+    """
+    if (before.loss, before.loss_options) != (after.loss, after.loss_options):
+        return
+    try:
+        loss.load_state_dict(saved)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint is of another loss: {error}") from error
+
+
+def restore_average(
+    average: AveragedModel | None, saved: dict[str, Any] | None, generator: nn.Module
+) -> None:
+    """Continue the weight average, or begin one at the weights of ``generator``."""
+    if average is None:
+        return
+    if saved is None:
+        average.module.load_state_dict(generator.state_dict())
+    else:
+        average.load_state_dict(saved)
