@@ -150,11 +150,14 @@ def _sample(arguments: argparse.Namespace) -> int:
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
     draw = loop.sampler(network, config, arguments.device, arguments.seed)
     samples = draw(arguments.samples)
+    columns = 8 if arguments.columns is None else arguments.columns
     out = Path(arguments.out)
+    if samples.dim() == 2 and arguments.columns is not None:
+        raise ValueError("columns has no effect: the samples are points, which make no grid")
     if samples.dim() == 2:
         plots.save_scatter(samples, data.gaussian_centres(), out)
     else:
-        plots.save_grid(samples, out, value_range=config.value_range, columns=arguments.columns)
+        plots.save_grid(samples, out, value_range=config.value_range, columns=columns)
     if arguments.tensor:
         torch.save(samples, arguments.tensor)
     print(out)
@@ -360,7 +363,7 @@ def _add_sample(commands: Any) -> None:
     add("checkpoint", help="checkpoint.pt, or the folder of a run")
     add("--out", default="samples.png", help="the picture (default: %(default)s)")
     add("--samples", type=int, default=64, metavar="N", help="how many (default: %(default)s)")
-    add("--columns", type=int, default=8, metavar="N", help="pictures in a row")
+    add("--columns", type=int, metavar="N", help="pictures in a row (default: 8)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the noise")
     add("--device", default="cpu")
     add("--tensor", metavar="FILE", help="also save the samples with torch.save")

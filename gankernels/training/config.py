@@ -81,6 +81,9 @@ class StepConfig:
 class TrainConfig:
     """Everything that determines a run. Defaults of a recipe: ``recipes.configuration(name)``.
 
+    :data:`gankernels.training.options.OPTIONS` says of every field where it has no effect and what
+    its change does to a run that is resumed.
+
     Args:
         recipe: Name of a registered recipe, or ``"custom"`` for networks handed over in Python.
         preset: Which of the recipe's presets this configuration started from.
@@ -197,6 +200,8 @@ class TrainConfig:
     def but(self, **changes: Any) -> TrainConfig:
         """This configuration with some fields changed; names of step options work too.
 
+        A shared optimizer has one learning rate, so ``d_lr`` follows ``g_lr`` there.
+
         Example:
             >>> TrainConfig().but(steps=10, clip=1.0).step.clip
             1.0
@@ -210,4 +215,7 @@ class TrainConfig:
             raise ValueError(f"unknown configuration names: {', '.join(sorted(unknown))}")
         if step:
             rest["step"] = replace(rest.get("step", self.step), **step)
-        return replace(self, **rest)
+        changed = replace(self, **rest)
+        if changed.shared_optimizer and "d_lr" not in rest:
+            changed = replace(changed, d_lr=changed.g_lr)
+        return changed

@@ -120,7 +120,9 @@ class Trainer:
         _seed(config.seed)
         if generator is None or discriminator is None:
             if generator is None:
-                recipes.check_network(config, config.data if image_data is None else None)
+                given = None if image_data is None else image_data.images.dim() == 2
+                points = config.data == "gaussians" if given is None else given
+                recipes.check_network(config, points)
             built = recipes.build_networks(config)
             generator = built[0] if generator is None else generator
             discriminator = built[1] if discriminator is None else discriminator
@@ -357,7 +359,7 @@ class Trainer:
         changed.append(self._restore_random_states(state["processes"]))
         if self.world.is_main and any(changed):
             what = "; ".join(filter(None, changed))
-            warnings.warn(f"resumed, but no longer bit for bit: {what}", stacklevel=2)
+            warnings.warn(f"resumed, but no longer bit for bit: {what}", stacklevel=3)
 
     def _restore_random_states(self, processes: list[dict[str, Any]]) -> str | None:
         """Continue every random stream; a process the checkpoint lacks keeps its fresh one."""

@@ -75,6 +75,12 @@ def _images_only(name: str) -> Callable[[TrainConfig], str | None]:
     return idle
 
 
+def _channels_last(config: TrainConfig) -> str | None:
+    if config.data != "gaussians":
+        return None
+    return f"points have one memory format, and data={config.data!r} are points"
+
+
 def _d_lr(config: TrainConfig) -> str | None:
     if config.shared_optimizer and config.d_lr != config.g_lr:
         return f"both networks share one optimizer, whose learning rate is g_lr={config.g_lr}"
@@ -164,7 +170,7 @@ OPTIONS: dict[str, Option] = {
     "r1_gamma": Option(FREE),
     "r1_every": Option(FREE, idle=_r1_every),
     "grad_norms": Option(FREE, idle=_grad_norms),
-    "channels_last": Option(FREE, idle=_images_only("channels_last")),
+    "channels_last": Option(FREE, idle=_channels_last),
     "compile": Option(FREE),
     "optimizer": Option(OPTIMIZER),
 }
@@ -231,8 +237,7 @@ def check_resume(before: TrainConfig, after: TrainConfig, done: int) -> None:
 def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """``base`` with ``changes``, what follows from them, and nothing asked for in vain.
 
-    A preset's ``loss_options`` and ``network_options`` belong to its own loss and network, and a
-    shared optimizer has one learning rate.
+    A preset's ``loss_options`` and ``network_options`` belong to its own loss and network.
 
     Raises:
         ValueError: A name is unknown, a value is out of range, or a change has no effect.
@@ -242,8 +247,6 @@ def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         if changes.get(owner, getattr(base, owner)) != getattr(base, owner):
             changes.setdefault(f"{owner}_options", {})
     config = base.but(**changes)
-    if config.shared_optimizer and "d_lr" not in changes:
-        config = config.but(d_lr=config.g_lr)
     asked = [name for name in changes if name != "step"]
     if "step" in changes:
         asked += [name for name in differences(base, config) if name in _STEP_NAMES]

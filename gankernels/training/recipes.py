@@ -126,12 +126,12 @@ VALUE_RANGES: dict[str, tuple[float, float] | None] = {
 }
 
 
-def check_network(config: TrainConfig, data: str | None = None) -> None:
+def check_network(config: TrainConfig, points: bool | None = None) -> None:
     """Refuse a configuration whose network makes other samples than it says.
 
     Args:
         config: The configuration.
-        data: The specification of the data; None where they are handed over.
+        points: Whether the data are points; None where that is not known.
 
     Raises:
         ValueError: The generator's value range is not ``config.value_range``, or it makes points
@@ -144,9 +144,11 @@ def check_network(config: TrainConfig, data: str | None = None) -> None:
         raise ValueError(
             f"value_range is {config.value_range}, but network {config.network!r} makes {made}"
         )
-    if data is not None and (made is None) != (data == "gaussians"):
-        what = "points" if made is None else "images"
-        raise ValueError(f"network {config.network!r} makes {what}, which data {data!r} are not")
+    if points is not None and (made is None) != points:
+        kinds = ("points", "images") if made is None else ("images", "points")
+        raise ValueError(
+            f"network {config.network!r} makes {kinds[0]}, and the data are {kinds[1]}"
+        )
 
 
 def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:

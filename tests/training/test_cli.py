@@ -48,7 +48,7 @@ def test_train_then_sample_then_evaluate(
 
 def test_every_step_option_reaches_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     options = (
-        "--order g_first --g-updates 2 --alpha 0.5 --amp bf16 --accumulate 2 --clip 1.5 "
+        "--order g_first --g-updates 2 --amp bf16 --accumulate 2 --clip 1.5 "
         "--r1-gamma 0.1 --r1-every 4 --no-channels-last --optimizer foreach"
     )
     assert main(["train", "dcgan", *options.split(), "--show-config"]) == 0
@@ -57,7 +57,6 @@ def test_every_step_option_reaches_the_configuration(capsys: pytest.CaptureFixtu
         order="g_first",
         fake_first=True,  # of the recipe
         g_updates=2,
-        alpha=0.5,
         amp="bf16",
         accumulate=2,
         clip=1.5,
