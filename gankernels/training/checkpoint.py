@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,39 @@ FORMAT = 1
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` so that ``path`` holds the old or the new file at every moment.
 
-    A kill or a power cut leaves at worst a ``.part`` file behind.
+    A kill or a power cut leaves at worst a ``.part`` file behind, a failure not even that.
+
+    Raises:
+        OSError: The file cannot be written; an old one at ``path`` is still there.
     """
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    # The rename itself lives in the directory.
-    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        with open(part, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            _sync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    # The rename itself lives in the directory, which Windows and some network mounts do not open or
+    # sync: the file is whole without it.
+    with suppress(OSError):
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _sync(file: int) -> None:
+    """Bring a file to the disk, where its file system has a way to."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -65,7 +86,7 @@ def random_states(generator: torch.Generator, device: torch.device) -> dict[str,
     states: dict[str, Any] = {
         "noise": generator.get_state(),
         "torch": torch.get_rng_state(),
-        "python": (version, torch.tensor(numbers), gauss),
+        "python": (version, torch.tensor(numbers, device="cpu"), gauss),
         "numpy": (str(name), torch.from_numpy(keys.copy()), position, has_gauss, cached),
     }
     if device.type == "cuda":

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gankernels.training import options, recipes
+from gankernels.training import options, recipes, run_folder
 from gankernels.training.config import LOSSES, STEPS, StepConfig, TrainConfig
 
 __all__ = ["main"]
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunInterruptedError as stop:
         print(f"gankernels: {stop}; saved. Continue with --resume", file=sys.stderr)
         return 128 + stop.signum
-    except (ValueError, FileNotFoundError, ImportError, NonFiniteError) as error:
+    except (ValueError, OSError, ImportError, NonFiniteError) as error:
         print(f"gankernels: {error}", file=sys.stderr)
         return 1
 
@@ -120,7 +120,7 @@ def _free_folder(parent: Path, config: TrainConfig) -> Path:
     first = next(iter(recipes.RECIPES[config.recipe].presets))
     name = config.recipe if config.preset == first else f"{config.recipe}-{config.preset}"
     folder, number = parent / name, 1
-    while (folder / "checkpoint.pt").exists():
+    while run_folder.holds_a_run(folder):
         number += 1
         folder = parent / f"{name}-{number}"
     return folder
@@ -154,21 +154,29 @@ def _sample(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if samples.dim() == 2 and arguments.columns is not None:
         raise ValueError("columns has no effect: the samples are points, which make no grid")
-    if samples.dim() == 2:
-        plots.save_scatter(samples, data.gaussian_centres(), out)
-    else:
-        plots.save_grid(samples, out, value_range=config.value_range, columns=columns)
+    plots.save_samples(
+        samples,
+        out,
+        value_range=config.value_range,
+        centres=data.gaussian_centres() if config.data == "gaussians" else None,
+        columns=columns,
+    )
     if arguments.tensor:
-        torch.save(samples, arguments.tensor)
+        with open(arguments.tensor, "wb") as file:
+            torch.save(samples, file)
     print(out)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from gankernels.training import data, distributed, evaluation, loop, report
+    from gankernels.training import checkpoint, data, distributed, evaluation, loop, report, resume
 
     arguments.device = str(distributed.pick_device(arguments.device))
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
+    if not arguments.data:
+        state = checkpoint.load(Path(arguments.checkpoint))
+        how = "evaluation.evaluate_run(...), or name other data with --data"
+        resume.check_given(state, {"image_data"}, set(), how)
     spec = arguments.data or config.data
     image_data = data.load(spec, image_size=config.image_size, channels=config.channels)
     result = evaluation.evaluate_run(
@@ -339,6 +347,11 @@ def _add_run_options(group: Any) -> None:
         "--sync-batchnorm",
         action=argparse.BooleanOptionalAction,
         help="share batch statistics between processes (GPUs)",
+    )
+    add(
+        "--find-unused-parameters",
+        action=argparse.BooleanOptionalAction,
+        help="several processes: allow parameters that get no gradient in a step",
     )
     add("--log-every", type=int, metavar="N", help="steps between lines of metrics.jsonl")
     add("--sample-every", type=int, metavar="N", help="steps between pictures")

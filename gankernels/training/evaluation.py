@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gankernels.training.data import GAUSSIAN_SIGMA, ImageData, gaussian_centres
+from gankernels.training.data import GAUSSIAN_SIGMA, ImageData
+from gankernels.training.extras import require
+from gankernels.training.modes import evaluation_mode, plain_defaults
 
 __all__ = [
     "FeatureNetwork",
@@ -78,6 +80,7 @@ class FeatureNetwork(nn.Module):
         return features, self.classifier(features)
 
 
+@plain_defaults()
 def train_feature_network(
     image_data: ImageData,
     *,
@@ -154,7 +157,9 @@ def _split(image_data: ImageData, held_out: float, seed: int) -> tuple[Tensor, T
             f"held_out={held_out} keeps {tests} of {len(image_data)} images; expected at least 1, "
             "and 2 left to train on"
         )
-    order = torch.randperm(len(image_data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(
+        len(image_data), generator=torch.Generator().manual_seed(seed), device="cpu"
+    )
     return order[tests:], order[:tests]
 
 
@@ -245,6 +250,7 @@ def _check_features(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     return real.detach().double(), fake.detach().double()
 
 
+@plain_defaults()
 def kernel_distance(
     real_features: Tensor,
     fake_features: Tensor,
@@ -271,7 +277,7 @@ def kernel_distance(
     Source:
         Bińkowski et al. 2018, "Demystifying MMD GANs"; computed by torchmetrics in float64.
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
+    kid = require("torchmetrics.image.kid")
 
     real, fake = _check_features(real_features, fake_features)
     smaller = min(len(real), len(fake))
@@ -280,7 +286,7 @@ def kernel_distance(
         raise ValueError(f"subset_size must lie in 2..{smaller}, got {size}")
     with warnings.catch_warnings():  # it says that it keeps the features, which exist already
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save")
-        metric = KernelInceptionDistance(nn.Identity(), subsets=subsets, subset_size=size)
+        metric = kid.KernelInceptionDistance(nn.Identity(), subsets=subsets, subset_size=size)
     metric.set_dtype(torch.float64).to(real.device)
     metric.update(real, real=True)
     metric.update(fake, real=False)
@@ -378,15 +384,13 @@ def inception_features(weights: str | None = None) -> nn.Module:
     Raises:
         ImportError: torch-fidelity is not installed.
     """
-    from torchmetrics.image.fid import NoTrainInceptionV3
-    from torchmetrics.utilities.imports import _TORCH_FIDELITY_AVAILABLE
-
-    if not _TORCH_FIDELITY_AVAILABLE:
+    fid = require("torchmetrics.image.fid")
+    if not require("torchmetrics.utilities.imports")._TORCH_FIDELITY_AVAILABLE:
         raise ImportError(
             "Inception features need torch-fidelity and its weights: pip install torch-fidelity; "
             "without them, use the classifier features"
         )
-    network = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights)
+    network = fid.NoTrainInceptionV3("inception-v3-compat", ["2048"], weights)
     return _Inception(network).eval()
 
 
@@ -401,17 +405,15 @@ def _extract(
     device: torch.device | str,
 ) -> tuple[Tensor, Tensor | None]:
     """Run images through a feature network in evaluation mode; logits are None if it has none."""
-    was_training = network.training
-    network.to(device).eval()
     features: list[Tensor] = []
     logits: list[Tensor] = []
-    for part in torch.split(images, _BATCH):
-        found = network(_standard(part.to(device), value_range))
-        if isinstance(found, tuple):
-            logits.append(found[1].cpu())
-            found = found[0]
-        features.append(found.flatten(1).cpu())
-    network.train(was_training)
+    with evaluation_mode(network.to(device)):
+        for part in torch.split(images, _BATCH):
+            found = network(_standard(part.to(device), value_range))
+            if isinstance(found, tuple):
+                logits.append(found[1].cpu())
+                found = found[0]
+            features.append(found.flatten(1).cpu())
     return torch.cat(features), torch.cat(logits) if logits else None
 
 
@@ -526,12 +528,14 @@ def evaluate_run(
         counts = [_BATCH] * (n_samples // _BATCH) + [n_samples % _BATCH] * (n_samples % _BATCH > 0)
         fake = torch.cat([generator_fn(count).detach().cpu() for count in counts])
     if image_data.images.dim() == 2:
-        if image_data.name != "gaussians":
+        if image_data.centres is None:
             raise ValueError(f"{image_data.name} holds points, and only 'gaussians' have centres")
-        return evaluate_mixture(fake, gaussian_centres(), GAUSSIAN_SIGMA)
+        return evaluate_mixture(fake, image_data.centres, GAUSSIAN_SIGMA)
     if features is None:
         features = train_feature_network(image_data, seed=seed, steps=feature_steps, device=device)
-    order = torch.randperm(len(image_data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(
+        len(image_data), generator=torch.Generator().manual_seed(seed), device="cpu"
+    )
     real = image_data.images[order[:_MAX_REAL].to(image_data.images.device)]
     own = isinstance(features, FeatureNetwork)
     return evaluate_samples(

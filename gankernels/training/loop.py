@@ -18,14 +18,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
-from gankernels.training import checkpoint, data, evaluation, options, plots, recipes, report, steps
+from gankernels.training import (
+    checkpoint,
+    data,
+    evaluation,
+    options,
+    plots,
+    recipes,
+    report,
+    run_folder,
+    steps,
+)
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare, join
+from gankernels.training.extras import require
 from gankernels.training.metrics import MetricLog, NonFiniteError
-from gankernels.training.players import Players, adam, grad_scaler, prepare
+from gankernels.training.modes import evaluation_mode
+from gankernels.training.players import Players, adam, check_loss, grad_scaler, prepare
 
 __all__ = ["RunInterruptedError", "Trainer", "load_generator", "sampler", "train"]
 
@@ -84,10 +95,16 @@ def train(
         torch.set_num_threads(config.threads)
     run_dir = Path(run_dir)
     with join(config.device) as world:
+        state = checkpoint.load(run_dir, world.device) if resume else None
         given = {"generator": generator, "discriminator": discriminator, "loss": loss}
+        if state is not None:
+            parts = {"image_data": image_data, **given}
+            here = {name for name, part in parts.items() if part is not None}
+            how = "loop.train(config, run_dir, resume=True, generator=..., ...)"
+            resuming.check_given(state, set(parts), here, how)
         trainer = Trainer(config, run_dir, world, image_data=image_data, **given)
-        if resume:
-            trainer.restore(checkpoint.load(run_dir, world.device))
+        if state is not None:
+            trainer.restore(state)
         elif (run_dir / "checkpoint.pt").exists():
             raise ValueError(f"{run_dir} holds a run already: resume it, or choose another folder")
         trainer.run(progress and world.is_main)
@@ -117,6 +134,15 @@ class Trainer:
     ) -> None:
         self.config, self.run_dir, self.world = config, run_dir, world
         self.done = 0
+        parts = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "loss": loss,
+            "image_data": image_data,
+        }
+        self.given = {k: type(v).__name__ for k, v in parts.items() if v is not None}
+        if loss is not None:
+            check_loss(loss)
         _seed(config.seed)
         if generator is None or discriminator is None:
             if generator is None:
@@ -144,13 +170,21 @@ class Trainer:
         config, step = self.config, self.config.step
         if config.sync_batchnorm:
             self.world.check_sync_batchnorm(generator, discriminator)
+        if config.find_unused_parameters and self.world.size == 1:
+            raise ValueError("find_unused_parameters has no effect: there is one process only")
         self.ema: AveragedModel | None = None
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
-            self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True)
+            try:
+                self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True)
+            except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm
+                raise ValueError(
+                    f"ema needs a copy of the generator, which cannot be copied ({error}): use "
+                    "torch.nn.utils.parametrizations for its weight or spectral norm, or ema=0"
+                ) from error
             prepare(self.ema, replace(step, compile=False))
         generator, discriminator = (
-            self.world.wrap(prepare(n, step), config.sync_batchnorm)
+            self.world.wrap(prepare(n, step), config.sync_batchnorm, config.find_unused_parameters)
             for n in (generator, discriminator)
         )
         of_g, of_d = list(generator.parameters()), list(discriminator.parameters())
@@ -172,7 +206,8 @@ class Trainer:
 
     def _build_stream(self, image_data: data.ImageData) -> None:
         config, world = self.config, self.world
-        self.data_name = image_data.name
+        self.data_name, self.centres = image_data.name, image_data.centres
+        self.data_summary = image_data.summary
         on_device = data.ImageData(
             image_data.images.to(world.device), name=image_data.name
         )  # labels are not needed to train
@@ -190,6 +225,8 @@ class Trainer:
 
     def run(self, progress: bool = True) -> None:
         """Train until ``config.steps`` are done, a signal comes, or a value is not finite."""
+        if progress and self.data_summary:
+            print(self.data_summary)
         self._open()
         config = self.config
         with _stop_signals() as stop, self._bar(progress) as bar:
@@ -228,6 +265,10 @@ class Trainer:
         if not self.world.is_main:
             return
         (self.run_dir / "samples").mkdir(parents=True, exist_ok=True)
+        if self.done == 0:
+            run_folder.clear(self.run_dir)
+        elif self.done < self.config.steps:
+            run_folder.drop_beyond(self.run_dir, self.done)
         self.config.save(self.run_dir / "config.json")
         if self.done == 0:
             self.metrics.path.write_text("", encoding="utf-8")
@@ -239,14 +280,15 @@ class Trainer:
         self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.done)
 
     def _bar(self, progress: bool) -> Any:
-        return tqdm(
+        if not progress:
+            return _Silent()
+        return require("tqdm").tqdm(
             total=self.config.steps,
             initial=self.done,
             desc=f"{self.config.recipe} on {self.data_name}",
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5,
-            disable=not progress,
         )
 
     def _log(self, bar: Any) -> None:
@@ -270,19 +312,27 @@ class Trainer:
         network = bare(self.players.generator) if self.ema is None else self.ema
         path = self.run_dir / "samples" / f"step_{self.done:07d}.png"
         samples = _generate(network, _fixed_noise(self.config, self.world.device))
-        if samples.dim() == 4:
-            plots.save_grid(samples, path, value_range=self.config.value_range)
-            return
-        centres = data.gaussian_centres()
-        plots.save_scatter(samples, centres, path)
-        self.metrics.note(evaluation.evaluate_mixture(samples, centres, data.GAUSSIAN_SIGMA))
+        self._check_shape(samples)
+        value_range, centres = self.config.value_range, self.centres
+        plots.save_samples(samples, path, value_range=value_range, centres=centres)
+        if centres is not None:
+            self.metrics.note(evaluation.evaluate_mixture(samples, centres, data.GAUSSIAN_SIGMA))
+
+    def _check_shape(self, samples: Tensor) -> None:
+        """Refuse, before the first step, a generator whose samples are not like the data."""
+        wanted, found = self.stream.data.sample_shape, tuple(samples.shape[1:])
+        if wanted != found:
+            raise ValueError(
+                f"the generator makes samples of shape {found}, and {self.data_name} has samples of "
+                f"shape {wanted}: change the network, image_size or channels, or the data"
+            )
 
     def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
         if not self.world.is_main:
             return
-        frames = sorted((self.run_dir / "samples").glob("step_*.png"))
+        frames = run_folder.frames(self.run_dir)
         plots.save_animation(frames, self.run_dir / "samples.gif")
         shutil.copyfile(frames[-1], self.run_dir / "final.png")
         if self.metrics.path.stat().st_size:
@@ -318,6 +368,7 @@ class Trainer:
         players = self.players
         return {
             "config": self.config.to_dict(),
+            "given": dict(self.given),
             "generator": bare(players.generator).state_dict(),
             "discriminator": bare(players.discriminator).state_dict(),
             "loss": self.loss.state_dict(),
@@ -340,11 +391,8 @@ class Trainer:
         before = TrainConfig.from_dict(state["config"])
         options.check_resume(before, self.config, state["step"])
         players = self.players
-        try:
-            bare(players.generator).load_state_dict(state["generator"])
-            bare(players.discriminator).load_state_dict(state["discriminator"])
-        except RuntimeError as error:
-            raise ValueError(f"the checkpoint is of other networks: {error}") from error
+        for name in ("generator", "discriminator"):
+            resuming.load_network(bare(getattr(players, name)), state[name], "the checkpoint")
         resuming.restore_loss(self.loss, state["loss"], before, self.config)
         resuming.restore_average(self.ema, state["ema"], bare(players.generator))
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -374,6 +422,22 @@ class Trainer:
 
 
 # ---------------------------------------------------------------------------------------- pieces
+
+
+class _Silent:
+    """A progress bar that shows nothing and needs no package."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self) -> None:
+        pass
+
+    def set_postfix(self, *_: object, **__: object) -> None:
+        pass
 
 
 @contextmanager
@@ -427,12 +491,9 @@ def sampler(
 @torch.no_grad()
 def _generate(network: nn.Module, noise: Tensor) -> Tensor:
     """Samples in evaluation mode, which leaves a training network's statistics alone."""
-    training = network.training
-    network.eval()
-    try:
-        return network(noise).float().cpu()
-    finally:
-        network.train(training)
+    with evaluation_mode(network):
+        samples: Tensor = network(noise)
+        return samples.float().cpu()
 
 
 def load_generator(
@@ -450,6 +511,9 @@ def load_generator(
     """
     state = checkpoint.load(Path(path), device)
     config = TrainConfig.from_dict(state["config"])
+    if generator is None:
+        how = "load_generator(path, generator=...)"
+        resuming.check_given(state, {"generator"}, set(), how)
     network = recipes.build_networks(config)[0] if generator is None else generator
     weights = state["generator"]
     if state["ema"] is not None:
@@ -458,9 +522,6 @@ def load_generator(
             for name, value in state["ema"].items()
             if name.startswith("module.")
         }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is of other networks: {error}") from error
+    resuming.load_network(network, weights, str(path))
     prepare(network, replace(config.step, compile=False))
     return network.to(device).eval(), config

@@ -156,6 +156,7 @@ OPTIONS: dict[str, Option] = {
     "device": Option(FREE),
     "threads": Option(FREE),
     "sync_batchnorm": Option(FREE),  # one process has nothing to share, which Trainer refuses
+    "find_unused_parameters": Option(FREE),  # likewise
     "log_every": Option(FREE),
     "sample_every": Option(FREE),
     "checkpoint_every": Option(FREE),

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gankernels.training.config import StepConfig
 
-__all__ = ["FunctionLoss", "Players", "StepLoss", "adam", "grad_scaler", "prepare"]
+__all__ = ["FunctionLoss", "Players", "StepLoss", "adam", "check_loss", "grad_scaler", "prepare"]
 
 
 class StepLoss(Protocol):
@@ -27,6 +27,20 @@ class StepLoss(Protocol):
     def generator_value_and_grad(
         self, real: Tensor | None, fake: Tensor
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor]]: ...
+
+
+def check_loss(loss: object) -> None:
+    """Refuse what a training step cannot ask for values and gradients.
+
+    Raises:
+        TypeError: It lacks a method of :class:`StepLoss`.
+    """
+    needed = ("discriminator_value_and_grad", "generator_value_and_grad", "generator_uses_real")
+    if not all(hasattr(loss, name) for name in needed):
+        raise TypeError(
+            "loss must be one of the package's loss modules, or FunctionLoss(discriminator, generator) "
+            f"around two plain functions of the logits, got {type(loss).__name__}"
+        )
 
 
 class FunctionLoss(nn.Module):

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gankernels.training.extras import require
+
 __all__ = [
     "read_metrics",
     "save_animation",
@@ -58,8 +60,7 @@ def save_grid(
         ...     save_grid(torch.zeros(2, 1, 8, 8), f"{folder}/a.png", value_range=(-1, 1)).name
         'a.png'
     """
-    from PIL import Image
-
+    Image = require("PIL.Image")
     if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(f"images must be (N, 1 or 3, H, W), got {tuple(images.shape)}")
     if columns < 1:
@@ -112,8 +113,7 @@ def save_animation(
         ValueError: There is no frame, or one differs in size from the first.
         FileNotFoundError: A frame is missing.
     """
-    from PIL import Image
-
+    Image = require("PIL.Image")
     if not png_paths:
         raise ValueError("png_paths is empty; expected at least one picture")
     frames = []
@@ -235,12 +235,47 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def save_scatter(points: Tensor, centres: Tensor, path: str | Path) -> Path:
+def save_samples(
+    samples: Tensor,
+    path: str | Path,
+    *,
+    value_range: tuple[float, float],
+    centres: Tensor | None = None,
+    columns: int = 8,
+) -> Path:
+    """Draw samples of any kind: images as a grid, points as a scatter plot.
+
+    Args:
+        samples: ``(N, C, H, W)``, of whose channels the first three are drawn, or the first one where
+            there are fewer; or ``(N, D)``, of which the first two coordinates are drawn.
+        path: The PNG to write; its folder is created.
+        value_range: What black and white are in images.
+        centres: See :func:`save_scatter`.
+        columns: Images in a row.
+
+    Raises:
+        ValueError: Samples of another number of dimensions.
+    """
+    if samples.dim() == 4:
+        shown = samples[:, : 3 if samples.shape[1] >= 3 else 1]
+        return save_grid(shown, path, value_range=value_range, columns=columns)
+    if samples.dim() != 2:
+        raise ValueError(
+            f"samples must be images (N, C, H, W) or points (N, D), got {tuple(samples.shape)}"
+        )
+    plane = samples[:, :2]
+    if plane.shape[1] == 1:
+        plane = torch.cat([plane, torch.zeros_like(plane)], 1)
+    return save_scatter(plane, centres, path)
+
+
+def save_scatter(points: Tensor, centres: Tensor | None, path: str | Path) -> Path:
     """Draw generated points over the centres of a mixture; points out of the frame are counted.
 
     Args:
         points: ``(N, 2)``.
-        centres: ``(M, 2)``; the frame reaches one and a half units beyond them.
+        centres: ``(M, 2)``; the frame reaches one and a half units beyond them. None: there are none,
+            and the frame holds all points that are finite.
         path: The PNG to write; its folder is created.
 
     Returns:
@@ -250,16 +285,18 @@ def save_scatter(points: Tensor, centres: Tensor, path: str | Path) -> Path:
         ValueError: A shape is wrong.
     """
     for name, value in (("points", points), ("centres", centres)):
-        if value.dim() != 2 or value.shape[1] != 2 or not len(value):
+        if value is not None and (value.dim() != 2 or value.shape[1] != 2 or not len(value)):
             raise ValueError(f"{name} must be (N, 2), got {tuple(value.shape)}")
-    points, centres = points.detach().float().cpu(), centres.detach().float().cpu()
-    low, high = centres.amin(0) - 1.5, centres.amax(0) + 1.5
+    points = points.detach().float().cpu()
+    low, high = _frame(points, centres)
     # NaN compares false, so a point that is not finite counts as outside.
     outside = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
     figure = _figure(5, 5)
     axis = figure.add_subplot()
     axis.scatter(*points.T.numpy(), s=4, alpha=0.4, linewidths=0, label="generated")
-    axis.scatter(*centres.T.numpy(), s=80, marker="+", color="black", label="centres")
+    if centres is not None:
+        marks = centres.detach().float().cpu().T.numpy()
+        axis.scatter(*marks, s=80, marker="+", color="black", label="centres")
     (left, bottom), (right, top) = low.tolist(), high.tolist()
     axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axis.set_title(f"{len(points):,} points, {outside:,} outside the frame")
@@ -267,14 +304,21 @@ def save_scatter(points: Tensor, centres: Tensor, path: str | Path) -> Path:
     return write_whole(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
+def _frame(points: Tensor, centres: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The lower left and the upper right corner of what is drawn."""
+    if centres is not None:
+        centres = centres.detach().float().cpu()
+        return centres.amin(0) - 1.5, centres.amax(0) + 1.5
+    finite = points[points.isfinite().all(1)]
+    if not len(finite):
+        finite = torch.zeros(1, 2, dtype=torch.float32, device="cpu")
+    margin = 0.05 * (finite.amax(0) - finite.amin(0)).clamp(min=1e-3)
+    return finite.amin(0) - margin, finite.amax(0) + margin
+
+
 def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
 
 

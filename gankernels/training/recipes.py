@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import gankernels as gk
 from gankernels.training import networks, options
 from gankernels.training.config import StepConfig, TrainConfig
+from gankernels.training.modes import plain_defaults
 
 __all__ = [
     "LOSSES",
@@ -151,6 +152,7 @@ def check_network(config: TrainConfig, points: bool | None = None) -> None:
         )
 
 
+@plain_defaults()
 def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """The generator and the discriminator of a configuration, with fresh weights."""
     if config.network not in NETWORKS:
@@ -217,6 +219,7 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+@plain_defaults()
 def make_loss(config: TrainConfig) -> nn.Module:
     """The loss of a configuration: ``config.loss`` with ``config.loss_options``.
 
@@ -246,7 +249,9 @@ def make_noise(
     draw = torch.randn if config.noise == "normal" else torch.rand
 
     def noise(count: int) -> Tensor:
-        return draw(count, config.noise_dim, device=device, generator=generator)
+        return draw(
+            count, config.noise_dim, device=device, generator=generator, dtype=torch.float32
+        )
 
     return noise
 

@@ -15,6 +15,8 @@ from gankernels.training.data import BatchStream
 
 __all__ = [
     "Decay",
+    "check_given",
+    "load_network",
     "restore_average",
     "restore_loss",
     "restore_optimizer",
@@ -34,6 +36,44 @@ class Decay:
         if not self.share:
             return 1.0
         return min(1.0, max(0.0, (1 - step / self.steps) / self.share))
+
+
+def check_given(state: dict[str, Any], needed: set[str], given: set[str], how: str) -> None:
+    """Refuse to build from a recipe what the run was handed in Python.
+
+    Raises:
+        ValueError: Something of ``needed`` was handed over then and is not among ``given``.
+    """
+    own = state.get("given", {})
+    missing = sorted((needed & set(own)) - given)
+    if missing:
+        parts = ", ".join(f"{name} ({own[name]})" for name in missing)
+        raise ValueError(
+            f"this run trained parts of its own: {parts}. No recipe can build them: hand them over in "
+            f"Python, gankernels.training.{how}"
+        )
+
+
+def load_network(network: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load weights whose names may carry the prefixes of torch.compile and of DistributedDataParallel.
+
+    Raises:
+        ValueError: They are of another network.
+    """
+    own = network.state_dict()
+    if set(state) != set(own):
+        wanted = {_plain(name): name for name in own}
+        if len(wanted) == len(own) and {_plain(name) for name in state} == set(wanted):
+            state = {wanted[_plain(name)]: value for name, value in state.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source} is of other networks: {error}") from error
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without the wrappers around its modules."""
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
 def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
@@ -75,7 +115,9 @@ def restore_stream(stream: BatchStream, saved: dict[str, Any]) -> str | None:
         return None
     generator = torch.Generator()
     generator.set_state(saved["generator"].cpu())
-    torch.randperm(saved["images"], generator=generator)  # the epoch that is left behind
+    torch.randperm(
+        saved["images"], generator=generator, device="cpu"
+    )  # the epoch that is left behind
     epoch = int(saved["epoch"]) + 1
     stream.load_state_dict(
         {**own, "generator": generator.get_state(), "epoch": epoch, "position": 0}

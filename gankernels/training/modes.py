@@ -1,0 +1,49 @@
+"""Modes and defaults that belong to somebody else: changed for a moment, and put back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["evaluation_mode", "plain_defaults"]
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode within the block; afterwards each module has its own mode again.
+
+    ``network.train()`` would put parts that their owner has frozen by ``.eval()`` back to work.
+
+    Example:
+        >>> network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+        >>> with evaluation_mode(network):
+        ...     network[0].training
+        False
+        >>> network[0].training, network[1].training
+        (True, False)
+    """
+    before = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def plain_defaults() -> Iterator[None]:
+    """PyTorch's own default device and dtype within the block, or the function that it decorates.
+
+    For code that builds tensors of this package's own or of a library's; never around a user's.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
