@@ -448,12 +448,13 @@ def _read_picture(path: Path, shape: _Shape) -> Tensor:
 def _decode(picture: Any, shape: _Shape) -> Tensor:
     """Turn a Pillow image into a square ``uint8`` ``(C, S, S)``; transparency becomes white."""
     Image, ImageOps = require("PIL.Image"), require("PIL.ImageOps")
+    tags = getattr(picture, "tag_v2", {})  # which turning a picture loses
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("images of floating-point pixels have no known range")
     if picture.mode.startswith("I"):  # grey of 9 to 16 bits, which convert("L") would clip at 255
-        wide = np.asarray(picture).astype(np.float64) * (255 / _white(picture))
-        array = np.rint(wide).clip(0, 255).astype(np.uint8)
+        wide = np.asarray(picture).astype(np.float64)
+        array = np.rint(wide * (255 / _white(wide, tags))).clip(0, 255).astype(np.uint8)
     else:
         mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
         if picture.has_transparency_data:
@@ -465,18 +466,20 @@ def _decode(picture: Any, shape: _Shape) -> Tensor:
     return _fit(_centre_crop(planes.unsqueeze(0)), shape)[0]
 
 
-def _white(picture: Any) -> int:
-    """The value of white in an image of integers: by its TIFF tags, or 65535.
+def _white(pixels: np.ndarray[Any, np.dtype[np.float64]], tags: Any) -> int:
+    """The value of white in grey pixels of more than eight bits.
 
-    Pillow widens 12-bit pixels to 16 bits without scaling them. Cameras also store 12 bits in 16-bit
-    pixels; then the tag MaxSampleValue, where they set it, says so.
+    What the tags MaxSampleValue or BitsPerSample say, if that is not 16 bits: Pillow widens pixels of 12
+    bits without scaling them. Cameras also write 12 bits into pixels of 16 without a word; so pixels of
+    which none exceeds 4095 are taken for those, since as 16 bits they would be nearly black.
     """
-    tags = getattr(picture, "tag_v2", {})
-    bits = tags.get(258, (16,))  # BitsPerSample
-    bits = bits[0] if isinstance(bits, tuple) else bits
-    maximum = tags.get(281)  # MaxSampleValue
-    maximum = maximum[0] if isinstance(maximum, tuple) else maximum
-    return int(maximum) if maximum else 2 ** min(int(bits), 16) - 1
+    maximum, bits = (tags.get(number) for number in (281, 258))
+    maximum, bits = (v[0] if isinstance(v, tuple) else v for v in (maximum, bits))
+    if maximum and int(maximum) < 65535:
+        return int(maximum)
+    if bits and int(bits) < 16:
+        return int(2 ** int(bits)) - 1
+    return 4095 if pixels.size and pixels.max() <= 4095 else 65535
 
 
 def _stack(pictures: Iterable[tuple[str, Tensor]]) -> Tensor:

@@ -176,7 +176,8 @@ class Trainer:
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)
             try:
-                self.ema = AveragedModel(generator, multi_avg_fn=average, use_buffers=True)
+                device = self.world.device
+                self.ema = AveragedModel(generator, device, multi_avg_fn=average, use_buffers=True)
             except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm
                 raise ValueError(
                     f"ema needs a copy of the generator, which cannot be copied ({error}): use "

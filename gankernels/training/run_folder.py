@@ -41,7 +41,7 @@ def holds_a_run(run_dir: Path) -> bool:
 def clear(run_dir: Path) -> None:
     """Remove what an earlier run left, and nothing else."""
     for path in list(_found(run_dir, FILES)):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def frames(run_dir: Path) -> list[Path]:
@@ -53,9 +53,9 @@ def drop_beyond(run_dir: Path, step: int) -> None:
     """Remove the pictures of later steps than ``step``, and what was made from them."""
     for path in frames(run_dir):
         if _step(path) > step:
-            path.unlink()
+            path.unlink(missing_ok=True)
     for path in list(_found(run_dir, _DRAWN)):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _step(path: Path) -> int:

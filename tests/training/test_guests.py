@@ -1,0 +1,178 @@
+"""Modes, defaults and random states that belong to the user are as they were after every call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gankernels.training
+from gankernels.training import BatchStream, ImageData, TrainConfig, configuration, data, evaluation
+from gankernels.training.loop import _generate, train
+from gankernels.training.modes import evaluation_mode
+
+PACKAGE = Path(gankernels.training.__file__).parent.parent
+
+
+def test_modes_are_changed_in_one_place() -> None:
+    """``eval`` of networks that the package built itself is its own business; ``train`` is nowhere called."""
+    found = {
+        (path.name, call)
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if ">>>" not in line and "``" not in line
+        for call in re.findall(r"[\w.()]*\.(?:eval|train)\(", line)
+        if call != "loop.train("
+    }
+    assert found == {
+        ("modes.py", "network.eval("),
+        ("evaluation.py", "network.eval("),  # the classifier that it trained
+        ("evaluation.py", "_Inception(network).eval("),
+        ("loop.py", "network.to(device).eval("),  # what load_generator returns
+    }
+
+
+def frozen() -> nn.Sequential:
+    network = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2)
+    )
+    network[1].eval()
+    return network
+
+
+def modes(network: nn.Module) -> list[bool]:
+    return [module.training for module in network.modules()]
+
+
+def test_pictures_and_evaluations_leave_modes_alone() -> None:
+    network = frozen()
+    before, statistics = modes(network), network[1].running_mean.clone()
+    _generate(network, torch.randn(3, 4))
+    features = nn.Sequential(nn.Flatten(), *frozen())
+    of_features = modes(features)
+    evaluation._extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")
+    with pytest.raises(ZeroDivisionError), evaluation_mode(network):
+        raise ZeroDivisionError
+    assert modes(network) == before
+    assert modes(features) == of_features
+    assert torch.equal(network[1].running_mean, statistics)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_frozen_part_stays_frozen_in_a_run(tmp_path: Path, ema: float) -> None:
+    generator, discriminator = frozen(), nn.Linear(2, 5)
+    before, statistics = modes(generator), generator[1].running_mean.clone()
+    config = configuration(
+        "toy", steps=3, batch_size=8, samples=4, sample_every=1, noise_dim=4, ema=ema
+    )
+    train(config, tmp_path, generator=generator, discriminator=discriminator, progress=False)
+    assert modes(generator) == before
+    assert torch.equal(generator[1].running_mean, statistics)
+
+
+# ---- default device and dtype --------------------------------------------------------------------
+
+
+def _stream() -> list[Tensor]:
+    images = torch.arange(8 * 4, dtype=torch.uint8, device="cpu").reshape(8, 1, 2, 2)
+    stream = BatchStream(ImageData(images), 4, seed=0, flip=True)
+    return [next(stream) for _ in range(3)]
+
+
+def _gaussians() -> list[Tensor]:
+    found = data.load("gaussians")
+    assert found.labels is not None
+    return [found.images[:100], found.labels[:100], data.gaussian_centres()]
+
+
+def _digits() -> list[Tensor]:
+    found = data.load("digits", image_size=12)
+    assert found.labels is not None
+    return [found.images[:9], found.labels]
+
+
+def _features() -> list[Tensor]:
+    network = evaluation.train_feature_network(data.load("digits"), seed=0, steps=2)
+    return [p.detach() for p in network.parameters()]
+
+
+def _scores() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (
+        torch.randn(20, 3, generator=generator, device="cpu", dtype=torch.float32) for _ in range(2)
+    )
+    scores = [
+        evaluation.frechet_distance(real, fake),
+        *evaluation.kernel_distance(real, fake, seed=0, subsets=3),
+        *evaluation.precision_recall(real, fake),
+    ]
+    return [torch.tensor(scores, device="cpu", dtype=torch.float64)]
+
+
+def _run(folder: Path, config: TrainConfig) -> list[Tensor]:
+    train(config, folder, progress=False)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return [*state["generator"].values(), *state["discriminator"].values()]
+
+
+def _toy(tmp_path: Path) -> list[Tensor]:
+    options: dict[str, Any] = {"steps": 2, "batch_size": 8, "samples": 4, "device": "cpu"}
+    return _run(tmp_path / "toy", configuration("toy", **options))
+
+
+def _images(tmp_path: Path) -> list[Tensor]:
+    options: dict[str, Any] = {"steps": 2, "batch_size": 8, "samples": 4, "device": "cpu"}
+    return _run(tmp_path / "grl", configuration("grl", **options, flip=True))
+
+
+ENTRIES: dict[str, Callable[..., list[Tensor]]] = {
+    "BatchStream": _stream,
+    "gaussians": _gaussians,
+    "digits": _digits,
+    "train_feature_network": _features,
+    "distances": _scores,
+    "train toy": _toy,
+    "train grl": _images,
+}
+
+
+@pytest.fixture(params=["float64", "meta"])
+def foreign_defaults(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """Sets a default that this package must not fall for: meta stands for any device but the CPU."""
+
+    def set_them() -> None:
+        if request.param == "float64":
+            torch.set_default_dtype(torch.float64)
+        else:
+            torch.set_default_device("meta")
+
+    yield set_them
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_defaults_do_not_reach_the_package(
+    entry: str, foreign_defaults: Callable[[], None], tmp_path: Path
+) -> None:
+    function = ENTRIES[entry]
+    takes = function.__code__.co_argcount
+    expected = function(*[tmp_path / "plain"][:takes])
+    foreign_defaults()
+    found = function(*[tmp_path / "foreign"][:takes])
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.dtype, a.device) == (b.dtype, b.device)
+        assert torch.equal(a, b)
+
+
+def test_evaluations_leave_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    _features()
+    _scores()
+    assert torch.equal(torch.get_rng_state(), before)
