@@ -150,7 +150,7 @@ class Watched(Trainer):
             seen["passes of D"] = passes
             self.metrics.collect()
             seen["metrics"] = self.metrics._on_host
-            seen["weights"] = [p.tolist() for p in self.players.generator.parameters()]
+            seen["weights"] = [float(p.norm()) for p in self.players.generator.parameters()]
             seen["samples"] = None if self.ema is None else next(self.ema.parameters()).tolist()
             seen["formats"] = [
                 p.stride()
@@ -389,12 +389,12 @@ def test_more_steps_have_a_decay_planned_anew(run: Path) -> None:
 
     Trainer.step = noted  # type: ignore[method-assign]
     try:
-        assert resume(run, "--steps 32") == 0
+        assert resume(run, "--steps 20") == 0
     finally:
         Trainer.step = step  # type: ignore[method-assign]
-    assert rates == [pytest.approx(2e-3 * min(1, (1 - s / 32) / 0.5)) for s in range(16, 32)]
+    assert rates == [pytest.approx(2e-3 * (1 - s / 20) / 0.5) for s in range(16, 20)]
     losses = [json.loads(line)["d_loss"] for line in (run / "metrics.jsonl").open()]
-    assert len(losses) == 32
+    assert len(losses) == 20
     assert max(losses) < 10
 
 
