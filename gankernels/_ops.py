@@ -6,6 +6,7 @@ extension's kernels), ``triton``, or ``auto``: the first of these that is there,
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import warnings
@@ -34,7 +35,7 @@ def _metadata() -> dict[str, Any]:
     try:
         return dict(json.loads(_METADATA.read_text()))
     except FileNotFoundError:
-        return {"error": "the extension was not built"}
+        return {"error": "the extension was not built: pip install --no-build-isolation ."}
     except (OSError, ValueError) as error:
         return {"error": f"build metadata {_METADATA.name} is unreadable: {error}"}
 
@@ -54,10 +55,14 @@ def _load(metadata: dict[str, Any]) -> tuple[Any, str | None]:
             f"this is torch {torch.__version__}: rebuild it"
         )
     try:
-        from gankernels import _C  # type: ignore[attr-defined]
+        return importlib.import_module("gankernels._C"), None
+    except ModuleNotFoundError:
+        return None, (
+            f"the extension is not beside {_METADATA.parent}, which was built elsewhere or for another "
+            "Python: pip install --no-build-isolation ."
+        )
     except ImportError as error:
         return None, f"the extension does not load: {error}"
-    return _C, None
 
 
 def _backend_of_gpus() -> tuple[str, str]:

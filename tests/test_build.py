@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -260,3 +261,105 @@ def test_cuda_cannot_be_forced_without_its_sources(checkout: Path) -> None:
     result = build(checkout, FORCE_CUDA="1")
     assert result.returncode != 0
     assert "FORCE_CUDA=1, but this version of gankernels has no CUDA sources" in result.stderr
+
+
+def compiler(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (
+            'if [ "$1" = --version ]; then echo "cc 4.8"; exit; fi\n'
+            "echo '<stdin>: In file included from x:' >&2\n"
+            "echo \"cc1plus: error: unrecognized option '-std=c++20'\" >&2\nexit 1",
+            "cc 4.8 does not compile C++20: cc1plus: error: unrecognized option '-std=c++20'",
+        ),
+        (
+            'case "$*" in *--version*) echo "cc 12";; *-fsyntax-only*) ;; *)\n'
+            "echo 'kernel.cpp:7:1: warning: never mind'; echo 'kernel.cpp:9:2: error: out of luck'\n"
+            "exit 1;; esac",
+            "kernel.cpp:9:2: error: out of luck",
+        ),
+    ],
+    ids=["no C++20", "an error in the source"],
+)
+def test_the_reason_is_the_compilers_own_error(
+    checkout: Path, tmp_path: Path, script: str, expected: str
+) -> None:
+    result = build(checkout, CXX=compiler(tmp_path / "c++", script))
+    assert result.returncode == 0, result.stderr
+    reason = json.loads((checkout / "gankernels" / "_build.json").read_text())["error"]
+    assert reason == f"the extension did not compile: {expected}"
+
+
+def test_a_source_tree_without_its_extension(package: Path) -> None:
+    for built in package.glob("_C*"):
+        built.unlink()
+    result = run(package, WITHOUT_FINDER + USE)
+    assert result.returncode == 0, result.stderr
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert "circular" not in warning
+    assert "pip install --no-build-isolation ." in warning
+
+
+# Removes the finder of an editable installation, which would find the extension in the checkout.
+WITHOUT_FINDER = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+"""
+
+EXTRAS = """
+import sys
+sys.modules.update(dict.fromkeys(BLOCKED))
+import contextlib, importlib, io, pkgutil
+import gankernels as gk
+import gankernels.training
+from gankernels.training import cli, configuration
+for module in pkgutil.iter_modules(gankernels.training.__path__, "gankernels.training."):
+    importlib.import_module(module.name)
+
+def run(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = cli.main(list(words))
+        except SystemExit as stop:
+            status = stop.code
+    return status, err.getvalue()
+
+assert run("info") == (0, "")
+assert run("--help") == (0, "")
+assert run("train", "--help") == (0, "")
+assert run("train", "realness", "--show-config") == (0, "")
+for words in (["train", "toy", "--steps", "1"], ["train", "--steps", "1", "--quiet"]):
+    status, message = run(*words, "--out", sys.argv[1])
+    assert status == 1, message
+    assert message.count("\\n") == 1, message
+    assert 'pip install "gankernels[train]"' in message, message
+gankernels.training.one_pass_step
+"""
+
+
+def test_without_the_extras(tmp_path: Path) -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("reads pyproject.toml with tomllib, of Python 3.11")
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[\w-]+", line)[0] for line in project["optional-dependencies"]["train"]}  # type: ignore[index]
+    imported = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    blocked = {imported.get(name, name) for name in names}
+    assert {"tqdm", "matplotlib", "PIL", "sklearn", "torchmetrics"} <= blocked
+    code = f"BLOCKED = {blocked!r}\n{EXTRAS}"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr

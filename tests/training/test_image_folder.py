@@ -105,7 +105,13 @@ def test_idx_files_where_torchvision_keeps_them(tmp_path: Path, name: str, place
 
 @pytest.mark.parametrize(
     ("white", "tags", "expected"),
-    [(65535, {}, 255), (4095, {}, 255), (2048, {281: 4095}, 128), (900, {281: 900}, 255), (32768, {}, 128)],
+    [
+        (65535, {}, 255),
+        (4095, {}, 255),
+        (2048, {281: 4095}, 128),
+        (900, {281: 900}, 255),
+        (32768, {}, 128),
+    ],
 )
 def test_grey_of_more_than_eight_bits(
     tmp_path: Path, white: int, tags: dict[int, int], expected: int

@@ -150,7 +150,9 @@ class Watched(Trainer):
             seen["passes of D"] = passes
             self.metrics.collect()
             seen["metrics"] = self.metrics._on_host
-            seen["weights"] = [float(p.detach().norm()) for p in self.players.generator.parameters()]
+            seen["weights"] = [
+                float(p.detach().norm()) for p in self.players.generator.parameters()
+            ]
             seen["samples"] = None if self.ema is None else next(self.ema.parameters()).tolist()
             seen["formats"] = [
                 p.stride()
