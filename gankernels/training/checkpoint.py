@@ -7,12 +7,12 @@ import os
 import random
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-__all__ = ["load", "random_states", "restore_random_states", "save"]
+__all__ = ["load", "random_states", "restore_random_states", "save", "save_tensors"]
 
 FORMAT = 1
 
@@ -28,7 +28,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            save_tensors({"format": FORMAT, **state}, file)
             file.flush()
             _sync(file.fileno())
         os.replace(part, path)
@@ -44,6 +44,35 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+class _Noting:
+    """A file for ``torch.save``, which turns some failed writes into RuntimeErrors."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_tensors(value: Any, file: BinaryIO) -> None:
+    """``torch.save`` with an OSError for every write that failed."""
+    noting: Any = _Noting(file)
+    try:
+        torch.save(value, noting)
+    except RuntimeError as error:
+        if noting.error is None:
+            raise
+        raise noting.error from error
 
 
 def _sync(file: int) -> None:

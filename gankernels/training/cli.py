@@ -142,9 +142,7 @@ def _tell(run_dir: Path, config: TrainConfig) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from gankernels.training import data, distributed, loop, plots
+    from gankernels.training import checkpoint, data, distributed, loop, plots
 
     arguments.device = str(distributed.pick_device(arguments.device))
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
@@ -163,13 +161,22 @@ def _sample(arguments: argparse.Namespace) -> int:
     )
     if arguments.tensor:
         with open(arguments.tensor, "wb") as file:
-            torch.save(samples, file)
+            checkpoint.save_tensors(samples, file)
     print(out)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from gankernels.training import checkpoint, data, distributed, evaluation, loop, report, resume
+    from gankernels.training import (
+        checkpoint,
+        data,
+        distributed,
+        evaluation,
+        loop,
+        plots,
+        report,
+        resume,
+    )
 
     arguments.device = str(distributed.pick_device(arguments.device))
     network, config = loop.load_generator(arguments.checkpoint, arguments.device)
@@ -192,7 +199,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     place = Path(arguments.checkpoint)
     run_dir = place if place.is_dir() else place.parent
     out = Path(arguments.out) if arguments.out else run_dir / "evaluation.json"
-    out.write_text(text + "\n", encoding="utf-8")
+    plots.write_whole(out, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     if out.parent == run_dir and (run_dir / "report.html").exists():
         report.write_report(run_dir)
     return 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from gankernels.training import run_folder
 from gankernels.training.plots import read_metrics, save_curves, write_whole
 
 __all__ = ["write_report"]
@@ -39,8 +39,8 @@ def write_report(run_dir: str | Path) -> Path:
 
     The pictures are inside the file, which therefore can be moved and mailed. It needs
     ``config.json`` and ``metrics.jsonl``. Of the rest it shows what is there: ``final.png``, the
-    first and the last of ``samples/*.png`` in the order of the numbers in their names, ``*.gif``
-    and ``evaluation.json``; ``curves.png`` is drawn anew.
+    first and the last of ``samples/step_*.png``, ``samples.gif`` and ``evaluation.json``;
+    ``curves.png`` is drawn anew.
 
     Args:
         run_dir: The run's folder.
@@ -96,7 +96,7 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 def _samples(run_dir: Path) -> Iterator[str]:
     stills = [(run_dir / "final.png", "At the end")]
-    grids = sorted((run_dir / "samples").glob("*.png"), key=_numbers)
+    grids = run_folder.frames(run_dir)
     if grids:
         stills.append((grids[0], f"First samples: {grids[0].stem}"))
         stills.append((grids[-1], f"Last samples: {grids[-1].stem}"))
@@ -107,12 +107,8 @@ def _samples(run_dir: Path) -> Iterator[str]:
             distinct.setdefault(path.read_bytes(), _figure(path, caption))
     if distinct:
         yield '<div class="stills">\n' + "\n".join(distinct.values()) + "\n</div>"
-    for path in sorted(run_dir.glob("*.gif")):
-        yield _figure(path, "Samples from one noise batch as training goes on")
-
-
-def _numbers(path: Path) -> tuple[list[int], str]:
-    return [int(digits) for digits in re.findall(r"\d+", path.stem)], path.name
+    if (run_dir / "samples.gif").is_file():
+        yield _figure(run_dir / "samples.gif", "Samples from one noise batch as training goes on")
 
 
 def _evaluation(path: Path) -> list[str]:

@@ -46,7 +46,8 @@ def clear(run_dir: Path) -> None:
 
 def frames(run_dir: Path) -> list[Path]:
     """The pictures of the run, in the order of their steps."""
-    return sorted(path for path in (run_dir / "samples").glob("step_*.png") if _step(path) >= 0)
+    found = (path for path in (run_dir / "samples").glob("step_*.png") if _step(path) >= 0)
+    return sorted(found, key=_step)
 
 
 def drop_beyond(run_dir: Path, step: int) -> None:

@@ -157,10 +157,12 @@ def test_names_that_look_like_html_stay_text(run):
     odd.mkdir()
     for name in ("config.json", "metrics.jsonl"):
         (odd / name).write_text((run / name).read_text())
-    picture(odd / "samples" / "<img src=x>.png", 9)
+    picture(odd / "samples" / "step_0000009.png", 9)
+    picture(odd / "samples" / "<img src=x>.png", 9)  # not the run's: it stays out
     page = parsed(write_report(odd))
-    assert page.captions[0] == "First samples: <img src=x>"
+    assert page.captions[0] == "First samples: step_0000009"
     assert len(page.images) == 2
+    assert "a<b>&c" not in (odd / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gankernels.training import checkpoint, configuration, run_folder
+from gankernels.training import checkpoint, configuration, report, run_folder
 from gankernels.training.cli import main
 from gankernels.training.loop import train
 
@@ -142,6 +143,43 @@ def test_a_disk_that_is_full_while_the_command_line_trains(
     message = capsys.readouterr().err
     assert message.splitlines() == ["gankernels: [Errno 28] No space left on device"]
     assert not list((tmp_path / "run").glob("checkpoint*"))
+
+
+def test_a_disk_that_is_really_full() -> None:
+    with (
+        Path("/dev/full").open("wb", buffering=0) as file,
+        pytest.raises(OSError, match="No space"),
+    ):
+        checkpoint.save_tensors({"weights": torch.zeros(1_000_000)}, file)
+
+
+def test_an_evaluation_that_cannot_be_written_keeps_the_old_one(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.json"
+    out.write_text("old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main(["evaluate", str(clean), "--samples", "100", "--out", str(out)]) == 1
+    assert out.read_text() == "old"
+
+
+def test_pictures_of_others_stay_out_of_the_report(clean: Path, tmp_path: Path) -> None:
+    run(tmp_path, steps=2)
+    (tmp_path / "mine.gif").write_bytes(b"GIF of mine")
+    (tmp_path / "samples" / "zebra.png").write_bytes(b"PNG of mine")
+    (tmp_path / "samples" / "step_10000000.png").write_bytes(b"")
+    assert [path.name for path in run_folder.frames(tmp_path)][-2:] == [
+        "step_0000002.png",
+        "step_10000000.png",
+    ]
+    (tmp_path / "samples" / "step_10000000.png").unlink()
+    page = report.write_report(tmp_path).read_text()
+    assert "zebra" not in page
+    assert base64.b64encode(b"GIF of mine").decode() not in page
 
 
 def test_outputs_below_a_file(
