@@ -55,7 +55,7 @@ def _load(metadata: dict[str, Any]) -> tuple[Any, str | None]:
             f"this is torch {torch.__version__}: rebuild it"
         )
     try:
-        return importlib.import_module("gankernels._C"), None
+        module = importlib.import_module("gankernels._C")
     except ModuleNotFoundError:
         return None, (
             f"the extension is not beside {_METADATA.parent}, which was built elsewhere or for another "
@@ -63,6 +63,10 @@ def _load(metadata: dict[str, Any]) -> tuple[Any, str | None]:
         )
     except ImportError as error:
         return None, f"the extension does not load: {error}"
+    if Path(str(module.__file__)).parent != _METADATA.parent:
+        # The finder of an editable installation looks there for what this copy lacks.
+        return None, f"the extension of another copy was found, {module.__file__}: rebuild this one"
+    return module, None
 
 
 def _backend_of_gpus() -> tuple[str, str]:

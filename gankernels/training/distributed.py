@@ -171,7 +171,8 @@ def _probe(device: torch.device) -> None:
         torch.zeros(1, device=device).add_(1)
         torch.Generator(device)
     except Exception as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        # The first sentence; what follows it is a page on PyTorch's dispatcher.
+        first = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise ValueError(
             f"device {str(device)!r} was asked for, but PyTorch cannot compute on it: {first}"
         ) from error

@@ -35,7 +35,7 @@ from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare, join
 from gankernels.training.extras import require
 from gankernels.training.metrics import MetricLog, NonFiniteError
-from gankernels.training.modes import evaluation_mode
+from gankernels.training.modes import evaluation_mode, same_randomness
 from gankernels.training.players import Players, adam, check_loss, grad_scaler, prepare
 
 __all__ = ["RunInterruptedError", "Trainer", "load_generator", "sampler", "train"]
@@ -312,7 +312,9 @@ class Trainer:
             return
         network = bare(self.players.generator) if self.ema is None else self.ema
         path = self.run_dir / "samples" / f"step_{self.done:07d}.png"
-        samples = _generate(network, _fixed_noise(self.config, self.world.device))
+        # A generator may draw in its forward pass: a picture must not change the run.
+        with same_randomness(self.world.device):
+            samples = _generate(network, _fixed_noise(self.config, self.world.device))
         self._check_shape(samples)
         value_range, centres = self.config.value_range, self.centres
         plots.save_samples(samples, path, value_range=value_range, centres=centres)
@@ -515,7 +517,10 @@ def load_generator(
     if generator is None:
         how = "load_generator(path, generator=...)"
         resuming.check_given(state, {"generator"}, set(), how)
-    network = recipes.build_networks(config)[0] if generator is None else generator
+    if generator is None:
+        with same_randomness(torch.device(device)):  # fresh weights are drawn, and replaced
+            generator = recipes.build_networks(config)[0]
+    network = generator
     weights = state["generator"]
     if state["ema"] is not None:
         weights = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["evaluation_mode", "plain_defaults"]
+__all__ = ["evaluation_mode", "plain_defaults", "same_randomness"]
 
 
 @contextmanager
@@ -32,6 +32,13 @@ def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def same_randomness(device: torch.device) -> Iterator[None]:
+    """The global random states after the block are those before it, on the CPU and on ``device``."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import gankernels.training
 from gankernels.training import BatchStream, ImageData, TrainConfig, configuration, data, evaluation
-from gankernels.training.loop import _generate, train
+from gankernels.training.cli import main
+from gankernels.training.loop import _generate, load_generator, train
 from gankernels.training.modes import evaluation_mode
 
 PACKAGE = Path(gankernels.training.__file__).parent.parent
@@ -171,8 +172,33 @@ def test_defaults_do_not_reach_the_package(
         assert torch.equal(a, b)
 
 
-def test_evaluations_leave_the_random_state_alone() -> None:
+def test_evaluations_leave_the_random_state_alone(tmp_path: Path) -> None:
+    _toy(tmp_path)
     before = torch.get_rng_state()
     _features()
     _scores()
+    load_generator(tmp_path / "toy")
+    main(["sample", str(tmp_path / "toy"), "--out", str(tmp_path / "a.png")])
+    main(["evaluate", str(tmp_path / "toy"), "--samples", "100"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Drawing(nn.Linear):
+    """A generator with noise of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y + torch.randn_like(y)
+
+
+def test_a_picture_does_not_change_the_run(tmp_path: Path) -> None:
+    weights = []
+    for every in (1, 100):
+        torch.manual_seed(0)
+        generator, discriminator = Drawing(3, 2), nn.Linear(2, 5)
+        config = configuration("toy", steps=3, batch_size=8, samples=4, noise_dim=3)
+        config = config.but(sample_every=every)
+        parts = {"generator": generator, "discriminator": discriminator}
+        train(config, tmp_path / str(every), **parts, progress=False)
+        weights.append(generator.weight.detach())
+    assert torch.equal(*weights)
