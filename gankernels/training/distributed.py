@@ -190,5 +190,6 @@ def join(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, here)
+        dist.barrier()  # a process that leaves first takes its connections with it
     finally:
         dist.destroy_process_group()

@@ -119,6 +119,7 @@ def worker(rank: int, folder: Path) -> None:
     world = World(rank, WORLD, torch.device("cpu"))
     torch.save({case: play(case, rank, world) for case in CASES}, folder / f"rank{rank}.pt")
     break_and_resume(folder)
+    dist.barrier()  # a process that leaves first takes its connections with it
     dist.destroy_process_group()
 
 
