@@ -59,7 +59,10 @@ def _train(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments)
     if arguments.resume:
         run_dir = Path(arguments.resume)
-        run_dir = run_dir.parent if run_dir.is_file() else run_dir
+        if run_dir.is_file():
+            if run_dir.name != "checkpoint.pt":
+                raise ValueError(f"a run goes on from its checkpoint.pt, got {run_dir}")
+            run_dir = run_dir.parent
         state = checkpoint.load(run_dir)
         config = _resumed(arguments, run_dir, state, changes)
     else:
@@ -370,6 +373,9 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    spelt = {"true": True, "false": False, "none": None}
+    if value.lower() in spelt:  # as Python spells them, too: "False" is no true text
+        return name, spelt[value.lower()]
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

@@ -278,7 +278,9 @@ class Trainer:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._writer = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.done)
+        self._writer = SummaryWriter(
+            str(self.run_dir / "tensorboard"), purge_step=self.done + 1 if self.done else 0
+        )
 
     def _bar(self, progress: bool) -> Any:
         if not progress:

@@ -87,6 +87,12 @@ def restore_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         raise ValueError("the checkpoint has the optimizer state of other networks")
     # Loading looks at the options to place the step counters, so they must be the new ones.
     optimizer.load_state_dict({"state": saved["state"], "param_groups": own})
+    # Fused Adam pairs weights and moments by their place in memory, whatever their strides say.
+    for parameter, state in optimizer.state.items():
+        for name, moment in state.items():
+            if moment.shape == parameter.shape and moment.stride() != parameter.stride():
+                placed = torch.empty_like(parameter, dtype=moment.dtype, requires_grad=False)
+                state[name] = placed.copy_(moment)
 
 
 def restore_schedule(scheduler: LambdaLR, done: int) -> None:

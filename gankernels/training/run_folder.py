@@ -30,7 +30,10 @@ _STEP = re.compile(r"step_(\d+)\.png")
 
 def _found(run_dir: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     for pattern in patterns:
-        yield from (path for path in run_dir.glob(pattern) if path.is_file())
+        for path in run_dir.glob(pattern):
+            grid = path.parent.name != "samples" or _step(path) >= 0
+            if grid and path.is_file():
+                yield path
 
 
 def holds_a_run(run_dir: Path) -> bool:
@@ -60,5 +63,5 @@ def drop_beyond(run_dir: Path, step: int) -> None:
 
 
 def _step(path: Path) -> int:
-    match = _STEP.fullmatch(path.name)
+    match = _STEP.fullmatch(path.name.removesuffix(".part"))
     return int(match[1]) if match else -1

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from gankernels.training import FunctionLoss, TrainConfig, configuration, load_generator, resume
+from gankernels.training import (
+    FunctionLoss,
+    StepConfig,
+    TrainConfig,
+    configuration,
+    load_generator,
+    resume,
+)
 from gankernels.training.cli import main
 from gankernels.training.loop import train
+from gankernels.training.players import adam
 
 
 def network() -> nn.Sequential:
@@ -109,3 +118,43 @@ def test_networks_with_the_hooks_of_old_norms(norm: str, tmp_path: Path) -> None
 def test_find_unused_parameters_is_for_several_processes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="find_unused_parameters has no effect"):
         train(config(find_unused_parameters=True), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("optimizer", ["fused", "foreach", "loop"])
+def test_moments_follow_the_memory_format_of_the_weights(optimizer: str) -> None:
+    def made(memory_format: torch.memory_format) -> tuple[nn.Module, torch.optim.Adam]:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 4, 3).to(memory_format=memory_format)
+        step = StepConfig(optimizer=optimizer)
+        return layer, adam(layer.parameters(), 0.1, (0.5, 0.9), step)
+
+    def take_step(layer: nn.Module, optimizer: torch.optim.Adam, seed: int) -> None:
+        x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        layer(x).square().sum().backward()
+        optimizer.step()
+
+    plain, before = made(torch.contiguous_format)
+    take_step(plain, before, 1)
+    moved, after = made(torch.channels_last)
+    moved.load_state_dict(plain.state_dict())
+    resume.restore_optimizer(after, copy.deepcopy(before.state_dict()))
+    take_step(plain, before, 2)
+    take_step(moved, after, 2)
+    torch.testing.assert_close(moved.weight, plain.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_alone(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "best.pt"
+    other.write_bytes((own / "checkpoint.pt").read_bytes())
+    assert main(["train", "--resume", str(other), "--steps", "9"]) == 1
+    assert "a run goes on from its checkpoint.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["False", "false"])
+def test_a_loss_option_that_is_false(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "dcgan", "--loss-option", f"saturating={text}", "--show-config"]
+    assert main(command) == 0
+    assert '"saturating": false' in capsys.readouterr().out

@@ -61,7 +61,8 @@ def test_what_an_older_run_left_is_gone_and_the_users_files_stay(
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"an older run's")
-    notes = [tmp_path / "notes.txt", tmp_path / "samples" / "mine.png"]
+    notes = [tmp_path / "notes.txt"]
+    notes += [tmp_path / "samples" / name for name in ("mine.png", "step_mine.png")]
     for note in notes:
         note.write_text("mine")
     run(tmp_path)
