@@ -373,9 +373,9 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    spelt = {"true": True, "false": False, "none": None}
-    if value.lower() in spelt:  # as Python spells them, too: "False" is no true text
-        return name, spelt[value.lower()]
+    spelt = {"True": True, "False": False, "None": None}
+    if value in spelt:  # as Python spells them, too: "False" is no true text
+        return name, spelt[value]
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
