@@ -344,6 +344,21 @@ gankernels.training.one_pass_step
 """
 
 
+@pytest.mark.parametrize("absent", ["PIL", "matplotlib", "tqdm"])
+def test_a_run_misses_a_package_before_it_begins(absent: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys\nsys.modules[{absent!r}] = None\n"
+        "from gankernels.training.cli import main\n"
+        "words = 'train toy --steps 1 --batch-size 8 --samples 4'.split()\n"
+        "sys.exit(main([*words, '--out', sys.argv[1]]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 1
+    assert 'pip install "gankernels[train]"' in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_the_extras(tmp_path: Path) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("reads pyproject.toml with tomllib, of Python 3.11")

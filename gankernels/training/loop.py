@@ -88,12 +88,16 @@ def train(
 
     Raises:
         ValueError: The configuration is inconsistent, or the folder holds a run already.
+        ImportError: A package that draws the run's pictures and curves is missing.
         NonFiniteError: A loss or gradient is no longer finite; the last checkpoint is kept.
         RunInterruptedError: SIGTERM or Ctrl-C; the run was saved.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     run_dir = Path(run_dir)
+    # Before the first step rather than after the last one, where the curves are drawn.
+    for module in ("PIL.Image", "matplotlib.figure", *(["tqdm"] if progress else [])):
+        require(module)
     with join(config.device) as world:
         state = checkpoint.load(run_dir, world.device) if resume else None
         given = {"generator": generator, "discriminator": discriminator, "loss": loss}
