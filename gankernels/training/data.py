@@ -263,18 +263,22 @@ def _folder(kind: str, location: str, default: Path | None = None) -> Path:
 
 
 def _load_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
-    return _load_idx("mnist", _folder("mnist", location), train, _DIGIT_NAMES)
+    return _load_idx("mnist", "MNIST", _folder("mnist", location), train, _DIGIT_NAMES)
 
 
 def _load_fashion_mnist(location: str, train: bool, shape: _Shape) -> ImageData:
     folder = _folder("fashion-mnist", location, _FASHION_MNIST_FOLDER)
-    return _load_idx("fashion-mnist", folder, train, _FASHION_NAMES)
+    return _load_idx("fashion-mnist", "FashionMNIST", folder, train, _FASHION_NAMES)
 
 
-def _load_idx(name: str, folder: Path, train: bool, classes: tuple[str, ...]) -> ImageData:
+def _load_idx(
+    name: str, torchvision_name: str, folder: Path, train: bool, classes: tuple[str, ...]
+) -> ImageData:
+    """``torchvision_name``: of the folder in which torchvision keeps the set, beside its others."""
+    places = [folder, folder / "raw", folder / torchvision_name / "raw"]
     prefix = "train" if train else "t10k"
-    image_file = _find_idx(folder, f"{prefix}-images-idx3-ubyte")
-    label_file = _find_idx(folder, f"{prefix}-labels-idx1-ubyte")
+    image_file = _find_idx(places, f"{prefix}-images-idx3-ubyte")
+    label_file = _find_idx(places, f"{prefix}-labels-idx1-ubyte")
     images = torch.from_numpy(_read_idx(image_file, 3)).unsqueeze(1)
     labels = torch.from_numpy(_read_idx(label_file, 1).astype(np.int64))
     if len(images) != len(labels):
@@ -286,10 +290,8 @@ def _load_idx(name: str, folder: Path, train: bool, classes: tuple[str, ...]) ->
     return ImageData(images, labels, name, classes)
 
 
-def _find_idx(folder: Path, name: str) -> Path:
+def _find_idx(places: list[Path], name: str) -> Path:
     dotted = name.replace("-idx", ".idx")  # the spelling of some mirrors
-    # torchvision keeps them in MNIST/raw below the folder that it was given.
-    places = [folder, folder / "raw", *sorted(folder.glob("*/raw"))]
     stems = [stem + suffix for stem in (name, dotted) for suffix in ("", ".gz")]
     candidates = [place / stem for place in places for stem in stems]
     for candidate in candidates:
@@ -428,12 +430,12 @@ def _load_folder(location: str, train: bool, shape: _Shape) -> ImageData:
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         pictures = list(pool.map(lambda path: _read_picture(path, shape), found.images))
     images = _stack(zip(map(str, found.images), pictures, strict=True))
-    name, summary = found.root.name, found.summary()
-    if not found.classes:
+    name, classes, summary = found.root.name, found.classes(), found.summary()
+    if not classes:
         return ImageData(images, None, name, (), summary)
-    numbers = [found.classes.index(found.top(path)) for path in found.images]
-    labels = torch.tensor(numbers, device="cpu")
-    return ImageData(images, labels, name, found.classes, summary)
+    numbers = {top: number for number, top in enumerate(classes)}
+    labels = torch.tensor([numbers[found.top(path)] for path in found.images], device="cpu")
+    return ImageData(images, labels, name, classes, summary)
 
 
 def _read_picture(path: Path, shape: _Shape) -> Tensor:

@@ -38,7 +38,6 @@ class Listing:
     images: list[Path]
     skipped: Counter[str] = field(default_factory=Counter)
 
-    @property
     def classes(self) -> tuple[str, ...]:
         """The top subfolders; none where an image lies in no subfolder."""
         if any(path.parent == self.root for path in self.images):
@@ -53,9 +52,9 @@ class Listing:
         """One line: images, classes with their counts, and what was skipped."""
         text = f"{self.root}: {len(self.images):,} images"
         counts = Counter(self.top(path) for path in self.images)
-        if self.classes:
-            classes = ", ".join(f"{name} {counts[name]:,}" for name in self.classes)
-            text += f" in {len(self.classes)} classes ({classes})"
+        if classes := self.classes():
+            named = ", ".join(f"{name} {counts[name]:,}" for name in classes)
+            text += f" in {len(classes)} classes ({named})"
         if self.skipped:
             text += "; skipped " + ", ".join(
                 f"{n} {why}" for why, n in sorted(self.skipped.items())

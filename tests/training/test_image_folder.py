@@ -90,17 +90,33 @@ def test_the_command_line_says_what_it_read(
     assert "images in" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-@pytest.mark.parametrize("place", ["", "raw", "MNIST/raw"])
-def test_idx_files_where_torchvision_keeps_them(tmp_path: Path, name: str, place: str) -> None:
-    folder = tmp_path / place
+def idx_files(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = np.arange(2 * 28 * 28, dtype=np.uint8)
-    head = bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (2, 28, 28))
+    pixels = np.arange(count * 28 * 28, dtype=np.uint8)
+    head = bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
     (folder / "train-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
-    labels = bytes((0, 0, 8, 1)) + (2).to_bytes(4, "big") + bytes((3, 7))
+    labels = bytes((0, 0, 8, 1)) + count.to_bytes(4, "big") + bytes(range(count))
     (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+
+
+TORCHVISION = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("place", ["", "raw", "torchvision"])
+def test_idx_files_where_torchvision_keeps_them(tmp_path: Path, name: str, place: str) -> None:
+    idx_files(tmp_path / (TORCHVISION[name] if place == "torchvision" else place), 2)
     assert len(data.load(f"{name}:{tmp_path}")) == 2
+
+
+def test_two_sets_in_one_folder_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
+    for number, place in enumerate(TORCHVISION.values(), 1):
+        idx_files(tmp_path / place, number)
+    assert [len(data.load(f"{name}:{tmp_path}")) for name in TORCHVISION] == [1, 2]
+    for file in (tmp_path / "MNIST" / "raw").iterdir():
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte"):
+        data.load(f"mnist:{tmp_path}")
 
 
 @pytest.mark.parametrize(
