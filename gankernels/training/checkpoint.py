@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from gankernels.training.run_folder import write_whole
+
 __all__ = ["load", "random_states", "restore_random_states", "save", "save_tensors"]
 
 FORMAT = 1
@@ -25,17 +27,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The file cannot be written; an old one at ``path`` is still there.
     """
-    part = path.with_name(path.name + ".part")
-    try:
+
+    def save_synced(part: Path) -> None:
         with open(part, "wb") as file:
             save_tensors({"format": FORMAT, **state}, file)
             file.flush()
             _sync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+
+    write_whole(path, save_synced)
     # The rename itself lives in the directory, which Windows and some network mounts do not open or
     # sync: the file is whole without it.
     with suppress(OSError):

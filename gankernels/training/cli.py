@@ -176,15 +176,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         distributed,
         evaluation,
         loop,
-        plots,
         report,
         resume,
     )
 
     arguments.device = str(distributed.pick_device(arguments.device))
-    network, config = loop.load_generator(arguments.checkpoint, arguments.device)
+    state = checkpoint.load(Path(arguments.checkpoint), arguments.device)
+    network, config = loop.generator_of(state, arguments.checkpoint, arguments.device)
     if not arguments.data:
-        state = checkpoint.load(Path(arguments.checkpoint))
         how = "evaluation.evaluate_run(...), or name other data with --data"
         resume.check_given(state, {"image_data"}, set(), how)
     spec = arguments.data or config.data
@@ -202,7 +201,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     place = Path(arguments.checkpoint)
     run_dir = place if place.is_dir() else place.parent
     out = Path(arguments.out) if arguments.out else run_dir / "evaluation.json"
-    plots.write_whole(out, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    run_folder.write_whole(out, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     if out.parent == run_dir and (run_dir / "report.html").exists():
         report.write_report(run_dir)
     return 0

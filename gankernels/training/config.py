@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from gankernels.training.run_folder import write_whole
+
 __all__ = ["StepConfig", "TrainConfig"]
 
 LOSSES = ("realness", "logistic", "minimax", "hinge", "wasserstein", "lsgan", "relativistic")
@@ -193,12 +195,8 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

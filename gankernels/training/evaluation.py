@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gankernels.training.data import GAUSSIAN_SIGMA, ImageData
 from gankernels.training.extras import require
-from gankernels.training.modes import evaluation_mode, plain_defaults
+from gankernels.training.modes import evaluation_mode, plain_defaults, same_randomness
 
 __all__ = [
     "FeatureNetwork",
@@ -189,9 +189,7 @@ def _accuracy(
 @contextmanager
 def _seeded(seed: int, device: torch.device | str) -> Iterator[None]:
     """Seed the global generators and put their states back afterwards."""
-    kind = torch.device(device)
-    devices = [kind] if kind.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with same_randomness(torch.device(device)):
         torch.manual_seed(seed)
         yield
 

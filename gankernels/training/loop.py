@@ -100,13 +100,17 @@ def train(
         require(module)
     with join(config.device) as world:
         state = checkpoint.load(run_dir, world.device) if resume else None
-        given = {"generator": generator, "discriminator": discriminator, "loss": loss}
+        given: dict[str, Any] = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "loss": loss,
+            "image_data": image_data,
+        }
         if state is not None:
-            parts = {"image_data": image_data, **given}
-            here = {name for name, part in parts.items() if part is not None}
+            here = {name for name, part in given.items() if part is not None}
             how = "loop.train(config, run_dir, resume=True, generator=..., ...)"
-            resuming.check_given(state, set(parts), here, how)
-        trainer = Trainer(config, run_dir, world, image_data=image_data, **given)
+            resuming.check_given(state, set(given), here, how)
+        trainer = Trainer(config, run_dir, world, **given)
         if state is not None:
             trainer.restore(state)
         elif (run_dir / "checkpoint.pt").exists():
@@ -150,8 +154,8 @@ class Trainer:
         _seed(config.seed)
         if generator is None or discriminator is None:
             if generator is None:
-                given = None if image_data is None else image_data.images.dim() == 2
-                points = config.data == "gaussians" if given is None else given
+                by_name = config.data == "gaussians"
+                points = by_name if image_data is None else image_data.images.dim() == 2
                 recipes.check_network(config, points)
             built = recipes.build_networks(config)
             generator = built[0] if generator is None else generator
@@ -518,15 +522,20 @@ def load_generator(
     Raises:
         FileNotFoundError, ValueError: See :func:`gankernels.training.checkpoint.load`.
     """
-    state = checkpoint.load(Path(path), device)
+    return generator_of(checkpoint.load(Path(path), device), path, device, generator)
+
+
+def generator_of(
+    state: dict[str, Any], path: str | Path, device: str = "cpu", generator: nn.Module | None = None
+) -> tuple[nn.Module, TrainConfig]:
+    """:func:`load_generator` for a checkpoint that was read from ``path`` already."""
     config = TrainConfig.from_dict(state["config"])
-    if generator is None:
+    network = generator
+    if network is None:
         how = "load_generator(path, generator=...)"
         resuming.check_given(state, {"generator"}, set(), how)
-    if generator is None:
         with same_randomness(torch.device(device)):  # fresh weights are drawn, and replaced
-            generator = recipes.build_networks(config)[0]
-    network = generator
+            network = recipes.build_networks(config)[0]
     weights = state["generator"]
     if state["ema"] is not None:
         weights = {

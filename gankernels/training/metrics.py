@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gankernels.training.distributed import World
+from gankernels.training.run_folder import write_whole
 from gankernels.training.steps import Metrics
 
 __all__ = ["MetricLog", "NonFiniteError"]
@@ -99,9 +100,8 @@ class MetricLog:
         self._notes = dict(state["notes"])
         if self.world.is_main and self.path.exists():
             kept = [line for line in self.path.read_text("utf-8").splitlines() if _by(line, step)]
-            part = self.path.with_name(self.path.name + ".part")
-            part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            part.replace(self.path)
+            text = "".join(line + "\n" for line in kept)
+            write_whole(self.path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _by(line: str, step: int) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gankernels.training.extras import require
+from gankernels.training.run_folder import write_whole
 
 __all__ = [
     "read_metrics",
@@ -26,7 +26,6 @@ __all__ = [
     "save_curves",
     "save_grid",
     "save_scatter",
-    "write_whole",
 ]
 
 _MIN_TILE = 64  # pixels on a side below which an image is enlarged, so that digits can be seen
@@ -320,16 +319,3 @@ def _figure(width: float, height: float) -> Any:
     figure = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
-
-
-def write_whole(path: str | Path, save: Callable[[Path], object]) -> Path:
-    """Save beside the target and rename, so that a killed run leaves no half file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gankernels.training import run_folder
-from gankernels.training.plots import read_metrics, save_curves, write_whole
+from gankernels.training.plots import read_metrics, save_curves
+from gankernels.training.run_folder import frames, write_whole
 
 __all__ = ["write_report"]
 
@@ -96,7 +96,7 @@ def _section(title: str, parts: Iterable[str]) -> str:
 
 def _samples(run_dir: Path) -> Iterator[str]:
     stills = [(run_dir / "final.png", "At the end")]
-    grids = run_folder.frames(run_dir)
+    grids = frames(run_dir)
     if grids:
         stills.append((grids[0], f"First samples: {grids[0].stem}"))
         stills.append((grids[-1], f"Last samples: {grids[-1].stem}"))

@@ -1,12 +1,14 @@
-"""The folder of a run: which files in it are the run's, and which of them a checkpoint leaves behind."""
+"""The folder of a run: how its files are written, which they are, and which a checkpoint leaves behind."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["FILES", "clear", "drop_beyond", "frames", "holds_a_run"]
+__all__ = ["FILES", "clear", "drop_beyond", "frames", "holds_a_run", "write_whole"]
 
 _WHOLE = (
     "config.json",
@@ -31,8 +33,8 @@ _STEP = re.compile(r"step_(\d+)\.png")
 def _found(run_dir: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
     for pattern in patterns:
         for path in run_dir.glob(pattern):
-            grid = path.parent.name != "samples" or _step(path) >= 0
-            if grid and path.is_file():
+            of_a_user = pattern.startswith("samples/") and _step(path) < 0
+            if path.is_file() and not of_a_user:
                 yield path
 
 
@@ -60,6 +62,24 @@ def drop_beyond(run_dir: Path, step: int) -> None:
             path.unlink(missing_ok=True)
     for path in list(_found(run_dir, _DRAWN)):
         path.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, save: Callable[[Path], object]) -> Path:
+    """Save beside the target and rename, so that a killed or failed write leaves no half file.
+
+    Raises:
+        OSError: The file cannot be written; an old one is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save(part)
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
 
 
 def _step(path: Path) -> int:

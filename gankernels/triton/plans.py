@@ -91,7 +91,7 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
 
 
 def _tile_of_streamed_rows(classes: int, wide: bool, operands: int) -> Tile:
-    """8 elements per thread and operand, 4 where they are many: each carries its own maximum and sums."""
+    """At most 8 elements per thread and operand: each carries its own maximum and sums."""
     if wide:  # what exp and log work with takes twice the registers too
         block, warps = STREAMED_BLOCK // (4 * next_power_of_2(operands)), 8
     elif operands == 1:

@@ -73,6 +73,14 @@ def test_what_an_older_run_left_is_gone_and_the_users_files_stay(
     assert_same(tmp_path, clean)
 
 
+def test_a_run_in_a_folder_that_is_called_samples(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    configuration("toy").save(folder / "config.json")
+    assert run_folder.holds_a_run(folder)
+    run_folder.clear(folder)
+    assert not list(folder.iterdir())
+
+
 def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(clean: Path, tmp_path: Path) -> None:
     run(tmp_path, steps=2)
     for step in (3, 4, 100):
