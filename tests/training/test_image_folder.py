@@ -138,6 +138,14 @@ def test_grey_of_more_than_eight_bits(
     assert int(found.images[0, 0, 0, 0]) == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("tags", "white"),
+    [({258: (10,)}, 1023), ({258: 14}, 16383), ({258: (16,), 281: (65535,)}, 4095)],
+)
+def test_the_white_of_a_tiff_by_its_tags(tags: dict[int, Any], white: int) -> None:
+    assert data._white(np.array([[900.0]]), tags) == white
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_every_mode_is_read(tmp_path: Path, mode: str) -> None:
     suffix = "tiff" if mode in ("CMYK", "I;16") else "png"

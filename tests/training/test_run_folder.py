@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,30 @@ def test_a_disk_that_is_full_while_the_command_line_trains(
     assert not list((tmp_path / "run").glob("checkpoint*"))
 
 
+def test_a_checkpoint_that_no_longer_fits(tmp_path: Path) -> None:
+    """torch.save gives a RuntimeError where a later write fails; what failed is a write."""
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(path, {"step": 2, "weights": torch.zeros(100, 100, 100)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.load(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_events_of_an_older_run_are_gone(tmp_path: Path) -> None:
+    """TensorBoard's writer need not be installed, so its files are named here."""
+    events = tmp_path / "tensorboard" / "events.out.tfevents.1764000000.host.1.0"
+    events.parent.mkdir()
+    events.write_bytes(b"an older run's")
+    run(tmp_path, steps=1)
+    assert not events.exists()
+
+
 def test_a_disk_that_is_really_full() -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as file,
@@ -168,10 +193,11 @@ def test_an_evaluation_that_cannot_be_written_keeps_the_old_one(
     out = tmp_path / "scores.json"
     out.write_text("old")
 
-    def full(*_: object, **__: object) -> None:
+    def half(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"ha")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", half)
     assert main(["evaluate", str(clean), "--samples", "100", "--out", str(out)]) == 1
     assert out.read_text() == "old"
 
@@ -180,12 +206,12 @@ def test_pictures_of_others_stay_out_of_the_report(clean: Path, tmp_path: Path) 
     run(tmp_path, steps=2)
     (tmp_path / "mine.gif").write_bytes(b"GIF of mine")
     (tmp_path / "samples" / "zebra.png").write_bytes(b"PNG of mine")
-    (tmp_path / "samples" / "step_10000000.png").write_bytes(b"")
-    assert [path.name for path in run_folder.frames(tmp_path)][-2:] == [
-        "step_0000002.png",
-        "step_10000000.png",
-    ]
-    (tmp_path / "samples" / "step_10000000.png").unlink()
+    late = [tmp_path / "samples" / f"step_{step}.png" for step in (9_999_998, 10_000_000)]
+    for path in late:
+        path.write_bytes(b"")
+    assert run_folder.frames(tmp_path)[-2:] == late
+    for path in late:
+        path.unlink()
     page = report.write_report(tmp_path).read_text()
     assert "zebra" not in page
     assert base64.b64encode(b"GIF of mine").decode() not in page
