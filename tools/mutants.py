@@ -100,9 +100,9 @@ NEGATE = Tests((GAPS,), "negate")
 META = Tests((GAPS,), "meta")
 SPECIFICATION = Tests(("test_reference.py",), "not compile and not bad_call")
 
-PORTABLE = ("csrc/cpu/kernels_portable.cpp",)
-LOSSES = ("csrc/autograd/distribution_losses.cpp",)
-SCALAR_LOSSES = ("csrc/autograd/scalar_losses.cpp", "csrc/cpu/scalar_losses.cpp")
+PORTABLE = ("csrc/cpu/simd/kernels_portable.cpp",)
+LOSSES = ("csrc/autograd/divergence.cpp",)
+SCALAR_LOSSES = ("csrc/autograd/scalar.cpp", "csrc/cpu/scalar.cpp")
 LOGISTIC = (
     "logistic_d_loss",
     "nonsaturating_g_loss",
@@ -116,7 +116,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-anchor-gradient-sign",
         ("softmax_kl", "realness_d_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "const Vec<A> b = tile.shared(anchor, k, n);\n"
         "      tile.put(grad, k, tile.get(exps, k, n) * r - weight * b, n);",
         "const Vec<A> b = tile.shared(anchor, k, n);\n"
@@ -128,7 +128,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-target-gradient-constant",
         ("softmax_kl",),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "log<A>(a) + A(1) - log_q",
         "log<A>(a) - log_q",
         SOFTMAX_KL,
@@ -138,7 +138,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-empty-bins-entropy",
         ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "return a == A(0) ? Vec<A>{} : Vec<A>(a * log<A>(a));",
         "return Vec<A>(a * log<A>(a));",
         EMPTY_BINS,
@@ -148,7 +148,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-empty-bins-product",
         ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "return b == 0 ? V{} : V(b * t);",
         "return V(b * t);",
         EMPTY_BINS,
@@ -158,7 +158,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-row-anchors-entropy-sign",
         ("realness_g_loss",),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "x_log_x<A>(plus) - x_log_x<A>(minus)",
         "x_log_x<A>(plus) + x_log_x<A>(minus)",
         REALNESS_G,
@@ -168,7 +168,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-linear-gradient-sign",
         ("realness_g_loss",),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "tile.put(grad, k, bad - weight * tile.shared(anchor, k, n), n);",
         "tile.put(grad, k, bad + weight * tile.shared(anchor, k, n), n);",
         REALNESS_G,
@@ -178,7 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-softmax-loss-sign",
         ("realness_g_loss",),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "- dot_t + tile.sum(minus_dot)",
         "- dot_t - tile.sum(minus_dot)",
         REALNESS_G,
@@ -188,7 +188,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-softmax-q-gradient-sign",
         ("softmax_kl_logits",),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "g += q_scale * tile.get(q_exps, k, n);",
         "g -= q_scale * tile.get(q_exps, k, n);",
         SOFTMAX_KL_LOGITS,
@@ -198,7 +198,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-softmax-p-gradient-mean",
         ("softmax_kl_logits", "realness_g_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "const Vec<A> mean_d = dot_u - dot_t;",
         "const Vec<A> mean_d = dot_u + dot_t;",
         SOFTMAX_KL_LOGITS,
@@ -208,7 +208,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-last-class",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "if (last > whole) f(whole,",
         "if (last > whole && problem.classes % lanes<A> > 1) f(whole,",
         SOFTMAX_KL,
@@ -218,7 +218,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-long-row-rescaling",
         ("softmax_kl", "realness_d_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "s *= exp_non_positive<T>(top - m), dot += seen * (top - m);",
         "s *= exp_non_positive<T>(top - m);",
         LONG_ROWS,
@@ -228,7 +228,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-infinite-logits",
         ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/kl.h",
+        "csrc/cpu/simd/divergence.h",
         "return all == all ? tile.sum(plain)",
         "return all == all || true ? tile.sum(plain)",
         LONG_ROWS,
@@ -238,7 +238,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-exp-coefficient-float",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/elementary.h",
+        "csrc/cpu/simd/elementary.h",
         "0x1.555492p-3f",
         "0x1.565492p-3f",
         SOFTMAX_KL,
@@ -248,7 +248,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-exp-coefficient",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/elementary.h",
+        "csrc/cpu/simd/elementary.h",
         "factorial *= k == 0 ? 1 : k;",
         "factorial *= k == 0 ? 1 : (k == 6 ? 7 : k);",
         SOFTMAX_KL,
@@ -258,7 +258,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-log-terms",
         ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"),
-        "csrc/math/elementary.h",
+        "csrc/cpu/simd/elementary.h",
         "twice_atanh<is_float ? 5 : 11, A>",
         "twice_atanh<is_float ? 5 : 7, A>",
         SOFTMAX_KL,
@@ -268,7 +268,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "cpu-uneven-batches",
         ("realness_d_loss",),
-        "csrc/cpu/losses.cpp",
+        "csrc/cpu/divergence.cpp",
         "totals[i] / static_cast<double>(problems[i]->rows)",
         "totals[i] / static_cast<double>(problems[0]->rows)",
         REALNESS_D,
@@ -278,7 +278,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-sigmoid",
         LOGISTIC,
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "(u < A(0) ? e : splat<A>(1)) / (e + A(1))",
         "(u > A(0) ? e : splat<A>(1)) / (e + A(1))",
         SCALAR,
@@ -288,7 +288,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-linear-term-slope",
         ("logistic_d_loss", "saturating_g_loss"),
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "g += slope;",
         "g -= slope;",
         SCALAR,
@@ -298,7 +298,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-hinge-margin",
         ("hinge_d_loss",),
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "const Vec<A> v = u + A(1);",
         "const Vec<A> v = u - A(1);",
         SCALAR,
@@ -308,7 +308,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-square",
         ("lsgan_d_loss", "lsgan_g_loss"),
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "{u * u * A(0.5), u}",
         "{u * u, u}",
         SCALAR,
@@ -318,7 +318,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-identity-slope",
         ("wasserstein_d_loss", "wasserstein_g_loss", "hinge_g_loss"),
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "return {u, splat<A>(1)};",
         "return {u, splat<A>(-1)};",
         SCALAR,
@@ -328,7 +328,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel-scalar-tail",
         ("scalar_loss",),
-        "csrc/math/scalar.h",
+        "csrc/cpu/simd/scalar.h",
         "for (int k = 0; k < rest; ++k)",
         "for (int k = 0; k < lanes<A>; ++k)",
         SCALAR,
@@ -338,7 +338,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "table-label-smoothing-sign",
         ("logistic_d_loss",),
-        "csrc/scalar_losses.h",
+        "csrc/operators/scalar.h",
         "terms({kSoftplus, -1, 0, 1, label_smoothing}, {kSoftplus, 1});",
         "terms({kSoftplus, -1, 0, 1, -label_smoothing}, {kSoftplus, 1});",
         SCALAR,
@@ -348,7 +348,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "cpu-relativistic-mean-gradient",
         ("relativistic_d_loss", "relativistic_g_loss"),
-        "csrc/cpu/scalar_losses.cpp",
+        "csrc/cpu/scalar.cpp",
         "real.problem.gradient_constant = -of_fake",
         "real.problem.gradient_constant = of_fake",
         SCALAR,
@@ -357,7 +357,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "formula-label-smoothing-sign",
         ("logistic_d_loss", "saturating_g_loss"),
-        "csrc/autograd/scalar_losses.cpp",
+        "csrc/autograd/scalar.cpp",
         "u.sigmoid() * factor + term.slope",
         "u.sigmoid() * factor - term.slope",
         SCALAR,
@@ -366,7 +366,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "formula-relativistic-mean-gradient",
         ("relativistic_d_loss", "relativistic_g_loss"),
-        "csrc/autograd/scalar_losses.cpp",
+        "csrc/autograd/scalar.cpp",
         "g_real = g_real - through_real;",
         "g_real = g_real + through_real;",
         SCALAR,
@@ -376,7 +376,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "formula-logits-gradient-sign",
         ("softmax_kl", "realness_d_loss", "realness_g_loss"),
-        "csrc/formulas.h",
+        "csrc/autograd/formulas.h",
         "accumulate(logits).softmax(dim) - a;",
         "accumulate(logits).softmax(dim) + a;",
         Tests((DERIVATIVES,), "softmax_kl and create_graph"),
@@ -386,7 +386,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "formula-p-gradient-mean",
         ("softmax_kl_logits", "realness_g_loss"),
-        "csrc/formulas.h",
+        "csrc/autograd/formulas.h",
         "difference - (p * difference).sum(dim, true)",
         "difference + (p * difference).sum(dim, true)",
         SECOND_ORDER,
@@ -401,7 +401,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "return logits.defined();",
         HALF_MEANS,
         "fp16 gradients are divided by the rows before a GradScaler's factor arrives",
-        (*LOSSES, "csrc/autograd/scalar_losses.cpp"),
+        (*LOSSES, "csrc/autograd/scalar.cpp"),
     ),
     Mutant(
         "scale-gradient-mean-sign",
@@ -415,7 +415,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "scale-gradient-tail",
         ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
-        "csrc/math/scale.h",
+        "csrc/cpu/simd/gradient_scale.h",
         "if (i < n) {",
         "if (i + 1 < n) {",
         Tests((GAPS,), "weighted"),
@@ -462,7 +462,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "resample-forward-sign",
         ("resample_logits", "resample_forward"),
-        "csrc/math/resample.h",
+        "csrc/cpu/simd/resample.h",
         "load<A>(mean + i, n) + load<A>(noise + i, n) * deviation",
         "load<A>(mean + i, n) - load<A>(noise + i, n) * deviation",
         RESAMPLE,
@@ -472,7 +472,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "resample-backward-half",
         ("resample_logits", "resample_backward"),
-        "csrc/math/resample.h",
+        "csrc/cpu/simd/resample.h",
         "gradient * spread * A(0.5)",
         "gradient * spread",
         RESAMPLE,
@@ -482,7 +482,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "resampled-gradient-sign",
         ("resampled_realness_d_loss", "resampled_realness_g_loss"),
-        "csrc/autograd/resampled_losses.cpp",
+        "csrc/autograd/resampled.cpp",
         "return resample_backward(to_logits, statistics,",
         "return resample_backward(-to_logits, statistics,",
         RESAMPLE,
@@ -492,7 +492,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "meta-loss-shape",
         ("softmax_kl",),
-        "csrc/ops.cpp",
+        "csrc/operators/operators.cpp",
         "return prepare_softmax_kl(logits, target, dim, reduction,",
         "return prepare_softmax_kl(logits, target, dim, kSum,",
         META,

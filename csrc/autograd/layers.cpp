@@ -1,5 +1,5 @@
 // Operators that are layers rather than losses: gradient scaling and reversal, negation, feature resampling.
-#include "../layers.h"
+#include "../operators/layers.h"
 
 #include <ATen/ops/cat.h>
 #include <torch/library.h>
@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "../formulas.h"
+#include "formulas.h"
 #include "loss.h"
 
 namespace gankernels {

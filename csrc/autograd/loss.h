@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <array>
 
-#include "../losses.h"
+#include "../operators/divergence.h"
 
 namespace gankernels {
 

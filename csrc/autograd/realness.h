@@ -1,7 +1,7 @@
 // RealnessGAN's two losses for autograd: how they are evaluated, and their gradients as differentiable expressions.
 #pragma once
 
-#include "../formulas.h"
+#include "formulas.h"
 #include "loss.h"
 
 namespace gankernels {

@@ -18,7 +18,7 @@ struct Operand {
 
 // Describes all operands (of one shape) by the same two row dimensions and one class dimension.
 // False where the non-class dimensions do not merge into two, or neither classes nor rows lie side by side.
-inline bool describe(KlProblem& problem, int64_t dim, const std::vector<Operand>& operands) {
+inline bool describe(DivergenceProblem& problem, int64_t dim, const std::vector<Operand>& operands) {
   struct Dimension {
     int64_t size;
     c10::SmallVector<int64_t, 6> strides;

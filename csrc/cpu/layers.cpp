@@ -1,5 +1,5 @@
 // The layer operators on the CPU.
-#include "../layers.h"
+#include "../operators/layers.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>

@@ -13,7 +13,7 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-#include "problems.h"
+#include "launches.h"
 
 namespace gankernels::cuda {
 

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "problems.h"
+#include "launches.h"
 
 namespace gankernels::cuda {
 
@@ -41,7 +41,7 @@ inline std::vector<RowDimension> row_dimensions(const std::vector<Operand>& oper
 }
 
 // Describes all operands by the same two row dimensions; false where there are more.
-inline bool describe(KlTerm& term, const std::vector<Operand>& operands, int64_t dim) {
+inline bool describe(DivergenceTerm& term, const std::vector<Operand>& operands, int64_t dim) {
   const auto merged = row_dimensions(operands, dim);
   if (merged.size() > 2) return false;
   term.inner_rows = merged.size() == 2 ? merged[1].size : 1;

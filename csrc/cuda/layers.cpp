@@ -1,5 +1,5 @@
 // The layer operators on CUDA, and the first-order backward of all losses.
-#include "../layers.h"
+#include "../operators/layers.h"
 
 #include <torch/library.h>
 

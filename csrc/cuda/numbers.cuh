@@ -2,7 +2,7 @@
 #pragma once
 
 #include "platform.cuh"
-#include "problems.h"
+#include "launches.h"
 
 namespace gankernels::cuda {
 

@@ -71,10 +71,10 @@ _lock = threading.Lock()
 
 # The file of csrc/cuda that a mangled kernel is in.
 FILES = {
-    r"kl_kernelIf": "kl_float",
-    r"kl_kernelId": "kl_double",
-    r"kl_kernelI6__half": "kl_half",
-    r"kl_kernelI13__nv_bfloat16": "kl_bfloat16",
+    r"divergence_kernelIf": "divergence_float",
+    r"divergence_kernelId": "divergence_double",
+    r"divergence_kernelI6__half": "divergence_half",
+    r"divergence_kernelI13__nv_bfloat16": "divergence_bfloat16",
 }
 
 

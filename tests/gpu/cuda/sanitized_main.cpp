@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "cuda_host_shim.h"
-#include "../../../csrc/cuda/problems.h"
+#include "../../../csrc/cuda/launches.h"
 
 using namespace gankernels;
 using namespace gankernels::cuda;
@@ -71,8 +71,8 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
   }
   auto partials = std::make_unique<double[]>(kMaxBlocks);
   auto loss = std::make_unique<float>();
-  KlLaunch launch;
-  KlTerm& term = launch.terms[0];
+  DivergenceLaunch launch;
+  DivergenceTerm& term = launch.terms[0];
   term.rows = rows;
   term.q_logits = q.view();
   term.q_grad = g.view();
@@ -84,7 +84,7 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
   launch.columns = columns;
   launch.wide = !columns && classes % 4 == 0;
   launch.total = {loss.get(), partials.get(), 0};
-  if (launch_kl(launch, nullptr) != 0) ++failures;
+  if (launch_divergence(launch, nullptr) != 0) ++failures;
   double total = 0;
   const std::vector<double> none(static_cast<size_t>(classes), 0.0);
   for (int64_t r = 0; r < rows; ++r) {

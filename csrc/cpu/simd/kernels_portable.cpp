@@ -1,11 +1,11 @@
 // The kernels for any machine: 16-byte vectors, which every x86-64 and AArch64 has.
 #define GK_ISA portable
 #define GK_VECTOR_BYTES 16
-#include "../math/anchors.h"
-#include "../math/kl.h"
-#include "../math/resample.h"
-#include "../math/scalar.h"
-#include "../math/scale.h"
+#include "anchors.h"
+#include "divergence.h"
+#include "resample.h"
+#include "scalar.h"
+#include "gradient_scale.h"
 
 namespace gankernels {
 

@@ -1,5 +1,5 @@
-// The loss operators on the CPU: arguments to KlProblems, KlProblems to threads.
-#include "../losses.h"
+// The loss operators on the CPU: arguments to DivergenceProblems, DivergenceProblems to threads.
+#include "../operators/divergence.h"
 
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -22,7 +22,7 @@ void* scratch(int64_t bytes) {
   return memory.data();
 }
 
-// One KlProblem with the tensors that it points into.
+// One DivergenceProblem with the tensors that it points into.
 class Divergence {
  public:
   Divergence(const Tensor& logits, int64_t dim, int64_t reduction, bool fold_mean, double grad_scale)
@@ -99,7 +99,7 @@ class Divergence {
       if (bound.is_output && bound.lent.defined()) bound.lent.copy_(bound.tensor);
   }
 
-  KlProblem problem;
+  DivergenceProblem problem;
 
  private:
   struct Bound {
@@ -167,18 +167,18 @@ class Divergence {
   c10::SmallVector<double, 64> combined_;
 };
 
-int64_t chunk_rows(const KlProblem& p) { return std::max<int64_t>(1, kChunkElements / p.classes); }
-int64_t chunks(const KlProblem& p) { return (p.rows + chunk_rows(p) - 1) / chunk_rows(p); }
+int64_t chunk_rows(const DivergenceProblem& p) { return std::max<int64_t>(1, kChunkElements / p.classes); }
+int64_t chunks(const DivergenceProblem& p) { return (p.rows + chunk_rows(p) - 1) / chunk_rows(p); }
 
-double run_chunk(const KlProblem& p, int64_t chunk) {
+double run_chunk(const DivergenceProblem& p, int64_t chunk) {
   const int64_t begin = chunk * chunk_rows(p);
   return cpu_kernels().kl(p, begin, std::min(p.rows, begin + chunk_rows(p)), scratch(scratch_bytes(p)));
 }
 
 // Runs the problems in one parallel region and leaves the sum of each one's row losses in `totals`.
-void run(c10::ArrayRef<const KlProblem*> problems, double* totals) {
+void run(c10::ArrayRef<const DivergenceProblem*> problems, double* totals) {
   int64_t count = 0, elements = 0;
-  for (const KlProblem* p : problems) count += chunks(*p), elements += p->rows * p->classes;
+  for (const DivergenceProblem* p : problems) count += chunks(*p), elements += p->rows * p->classes;
   c10::SmallVector<double, 64> partial(static_cast<size_t>(count));
   // A second thread costs more to wake than a few thousand elements take.
   const int64_t grain = std::max<int64_t>(1, count * kChunkElements / std::max<int64_t>(1, elements));
@@ -199,7 +199,7 @@ void run(c10::ArrayRef<const KlProblem*> problems, double* totals) {
 
 // Runs one or two divergences and writes their reduced sum.
 void evaluate(const Tensor& loss, int64_t reduction, std::initializer_list<Divergence*> divergences) {
-  c10::SmallVector<const KlProblem*, 2> problems;
+  c10::SmallVector<const DivergenceProblem*, 2> problems;
   for (Divergence* d : divergences) {
     if (reduction == kNone) d->row_loss(loss, !problems.empty());
     d->settle();
@@ -208,7 +208,7 @@ void evaluate(const Tensor& loss, int64_t reduction, std::initializer_list<Diver
   double totals[2] = {0, 0};
   if (reduction == kNone) {
     // One after the other: the second adds to the rows that the first wrote.
-    for (const KlProblem* p : problems) run({p}, totals);
+    for (const DivergenceProblem* p : problems) run({p}, totals);
   } else {
     run(problems, totals);
     double value = 0;

@@ -1,7 +1,7 @@
 // Elementwise GAN losses: value and derivative of a term of one logit, from at most one exponential.
 #pragma once
 
-#include "../cpu/kernels.h"
+#include "../kernels.h"
 #include "elementary.h"
 
 namespace gankernels::GK_ISA {

@@ -1,7 +1,7 @@
 // The differentiable losses over distributions: whichever backend computes, this differentiates.
 #include <torch/library.h>
 
-#include "../formulas.h"
+#include "formulas.h"
 #include "loss.h"
 #include "realness.h"
 

@@ -17,7 +17,7 @@ struct Anchors {
   A entropy = 0, mass = 0;
 
   template <class T, int kWidth, class Group>
-  GK_DEVICE void load(const KlTerm& term, Position at, const Share& share, Group& group) {
+  GK_DEVICE void load(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
     if (term.positive.rows.data == nullptr && term.negative.rows.data == nullptr) {
 #pragma unroll
       for (int v = 0; v < kValues; ++v) b[v] = A(0);
@@ -50,7 +50,7 @@ GK_DEVICE A target_slope(A p, A log_q, A weight, A bad) {
 }
 
 template <class T, int kWidth, class A, int kValues>
-GK_DEVICE void store_target_grad(const KlTerm& term, Position at, const A (&x)[kValues], const Share& share) {
+GK_DEVICE void store_target_grad(const DivergenceTerm& term, Position at, const A (&x)[kValues], const Share& share) {
   const Rows& rows = term.target_grad;
   if (std::is_same_v<T, A> || term.positive.wide) store<kWidth>(row_of<A>(rows, at), rows.cls, x, share);
   else store<kWidth>(row_of<T>(rows, at), rows.cls, x, share);
@@ -83,7 +83,7 @@ GK_DEVICE A masked_dot(const A (&b)[kValues], const A (&t)[kValues], const Share
 
 // P is an anchor, or a target whose gradient is asked for. Returns the row's loss.
 template <class T, bool kTargetGrad, int kWidth, class A, int kValues, class Group>
-GK_DEVICE A anchor_row(const KlTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
+GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
                        Group& group) {
   const A weight = static_cast<A>(term.weight);
   A z[kValues], top[1] = {-infinity<A>()};
@@ -122,7 +122,7 @@ GK_DEVICE A anchor_row(const KlTerm& term, Position at, const Share& share, cons
 
 // P = softmax(p_logits).
 template <class T, int kWidth, class A, int kValues, class Group>
-GK_DEVICE A softmax_row(const KlTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
+GK_DEVICE A softmax_row(const DivergenceTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
                         Group& group) {
   const A weight = static_cast<A>(term.weight);
   A u[kValues], t[kValues], p[kValues], top[2] = {-infinity<A>(), -infinity<A>()};
@@ -182,17 +182,17 @@ struct InRegisters {
 
   Anchors<A, kValues> anchors;
 
-  GK_DEVICE void begin(const KlTerm& term, const Share& share, Group& group) {
+  GK_DEVICE void begin(const DivergenceTerm& term, const Share& share, Group& group) {
     if (all_shared(term)) anchors.template load<T, kWidth>(term, Position{0, 0}, share, group);
   }
 
-  GK_DEVICE A row(const KlTerm& term, Position at, const Share& share, Group& group) {
+  GK_DEVICE A row(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
     if (!all_shared(term)) anchors.template load<T, kWidth>(term, at, share, group);
     if constexpr (kPositive == Positive::kSoftmax) return softmax_row<T, kWidth>(term, at, share, anchors, group);
     else return anchor_row<T, kPositive == Positive::kTarget, kWidth>(term, at, share, anchors, group);
   }
 
-  GK_DEVICE static bool all_shared(const KlTerm& term) { return term.positive.shared && term.negative.shared; }
+  GK_DEVICE static bool all_shared(const DivergenceTerm& term) { return term.positive.shared && term.negative.shared; }
 };
 
 }  // namespace gankernels::cuda

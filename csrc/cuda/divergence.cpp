@@ -1,5 +1,5 @@
 // The divergences on CUDA: tensors to problems, one launch each.
-#include "../losses.h"
+#include "../operators/divergence.h"
 
 #include <torch/library.h>
 
@@ -12,11 +12,11 @@ namespace gankernels {
 
 namespace {
 
-using cuda::KlLaunch;
-using cuda::KlTerm;
+using cuda::DivergenceLaunch;
+using cuda::DivergenceTerm;
 using cuda::Target;
 
-// One KlTerm with the tensors that it points into.
+// One DivergenceTerm with the tensors that it points into.
 class Divergence {
  public:
   Divergence(const Tensor& logits, int64_t dim, int64_t reduction, bool fold_mean, double grad_scale)
@@ -76,7 +76,7 @@ class Divergence {
     return logits_.size(dim_) > 1 && q.cls != 1 && (term.inner_rows > 1 ? q.inner : q.outer) == 1;
   }
 
-  KlTerm term;
+  DivergenceTerm term;
 
  private:
   void input(const Tensor& t, Rows& rows) { operands_.push_back({t, &rows, false}); }
@@ -112,7 +112,7 @@ void evaluate(const char* name, const Tensor& logits, int64_t dim, const Tensor&
   TORCH_CHECK_VALUE(logits.size(dim) <= kMostClasses, "logits must have at most ", kMostClasses, " classes, got ",
                     logits.size(dim));
   const cuda::OnDeviceOf device(logits);
-  KlLaunch launch;
+  DivergenceLaunch launch;
   launch.count = 0;
   launch.classes = static_cast<int>(logits.size(dim));
   launch.dtype = cuda::kernel_dtype(logits.scalar_type());
@@ -131,7 +131,7 @@ void evaluate(const char* name, const Tensor& logits, int64_t dim, const Tensor&
   } else {
     launch.total = workspace.emplace(loss, true).total;
   }
-  cuda::check_launch(cuda::launch_kl(launch, device.stream()), name);
+  cuda::check_launch(cuda::launch_divergence(launch, device.stream()), name);
   for (const Divergence* d : divergences) d->hand_back();
 }
 

@@ -1,7 +1,7 @@
 // Feature resampling: z = mu + noise * exp(logvar / 2), and its gradient.
 #pragma once
 
-#include "../cpu/kernels.h"
+#include "../kernels.h"
 #include "elementary.h"
 
 namespace gankernels::GK_ISA {

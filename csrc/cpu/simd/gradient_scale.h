@@ -1,7 +1,7 @@
 // out = in * factor, rounded once.
 #pragma once
 
-#include "../cpu/kernels.h"
+#include "../kernels.h"
 #include "vec.h"
 
 namespace gankernels::GK_ISA {

@@ -3,7 +3,7 @@
 
 #include <ATen/TensorOperators.h>
 
-#include "losses.h"
+#include "../operators/divergence.h"
 
 namespace gankernels::formulas {
 

@@ -1,5 +1,5 @@
 // The scalar losses on the CPU.
-#include "../scalar_losses.h"
+#include "../operators/scalar.h"
 
 #include <ATen/Parallel.h>
 #include <torch/library.h>

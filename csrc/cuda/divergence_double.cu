@@ -1,8 +1,10 @@
 // The divergences for logits of this dtype: one translation unit each, so that they compile side by side.
-#include "kl_kernel.cuh"
+#include "divergence_kernel.cuh"
 
 namespace gankernels::cuda {
 
-int launch_kl_double(const KlLaunch& problem, void* stream) { return launch_kl_as<double>(problem, stream); }
+int launch_divergence_double(const DivergenceLaunch& problem, void* stream) {
+  return launch_divergence_as<double>(problem, stream);
+}
 
 }  // namespace gankernels::cuda

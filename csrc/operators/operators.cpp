@@ -5,13 +5,13 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
 
-#include "cpu/capability.h"
+#include "../cpu/capability.h"
 #include "layers.h"
-#include "python_binding.h"
-#include "scalar_losses.h"
+#include "../python/binding.h"
+#include "scalar.h"
 
 #if defined(GANKERNELS_CUDA)
-#include "cuda/problems.h"
+#include "../cuda/launches.h"
 #endif
 
 namespace gankernels {

@@ -4,7 +4,7 @@
 // softmax). Second reading: the gradients, and the products with the anchors.
 #pragma once
 
-#include "kl.cuh"
+#include "divergence.cuh"
 
 namespace gankernels::cuda {
 
@@ -93,13 +93,13 @@ struct Streamed {
     }
   }
 
-  GK_DEVICE static void load_anchor(A (&b)[kValues], A (&minus)[kValues], const KlTerm& term, Position at,
+  GK_DEVICE static void load_anchor(A (&b)[kValues], A (&minus)[kValues], const DivergenceTerm& term, Position at,
                                     const Share& share) {
     load_target<T, kWidth>(b, term.positive, at, share);
     load_target<T, kWidth>(minus, term.negative, at, share);
   }
 
-  GK_DEVICE void sum_anchors(const KlTerm& term, Position at, const Share& share, Group& group) {
+  GK_DEVICE void sum_anchors(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
     A sums[2] = {0, 0};
     each_chunk(share, [&](const Share& chunk) {
       A plus[kValues], minus[kValues];
@@ -114,18 +114,18 @@ struct Streamed {
     entropy = sums[0], mass = sums[1];
   }
 
-  GK_DEVICE void begin(const KlTerm& term, const Share& share, Group& group) {
+  GK_DEVICE void begin(const DivergenceTerm& term, const Share& share, Group& group) {
     if (term.positive.shared && term.negative.shared) sum_anchors(term, Position{0, 0}, share, group);
   }
 
-  GK_DEVICE static void load_logits(A (&z)[kValues], A (&a)[kValues], const KlTerm& term, Position at,
+  GK_DEVICE static void load_logits(A (&z)[kValues], A (&a)[kValues], const DivergenceTerm& term, Position at,
                                     const Share& share) {
     load<kWidth>(z, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
     if constexpr (kSoftmax)
       load<kWidth>(a, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
   }
 
-  GK_DEVICE A row(const KlTerm& term, Position at, const Share& share, Group& group) {
+  GK_DEVICE A row(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
     if (!(term.positive.shared && term.negative.shared)) sum_anchors(term, at, share, group);
     OnlineSums<T, kSoftmax> sums;
     each_chunk(share, [&](const Share& chunk) {
@@ -142,7 +142,7 @@ struct Streamed {
   }
 
   // Writes the gradients; returns this thread's part of sum B t.
-  GK_DEVICE A second_reading(const KlTerm& term, Position at, const Share& share,
+  GK_DEVICE A second_reading(const DivergenceTerm& term, Position at, const Share& share,
                              const OnlineSums<T, kSoftmax>& sums) const {
     const A weight = static_cast<A>(term.weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
     const A total = kSoftmax ? A(1) + mass : mass, scale = weight * total / sums.q;

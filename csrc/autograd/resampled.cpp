@@ -2,7 +2,7 @@
 #include <ATen/ops/cat.h>
 #include <torch/library.h>
 
-#include "../layers.h"
+#include "../operators/layers.h"
 #include "realness.h"
 
 namespace gankernels {

@@ -1,5 +1,5 @@
 // The differentiable losses of one logit per sample or patch.
-#include "../scalar_losses.h"
+#include "../operators/scalar.h"
 
 #include <torch/library.h>
 
@@ -7,7 +7,7 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "../formulas.h"
+#include "formulas.h"
 #include "loss.h"
 
 namespace gankernels {

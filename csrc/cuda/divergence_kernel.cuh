@@ -1,7 +1,7 @@
 // The kernel around the rows of a divergence, and the choice of its instance for a layout and a number of classes.
 #pragma once
 
-#include "kl_online.cuh"
+#include "divergence_streamed.cuh"
 #include "launch.cuh"
 
 namespace gankernels::cuda {
@@ -20,7 +20,7 @@ GK_DEVICE void select(Target& out, bool second, const Target& a, const Target& b
   out.shared = second ? b.shared : a.shared;
 }
 
-GK_DEVICE void select(KlTerm& out, bool second, const KlTerm& a, const KlTerm& b) {
+GK_DEVICE void select(DivergenceTerm& out, bool second, const DivergenceTerm& a, const DivergenceTerm& b) {
   out.rows = second ? b.rows : a.rows;
   out.inner_rows = second ? b.inner_rows : a.inner_rows;
   select(out.q_logits, second, a.q_logits, b.q_logits);
@@ -36,12 +36,12 @@ GK_DEVICE void select(KlTerm& out, bool second, const KlTerm& a, const KlTerm& b
 
 // Term y of the problem, or both in turn; rows dealt out to blocks, then to groups of threads within a block.
 template <class T, class Group, class Body>
-__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(const KlLaunch problem) {
+__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) divergence_kernel(const DivergenceLaunch problem) {
   using A = Accumulate<T>;
   __shared__ A memory[Group::kShared];
   // The term in shared memory: its pointers and strides would take a hundred registers.
-  __shared__ __align__(8) unsigned char term_memory[sizeof(KlTerm)];
-  KlTerm& term = *reinterpret_cast<KlTerm*>(term_memory);
+  __shared__ __align__(8) unsigned char term_memory[sizeof(DivergenceTerm)];
+  DivergenceTerm& term = *reinterpret_cast<DivergenceTerm*>(term_memory);
   Group group(memory, problem.log2_share);
   const int first = problem.one_after_other ? 0 : static_cast<int>(blockIdx.y);
   const int last = problem.one_after_other ? problem.count : first + 1;
@@ -74,13 +74,13 @@ __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) kl_kernel(co
 }
 
 template <class T, class Group, class Body>
-int start(KlLaunch problem, int threads_per_row, int threads, void* stream) {
+int start(DivergenceLaunch problem, int threads_per_row, int threads, void* stream) {
   while (1 << problem.log2_share < threads_per_row) ++problem.log2_share;
   const int64_t rows = std::max(problem.terms[0].rows, problem.count > 1 ? problem.terms[1].rows : 0);
   const unsigned terms = problem.one_after_other ? 1 : static_cast<unsigned>(problem.count);
   const unsigned blocks = blocks_for(ceil_div(rows, threads / threads_per_row), threads, kMaxBlocks / 2);
-  GK_LAUNCH((kl_kernel<T, Group, Body>), (dim3{blocks, terms, 1}), (dim3{static_cast<unsigned>(threads), 1, 1}), stream,
-            problem);
+  GK_LAUNCH((divergence_kernel<T, Group, Body>), (dim3{blocks, terms, 1}), (dim3{static_cast<unsigned>(threads), 1, 1}),
+            stream, problem);
   return static_cast<int>(cudaGetLastError());
 }
 
@@ -91,14 +91,14 @@ inline int threads_for(int classes, int values) {
 }
 
 template <class T, Positive kPositive, class Group, int kValues, int kWidth>
-int start_in_registers(const KlLaunch& problem, void* stream) {
+int start_in_registers(const DivergenceLaunch& problem, void* stream) {
   const int group = threads_for(problem.classes, kValues), threads = Group::kColumns ? group * kWarp : group;
   using Body = InRegisters<T, kPositive, Group, kValues, kWidth>;
   return start<T, Group, Body>(problem, group, std::max(threads, kBlock), stream);
 }
 
 template <class T, Positive kPositive, class Group, int kWidth>
-int start_online(const KlLaunch& problem, void* stream) {
+int start_online(const DivergenceLaunch& problem, void* stream) {
   constexpr int kMost = kMaxThreads<T>, kGroup = Group::kColumns ? kMost / kWarp : kMost;
   using Body = Streamed<T, kPositive == Positive::kSoftmax, Group, 8, kWidth>;
   return start<T, Group, Body>(problem, kGroup, kMost, stream);
@@ -106,7 +106,7 @@ int start_online(const KlLaunch& problem, void* stream) {
 
 // Whether as many threads as `kValues` each leave for the row are not too many.
 template <class T, int kValues>
-bool fits(const KlLaunch& problem) {
+bool fits(const DivergenceLaunch& problem) {
   return threads_for(problem.classes, kValues) <= kMaxThreads<T>;
 }
 
@@ -118,7 +118,7 @@ constexpr int kMany = sizeof(T) == 8                                     ? 8
 
 // Rows whose classes lie side by side, or anyhow.
 template <class T, Positive kPositive>
-int start_neighbours(const KlLaunch& problem, void* stream) {
+int start_neighbours(const DivergenceLaunch& problem, void* stream) {
   using Group = Neighbours<Accumulate<T>>;
   constexpr int kWidth = kWide<T>;
   // A gradient to the target is a template of its own only where registers are scarce, and has one instance of each.
@@ -141,7 +141,7 @@ int start_neighbours(const KlLaunch& problem, void* stream) {
 
 // Rows that lie side by side, as in (N, K, H, W).
 template <class T, Positive kPositive>
-int start_stacked(const KlLaunch& problem, void* stream) {
+int start_stacked(const DivergenceLaunch& problem, void* stream) {
   using Group = Stacked<Accumulate<T>>;
   constexpr Positive kOnline = kPositive == Positive::kTarget ? Positive::kAnchor : kPositive;
   if (threads_for(problem.classes, 8) * kWarp <= Group::kThreads)
@@ -150,13 +150,13 @@ int start_stacked(const KlLaunch& problem, void* stream) {
 }
 
 template <class T, Positive kPositive>
-int start_layout(const KlLaunch& problem, void* stream) {
+int start_layout(const DivergenceLaunch& problem, void* stream) {
   return problem.columns ? start_stacked<T, kPositive>(problem, stream)
                          : start_neighbours<T, kPositive>(problem, stream);
 }
 
 template <class T>
-int launch_kl_as(const KlLaunch& problem, void* stream) {
+int launch_divergence_as(const DivergenceLaunch& problem, void* stream) {
   if (problem.softmax) return start_layout<T, Positive::kSoftmax>(problem, stream);
   if (problem.terms[0].target_grad.data != nullptr) return start_layout<T, Positive::kTarget>(problem, stream);
   return start_layout<T, Positive::kAnchor>(problem, stream);

@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "../cpu/kernels.h"
+#include "../kernels.h"
 #include "elementary.h"
 
 namespace gankernels::GK_ISA {
@@ -19,7 +19,7 @@ struct Operand {
 
 template <class A, bool kClassContiguous>
 struct Tile {
-  const KlProblem& problem;
+  const DivergenceProblem& problem;
   int64_t row, outer, inner;  // first row, and its coordinates
   int active;                 // rows in this tile
 
@@ -95,7 +95,7 @@ struct Tile {
 };
 
 template <class A, bool kClassContiguous, class F>
-GK_INLINE double for_each_tile(const KlProblem& p, int64_t begin, int64_t end, F&& f) {
+GK_INLINE double for_each_tile(const DivergenceProblem& p, int64_t begin, int64_t end, F&& f) {
   double total = 0;
   for (int64_t row = begin; row < end;) {
     const int64_t outer = row / p.inner_rows, inner = row % p.inner_rows;
@@ -176,7 +176,7 @@ GK_INLINE Vec<A> anchor_dot(const Tile& tile, Vec<A> plain, const A* anchor, Ope
 template <class T, bool kGradient, class Tile>
 GK_INLINE auto anchor_row(const Tile& tile, void* scratch) {
   using A = Accumulate<T>;
-  const KlProblem& p = tile.problem;
+  const DivergenceProblem& p = tile.problem;
   const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> mass = splat<A>(static_cast<A>(p.mass)), entropy = splat<A>(static_cast<A>(p.entropy));
   const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
@@ -208,7 +208,7 @@ GK_INLINE auto anchor_row(const Tile& tile, void* scratch) {
 }
 
 template <class T, bool kClassContiguous, bool kGradient>
-double kl_anchor(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_anchor(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   return for_each_tile<Accumulate<T>, kClassContiguous>(
       p, begin, end, [&](const auto& tile) { return anchor_row<T, kGradient>(tile, scratch); });
 }
@@ -218,7 +218,7 @@ constexpr int64_t kLongRow = 4096, kChunk = 2048;
 
 // The same, chunk by chunk, each relative to the maximum so far: a row is read from memory once, while computing.
 template <class T>
-double kl_anchor_long(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_anchor_long(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   const T* anchor = static_cast<const T*>(p.anchor);
   const Vec<T> mass = splat<T>(static_cast<T>(p.mass)), entropy = splat<T>(static_cast<T>(p.entropy));
   const Vec<T> weight = splat<T>(static_cast<T>(p.weight));
@@ -264,7 +264,7 @@ double kl_anchor_long(const KlProblem& p, int64_t begin, int64_t end, void* scra
 
 // S = 0: loss = entropy - sum B t, gradient -B, no exponential.
 template <class T, bool kClassContiguous>
-double kl_anchor_linear(const KlProblem& p, int64_t begin, int64_t end, void*) {
+double kl_anchor_linear(const DivergenceProblem& p, int64_t begin, int64_t end, void*) {
   using A = Accumulate<T>;
   const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> entropy = splat<A>(static_cast<A>(p.entropy)), weight = splat<A>(static_cast<A>(p.weight));
@@ -283,7 +283,7 @@ double kl_anchor_linear(const KlProblem& p, int64_t begin, int64_t end, void*) {
 
 // d/dP = log P + 1 - log q, and 0 where P = 0.
 template <class T, class P, bool kClassContiguous>
-double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_target(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
   return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
@@ -333,7 +333,7 @@ double kl_target(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
 //   loss = sum P u - log sum exp u - sum M log M - sum (P - M) t + S log sum exp t
 //   d/dq_logits = S q - P + M,   d/dp_logits = P (d - sum P d): the log-sum-exp of q drops out.
 template <class T, bool kClassContiguous, bool kLinear, bool kRowMinus>
-double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
@@ -415,7 +415,7 @@ double kl_softmax(const KlProblem& p, int64_t begin, int64_t end, void* scratch)
 // ---- choosing the instance ---------------------------------------------------------------------------------------
 
 template <class T, bool kClassContiguous>
-double kl_rows(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_rows(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   switch (p.positive) {
     case Positive::kAnchor:
@@ -465,11 +465,11 @@ GK_INLINE void lanes_to_rows(const A* from, T* to, int64_t stride, int64_t class
 
 // The problem on blocks of rows, each transposed into scratch memory, where every lane holds one row.
 template <class T>
-double kl_transposed(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_transposed(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   const int64_t size = p.classes * lanes<A>;
   A* memory = static_cast<A*>(scratch);
-  KlProblem block = p;
+  DivergenceProblem block = p;
   block.class_contiguous = false;
   block.target_like_logits = false;
   block.dtype = std::is_same_v<A, double> ? Dtype::kDouble : Dtype::kFloat;
@@ -513,7 +513,7 @@ double kl_transposed(const KlProblem& p, int64_t begin, int64_t end, void* scrat
 #endif
 
 template <class T>
-double kl_layout(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+double kl_layout(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
 #if defined(GK_HAS_SHUFFLE)
   // One row would leave lanes empty at its end, and needs its sums taken across lanes.
   const bool few_classes = p.class_contiguous && p.inner_rows == 1 && p.classes <= kTransposedClasses;
@@ -523,7 +523,7 @@ double kl_layout(const KlProblem& p, int64_t begin, int64_t end, void* scratch) 
   return kl_rows<T, false>(p, begin, end, scratch);
 }
 
-inline double kl(const KlProblem& p, int64_t begin, int64_t end, void* scratch) {
+inline double kl(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   switch (p.dtype) {
     case Dtype::kHalf: return kl_layout<Half>(p, begin, end, scratch);
     case Dtype::kBFloat16: return kl_layout<BFloat16>(p, begin, end, scratch);

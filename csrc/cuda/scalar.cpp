@@ -1,5 +1,5 @@
 // The scalar losses on CUDA: one launch, or three where a relativistic loss is of many logits.
-#include "../scalar_losses.h"
+#include "../operators/scalar.h"
 
 #include <torch/library.h>
 

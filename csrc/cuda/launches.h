@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <string>
 
-#include "../cpu/kernels.h"
+#include "../problems.h"
 
 namespace gankernels::cuda {
 
@@ -17,7 +17,7 @@ struct Target {
 
 // loss_row = KL(P || q) - KL(M || q), q = softmax(q_logits): P is `positive`, softmax(p_logits) or absent,
 // M is `negative` or absent.
-struct KlTerm {
+struct DivergenceTerm {
   int64_t rows = 0, inner_rows = 1;  // row = outer * inner_rows + inner
   Rows q_logits, p_logits;
   Rows q_grad, p_grad, target_grad;  // written where data is set; target_grad is that of `positive`
@@ -36,8 +36,8 @@ struct Total {
 constexpr int kMaxBlocks = 4096;
 constexpr unsigned kTicketSlots = 8192;
 
-struct KlLaunch {
-  KlTerm terms[2];
+struct DivergenceLaunch {
+  DivergenceTerm terms[2];
   int count = 1;    // of terms
   int classes = 0;  // at most 2^31 - 1; offsets are 64-bit
   Dtype dtype = Dtype::kFloat;
@@ -51,7 +51,7 @@ struct KlLaunch {
 };
 
 // Every launcher returns a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.
-int launch_kl(const KlLaunch& problem, void* stream);
+int launch_divergence(const DivergenceLaunch& problem, void* stream);
 
 struct ScalarBatch {
   const void* logits = nullptr;  // dense, `elements` of them

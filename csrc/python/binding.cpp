@@ -2,7 +2,7 @@
 //
 // torch.ops looks at each argument with pybind11 and asks whether anything overrides the call. What can be overridden
 // (subclasses, modes, tracing) or does not fit goes that way still; plain tensors and numbers take this one.
-#include "python_binding.h"
+#include "binding.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>

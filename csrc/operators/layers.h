@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "checks.h"
-#include "losses.h"
+#include "divergence.h"
 
 namespace gankernels {
 

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "kernels.h"
+#include "../kernels.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -21,11 +21,11 @@
 #define GK_ISA avx2
 #define GK_VECTOR_BYTES 32
 #define GK_AVX2
-#include "../math/anchors.h"
-#include "../math/kl.h"
-#include "../math/resample.h"
-#include "../math/scalar.h"
-#include "../math/scale.h"
+#include "anchors.h"
+#include "divergence.h"
+#include "resample.h"
+#include "scalar.h"
+#include "gradient_scale.h"
 
 namespace gankernels {
 

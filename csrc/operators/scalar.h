@@ -1,8 +1,8 @@
 // The losses of one logit per sample or patch, as data: adding one is adding a row to `find_scalar_loss`.
 #pragma once
 
-#include "cpu/kernels.h"
-#include "losses.h"
+#include "../problems.h"
+#include "divergence.h"
 
 namespace gankernels {
 

@@ -1,8 +1,8 @@
 // What an anchor shared by all rows contributes to each of them.
 #pragma once
 
-#include "../cpu/kernels.h"
-#include "kl.h"
+#include "../kernels.h"
+#include "divergence.h"
 
 namespace gankernels::GK_ISA {
 

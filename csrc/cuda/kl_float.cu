@@ -1,8 +1,0 @@
-// The divergences for logits of this dtype: one translation unit each, so that they compile side by side.
-#include "kl_kernel.cuh"
-
-namespace gankernels::cuda {
-
-int launch_kl_float(const KlLaunch& problem, void* stream) { return launch_kl_as<float>(problem, stream); }
-
-}  // namespace gankernels::cuda

@@ -1,0 +1,79 @@
+// What a kernel is asked to do, in raw pointers, sizes and strides; free of torch and of instruction sets.
+#pragma once
+
+#include <cstdint>
+
+namespace gankernels {
+
+enum class Dtype { kHalf, kBFloat16, kFloat, kDouble };
+
+// One tensor seen as rows of classes: row (o, i) and class k lie at data + o*outer + i*inner + k*cls (elements).
+struct Rows {
+  void* data = nullptr;
+  int64_t outer = 0, inner = 0, cls = 0;
+};
+
+// What stands before the || of the positive divergence.
+enum class Positive {
+  kAnchor,   // broadcast anchors, already combined into one vector: `anchor` holds P - M
+  kTarget,   // per-row targets
+  kSoftmax,  // softmax of other logits; `anchor` holds a broadcast M, if there is one
+};
+
+// loss_row = KL(P || q) - KL(M || q) with q = softmax(q_logits); P or M may be absent.
+//   = sum P log P - sum M log M - sum B t + S log sum exp t,   B = P - M, S = sum B, t = q_logits - max.
+//   d/dq_logits = S q - B
+struct DivergenceProblem {
+  int64_t rows = 0, inner_rows = 1, classes = 0;
+  bool class_contiguous = true;  // else the inner row stride is 1
+  Dtype dtype = Dtype::kFloat;
+  Positive positive = Positive::kAnchor;
+  Rows q_logits, p_logits;
+  Rows p_target, m_target;  // accumulation dtype, or the logits' dtype where target_like_logits
+  bool target_like_logits = false;
+  const void* anchor = nullptr;      // shared by all rows, accumulation dtype, contiguous
+  double entropy = 0, mass = 0;      // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand
+  bool linear = false;               // S = 0: the loss is linear in t and needs no exponential of it
+  Rows q_grad, p_grad, target_grad;  // written where data is set
+  double weight = 1;                 // gradients are multiplied by it
+  void* row_loss = nullptr;          // per-row losses (accumulation dtype), in row order, where set
+  bool add_to_row_loss = false;
+};
+
+enum class ScalarFunction { kSoftplus, kHinge, kSquare, kIdentity };
+
+// One batch's part of a scalar loss: weight * f(sign * (x - offset)) + slope * x for every logit x.
+struct ScalarTerm {
+  ScalarFunction function = ScalarFunction::kIdentity;
+  double sign = 1, offset = 0, weight = 1, slope = 0;
+};
+
+struct ScalarProblem {
+  Dtype dtype = Dtype::kFloat;
+  ScalarTerm term;
+  const void* logits = nullptr;
+  void* grad = nullptr;  // (derivative + gradient_constant) * weight, where set
+  double gradient_constant = 0, weight = 1;
+  void* row_loss = nullptr;  // per-element losses in the accumulation dtype, where set
+  bool add_to_row_loss = false;
+};
+
+struct ScalarSums {
+  double loss = 0, slope = 0;
+};
+
+struct AnchorSums {
+  double mass = 0, entropy = 0;  // sum a, sum a log a
+};
+
+struct ResampleProblem {
+  Dtype dtype = Dtype::kFloat;
+  int64_t block = 0;  // elements of a block of means
+  const void* statistics = nullptr;
+  const void* noise = nullptr;  // accumulation dtype
+  void* out = nullptr;          // z: written forward, read backward
+  const void* grad_out = nullptr;
+  void* grad_statistics = nullptr;  // set: backward
+};
+
+}  // namespace gankernels
