@@ -41,6 +41,7 @@ struct DivergenceProblem {
 };
 
 enum class ScalarFunction { kSoftplus, kHinge, kSquare, kIdentity };
+constexpr int kScalarFunctions = 4;
 
 // One batch's part of a scalar loss: weight * f(sign * (x - offset)) + slope * x for every logit x.
 struct ScalarTerm {

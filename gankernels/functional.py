@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gankernels import _checks, _ops, reference
+from gankernels._scalar import SCALAR_LOSSES
 
 
 def softmax_kl(
@@ -275,6 +276,22 @@ def realness_g_loss(
     )
 
 
+def _of_two_batches(name: str, real_logits: Tensor, fake_logits: Tensor, reduction: str) -> Tensor:
+    loss = SCALAR_LOSSES[name]
+    if _ops.reference_serves(real_logits, fake_logits):
+        return reference.scalar_loss(loss, real_logits, fake_logits, reduction)
+    code = _ops.reduction_code(reduction)
+    return _ops.scalar_loss(real_logits, fake_logits, loss.real, loss.fake, loss.relativistic, code)
+
+
+def _of_fake_batch(name: str, fake_logits: Tensor, reduction: str) -> Tensor:
+    loss = SCALAR_LOSSES[name]
+    if _ops.reference_serves(fake_logits):
+        return reference.scalar_loss(loss, None, fake_logits, reduction)
+    code = _ops.reduction_code(reduction)
+    return _ops.scalar_loss(None, fake_logits, (), loss.fake, False, code)
+
+
 def logistic_d_loss(
     real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
@@ -312,12 +329,14 @@ def logistic_d_loss(
         >>> gk.logistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
         tensor(1.3863)
     """
+    if not label_smoothing:
+        return _of_two_batches("logistic_d_loss", real_logits, fake_logits, reduction)
     _checks.check_label_smoothing(label_smoothing)
     if _ops.reference_serves(real_logits, fake_logits):
         return reference.logistic_d_loss(real_logits, fake_logits, reduction, label_smoothing)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "logistic_d", label_smoothing, _ops.reduction_code(reduction)
-    )
+    loss = SCALAR_LOSSES["logistic_d_loss"].smoothed(label_smoothing)
+    code = _ops.reduction_code(reduction)
+    return _ops.scalar_loss(real_logits, fake_logits, loss.real, loss.fake, False, code)
 
 
 def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -348,11 +367,7 @@ def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor
         >>> gk.nonsaturating_g_loss(torch.zeros(4))  # log 2
         tensor(0.6931)
     """
-    if _ops.reference_serves(fake_logits):
-        return reference.nonsaturating_g_loss(fake_logits, reduction)
-    return _ops.scalar_loss(
-        None, fake_logits, "nonsaturating_g", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_fake_batch("nonsaturating_g_loss", fake_logits, reduction)
 
 
 def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -383,9 +398,7 @@ def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> gk.saturating_g_loss(torch.zeros(4))  # -log 2
         tensor(-0.6931)
     """
-    if _ops.reference_serves(fake_logits):
-        return reference.saturating_g_loss(fake_logits, reduction)
-    return _ops.scalar_loss(None, fake_logits, "saturating_g", 0.0, _ops.reduction_code(reduction))
+    return _of_fake_batch("saturating_g_loss", fake_logits, reduction)
 
 
 def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -421,11 +434,7 @@ def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mea
         >>> gk.hinge_d_loss(torch.tensor([0.5]), torch.tensor([-2.0]))
         tensor(0.5000)
     """
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.hinge_d_loss(real_logits, fake_logits, reduction)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "hinge_d", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_two_batches("hinge_d_loss", real_logits, fake_logits, reduction)
 
 
 def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -456,9 +465,7 @@ def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> gk.hinge_g_loss(torch.tensor([2.0]))
         tensor(-2.)
     """
-    if _ops.reference_serves(fake_logits):
-        return reference.hinge_g_loss(fake_logits, reduction)
-    return _ops.scalar_loss(None, fake_logits, "hinge_g", 0.0, _ops.reduction_code(reduction))
+    return _of_fake_batch("hinge_g_loss", fake_logits, reduction)
 
 
 def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -494,11 +501,7 @@ def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str 
         >>> gk.wasserstein_d_loss(torch.tensor([2.0]), torch.tensor([0.5]))
         tensor(-1.5000)
     """
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.wasserstein_d_loss(real_logits, fake_logits, reduction)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "wasserstein_d", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_two_batches("wasserstein_d_loss", real_logits, fake_logits, reduction)
 
 
 def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -529,9 +532,7 @@ def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> gk.wasserstein_g_loss(torch.tensor([2.0]))
         tensor(-2.)
     """
-    if _ops.reference_serves(fake_logits):
-        return reference.wasserstein_g_loss(fake_logits, reduction)
-    return _ops.scalar_loss(None, fake_logits, "wasserstein_g", 0.0, _ops.reduction_code(reduction))
+    return _of_fake_batch("wasserstein_g_loss", fake_logits, reduction)
 
 
 def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -566,11 +567,7 @@ def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mea
         >>> gk.lsgan_d_loss(torch.tensor([0.0]), torch.tensor([2.0]))
         tensor(2.5000)
     """
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.lsgan_d_loss(real_logits, fake_logits, reduction)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "lsgan_d", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_two_batches("lsgan_d_loss", real_logits, fake_logits, reduction)
 
 
 def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -601,9 +598,7 @@ def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
         >>> gk.lsgan_g_loss(torch.tensor([3.0]))
         tensor(2.)
     """
-    if _ops.reference_serves(fake_logits):
-        return reference.lsgan_g_loss(fake_logits, reduction)
-    return _ops.scalar_loss(None, fake_logits, "lsgan_g", 0.0, _ops.reduction_code(reduction))
+    return _of_fake_batch("lsgan_g_loss", fake_logits, reduction)
 
 
 def relativistic_d_loss(
@@ -640,11 +635,7 @@ def relativistic_d_loss(
         >>> gk.relativistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
         tensor(1.3863)
     """
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.relativistic_d_loss(real_logits, fake_logits, reduction)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "relativistic_d", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_two_batches("relativistic_d_loss", real_logits, fake_logits, reduction)
 
 
 def relativistic_g_loss(
@@ -681,11 +672,7 @@ def relativistic_g_loss(
         >>> gk.relativistic_g_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
         tensor(1.3863)
     """
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.relativistic_g_loss(real_logits, fake_logits, reduction)
-    return _ops.scalar_loss(
-        real_logits, fake_logits, "relativistic_g", 0.0, _ops.reduction_code(reduction)
-    )
+    return _of_two_batches("relativistic_g_loss", real_logits, fake_logits, reduction)
 
 
 def negate_(t: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ logits ``z``, ``lse`` = log-sum-exp over the classes, ``softplus(x) = log(1 + ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,29 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gankernels import _checks as check
+from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 
 __all__ = [
     "gradient_reversal",
     "gradient_scale",
-    "hinge_d_loss",
-    "hinge_g_loss",
-    "logistic_d_loss",
-    "lsgan_d_loss",
-    "lsgan_g_loss",
     "negate_",
-    "nonsaturating_g_loss",
     "realness_d_loss",
     "realness_g_loss",
-    "relativistic_d_loss",
-    "relativistic_g_loss",
     "resample_logits",
     "resampled_realness_d_loss",
     "resampled_realness_g_loss",
-    "saturating_g_loss",
     "softmax_kl",
     "softmax_kl_logits",
-    "wasserstein_d_loss",
-    "wasserstein_g_loss",
+    *SCALAR_LOSSES,
 ]
 
 
@@ -52,11 +44,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def _upcast(x: Tensor) -> Tensor:
     # Once per input: the gradients of several uses must add up before they are rounded.
     return x.to(accumulation_dtype(x.dtype))
-
-
-def _softplus(x: Tensor) -> Tensor:
-    # F.softplus is linear above a threshold of 20, which is off by 2e-9; log-sigmoid is exact.
-    return -F.logsigmoid(-x)
 
 
 def _reduce(rows: Tensor, reduction: str) -> Tensor:
@@ -183,6 +170,53 @@ def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
 # --- scalar losses: every element is a row -------------------------------------------------------
 
 
+def scalar_loss(
+    loss: ScalarLoss,
+    real_logits: Tensor | None,
+    fake_logits: Tensor,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """A row of the scalar losses by its formulas; ``label_smoothing`` s adds s r to the real terms."""
+    if loss.of_real is None:
+        _check_one_batch(fake_logits, reduction)
+        return _reduce(loss.of_fake(_upcast(fake_logits)), reduction)
+    check.check_tensor("real_logits", real_logits)
+    assert real_logits is not None
+    _check_two_batches(real_logits, fake_logits, reduction)
+    real, fake = _upcast(real_logits), _upcast(fake_logits)
+    of_fake = loss.of_fake(fake - real.mean() if loss.relativistic else fake)
+    of_real = loss.of_real(real - fake.mean() if loss.relativistic else real)
+    if label_smoothing:  # 0 * inf is NaN
+        of_real = of_real + label_smoothing * real
+    return _reduce(of_real, reduction) + _reduce(of_fake, reduction)
+
+
+def _of_two_batches(loss: ScalarLoss) -> Callable[..., Tensor]:
+    def compute(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+        return scalar_loss(loss, real_logits, fake_logits, reduction)
+
+    return compute
+
+
+def _of_fake_batch(loss: ScalarLoss) -> Callable[..., Tensor]:
+    def compute(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+        return scalar_loss(loss, None, fake_logits, reduction)
+
+    return compute
+
+
+def _define(name: str, loss: ScalarLoss) -> None:
+    function = (_of_two_batches if loss.real else _of_fake_batch)(loss)
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The formulas of ``{name}`` in ``gankernels._scalar``."
+    globals()[name] = function
+
+
+for _name, _loss in SCALAR_LOSSES.items():
+    _define(_name, _loss)
+
+
 def logistic_d_loss(
     real_logits: Tensor,
     fake_logits: Tensor,
@@ -191,85 +225,8 @@ def logistic_d_loss(
 ) -> Tensor:
     """softplus(-r) + s r  +  softplus(f): the BCE of targets 1 - s (real) and 0 (fake)."""
     check.check_label_smoothing(label_smoothing)
-    _check_two_batches(real_logits, fake_logits, reduction)
-    real, fake = _upcast(real_logits), _upcast(fake_logits)
-    real_rows = _softplus(-real)
-    if label_smoothing:  # 0 * inf is NaN
-        real_rows = real_rows + label_smoothing * real
-    return _reduce(real_rows, reduction) + _reduce(_softplus(fake), reduction)
-
-
-def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """softplus(-f)"""
-    _check_one_batch(fake_logits, reduction)
-    return _reduce(_softplus(-_upcast(fake_logits)), reduction)
-
-
-def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """-softplus(f)"""
-    _check_one_batch(fake_logits, reduction)
-    return _reduce(-_softplus(_upcast(fake_logits)), reduction)
-
-
-def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """relu(1 - r) + relu(1 + f)"""
-    _check_two_batches(real_logits, fake_logits, reduction)
-    real, fake = _upcast(real_logits), _upcast(fake_logits)
-    return _reduce(torch.relu(1 - real), reduction) + _reduce(torch.relu(1 + fake), reduction)
-
-
-def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """-f"""
-    _check_one_batch(fake_logits, reduction)
-    return _reduce(-_upcast(fake_logits), reduction)
-
-
-def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """-r + f"""
-    _check_two_batches(real_logits, fake_logits, reduction)
-    return _reduce(-_upcast(real_logits), reduction) + _reduce(_upcast(fake_logits), reduction)
-
-
-def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """-f"""
-    return hinge_g_loss(fake_logits, reduction)
-
-
-def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """(r - 1)^2 / 2 + f^2 / 2"""
-    _check_two_batches(real_logits, fake_logits, reduction)
-    real = 0.5 * (_upcast(real_logits) - 1).square()
-    fake = 0.5 * _upcast(fake_logits).square()
-    return _reduce(real, reduction) + _reduce(fake, reduction)
-
-
-def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    """(f - 1)^2 / 2"""
-    _check_one_batch(fake_logits, reduction)
-    return _reduce(0.5 * (_upcast(fake_logits) - 1).square(), reduction)
-
-
-def relativistic_d_loss(
-    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
-) -> Tensor:
-    """softplus(-(r - mean f)) + softplus(f - mean r)"""
-    _check_two_batches(real_logits, fake_logits, reduction)
-    return _relativistic(_upcast(real_logits), _upcast(fake_logits), reduction)
-
-
-def relativistic_g_loss(
-    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
-) -> Tensor:
-    """softplus(-(f - mean r)) + softplus(r - mean f): the D loss with the roles exchanged."""
-    _check_two_batches(real_logits, fake_logits, reduction)
-    return _relativistic(_upcast(fake_logits), _upcast(real_logits), reduction)
-
-
-def _relativistic(up: Tensor, down: Tensor, reduction: str) -> Tensor:
-    """Lower when ``up`` is above the mean of ``down`` and ``down`` below the mean of ``up``."""
-    raised = _softplus(down.mean() - up)
-    lowered = _softplus(down - up.mean())
-    return _reduce(raised, reduction) + _reduce(lowered, reduction)
+    loss = SCALAR_LOSSES["logistic_d_loss"]
+    return scalar_loss(loss, real_logits, fake_logits, reduction, label_smoothing)
 
 
 # --- layers --------------------------------------------------------------------------------------

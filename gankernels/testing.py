@@ -37,6 +37,7 @@ from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels._checks import REDUCTIONS
 from gankernels._counters import gradient_scale_counts
 from gankernels._ops import REDUCTIONS as REDUCTION_CODES
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.reference import accumulation_dtype
 
 __all__ = [
@@ -305,7 +306,7 @@ class Operator:
         schema = operator._schema.arguments
         for argument in schema:
             values.setdefault(argument.name, argument.default_value)
-            if str(argument.type) == "bool":
+            if str(argument.type) == "bool" and argument.name not in self.constants:
                 values[argument.name] = argument.name == "fold_mean" or argument.name in flags
         return tuple(values[argument.name] for argument in schema)
 
@@ -508,7 +509,9 @@ def _eager_relativistic(real_target: float) -> Callable[..., Tensor]:
 
 def _scalar_loss(name: str, eager: Callable[..., Tensor], **more: Any) -> Operator:
     """The row of a loss with one logit per row: one compiled operator serves them all."""
-    one_batch = name.endswith("_g_loss") and name != "relativistic_g_loss"
+    loss = SCALAR_LOSSES[name]
+    one_batch = not loss.real
+    terms = {"real_term": loss.real, "fake_term": loss.fake, "relativistic": loss.relativistic}
     absent = {"real_logits": None} if one_batch else {}
     return Operator(
         name=name,
@@ -519,7 +522,7 @@ def _scalar_loss(name: str, eager: Callable[..., Tensor], **more: Any) -> Operat
         has_classes=False,
         uneven_batches=not one_batch,
         public="scalar_loss",
-        constants={"loss": name.removesuffix("_loss"), "label_smoothing": 0.0, **absent},
+        constants={**terms, **absent},
         **more,
     )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _checks, _ops, functional, reference
+from gankernels._scalar import SCALAR_LOSSES
 
 Gradients = tuple[Tensor | None, ...]
 ValueAndGrad = Callable[..., tuple[Tensor, Gradients]]
@@ -248,8 +249,9 @@ def _learnable(*anchors: Tensor | None) -> bool:
     return any(x is not None and x.requires_grad for x in anchors)
 
 
-def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
-    """A scalar loss of both batches; ``name`` is the operator's name for it."""
+def _of_two_batches(name: str) -> ValueAndGrad:
+    """A scalar loss of both batches."""
+    loss, smooths = SCALAR_LOSSES[name], name == "logistic_d_loss"
 
     def compute(
         real_logits: Tensor,
@@ -259,39 +261,37 @@ def _scalar_d(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
         *,
         grad_scale: float = 1.0,
     ) -> tuple[Tensor, Gradients]:
+        row = loss
         if label_smoothing:
+            if not smooths:
+                raise TypeError(f"{name}() got an unexpected keyword argument 'label_smoothing'")
             _checks.check_label_smoothing(label_smoothing)
+            row = loss.smoothed(label_smoothing)
         if _ops.reference_serves(real_logits, fake_logits):
-            args = (real_logits, fake_logits, reduction)
-            options = {"label_smoothing": label_smoothing} if label_smoothing else {}
-            return _through_autograd(loss_fn, args, options, (0, 1), grad_scale)
+            args = (loss, real_logits, fake_logits, reduction, label_smoothing)
+            return _through_autograd(reference.scalar_loss, args, {}, (1, 2), grad_scale)
         operator, code = _ops.scalar_loss_value_and_grad, _ops.reduction_code(reduction)
-        arguments = (real_logits, fake_logits, name, label_smoothing, code)
+        arguments = (real_logits, fake_logits, row.real, row.fake, row.relativistic, code)
         return _of_two(operator, *arguments, grad_scale=grad_scale)
 
     return compute
 
 
-def _scalar_g(name: str, loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
+def _of_fake_batch(name: str) -> ValueAndGrad:
     """A scalar loss of the fake batch alone."""
+    loss = SCALAR_LOSSES[name]
 
     def compute(
         fake_logits: Tensor, reduction: str = "mean", *, grad_scale: float = 1.0
     ) -> tuple[Tensor, Gradients]:
         if _ops.reference_serves(fake_logits):
-            return _through_autograd(loss_fn, (fake_logits, reduction), {}, (0,), grad_scale)
-        loss, _, g_fake = _ops.scalar_loss_value_and_grad(
-            None,
-            fake_logits,
-            name,
-            0.0,
-            _ops.reduction_code(reduction),
-            False,
-            True,
-            True,
-            grad_scale,
+            args = (loss, None, fake_logits, reduction)
+            return _through_autograd(reference.scalar_loss, args, {}, (2,), grad_scale)
+        code = _ops.reduction_code(reduction)
+        value, _, to_fake = _ops.scalar_loss_value_and_grad(
+            None, fake_logits, (), loss.fake, False, code, False, True, True, grad_scale
         )
-        return loss, (g_fake,)
+        return value, (to_fake,)
 
     return compute
 
@@ -303,15 +303,8 @@ _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.realness_g_loss: _realness_g_loss,
     functional.resampled_realness_d_loss: _resampled_realness_d_loss,
     functional.resampled_realness_g_loss: _resampled_realness_g_loss,
-    functional.logistic_d_loss: _scalar_d("logistic_d", reference.logistic_d_loss),
-    functional.hinge_d_loss: _scalar_d("hinge_d", reference.hinge_d_loss),
-    functional.wasserstein_d_loss: _scalar_d("wasserstein_d", reference.wasserstein_d_loss),
-    functional.lsgan_d_loss: _scalar_d("lsgan_d", reference.lsgan_d_loss),
-    functional.relativistic_d_loss: _scalar_d("relativistic_d", reference.relativistic_d_loss),
-    functional.relativistic_g_loss: _scalar_d("relativistic_g", reference.relativistic_g_loss),
-    functional.nonsaturating_g_loss: _scalar_g("nonsaturating_g", reference.nonsaturating_g_loss),
-    functional.saturating_g_loss: _scalar_g("saturating_g", reference.saturating_g_loss),
-    functional.hinge_g_loss: _scalar_g("hinge_g", reference.hinge_g_loss),
-    functional.wasserstein_g_loss: _scalar_g("wasserstein_g", reference.wasserstein_g_loss),
-    functional.lsgan_g_loss: _scalar_g("lsgan_g", reference.lsgan_g_loss),
+    **{
+        getattr(functional, name): _of_two_batches(name) if loss.real else _of_fake_batch(name)
+        for name, loss in SCALAR_LOSSES.items()
+    },
 }

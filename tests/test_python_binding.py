@@ -136,9 +136,10 @@ def test_bad_arguments_raise_what_torch_ops_raises(direct, arguments) -> None:
     assert str(found.value) == str(expected.value)
 
 
-def test_optional_tensors_and_strings_are_parsed() -> None:
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_optional_tensors_and_floats_are_parsed(kind) -> None:
     fake = torch.randn(4, requires_grad=True)
-    found = _ops.scalar_loss(None, fake, "nonsaturating_g", 0.0, 1)
+    found = _ops.scalar_loss(None, fake, kind(), kind((0.0, -1.0, 0.0, 1.0, 0.0)), False, 1)
     assert torch.equal(found, torch.nn.functional.softplus(-fake).mean())
 
 

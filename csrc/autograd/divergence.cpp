@@ -11,16 +11,14 @@ namespace {
 
 // ---- softmax_kl --------------------------------------------------------------------------------------------------
 
-struct SoftmaxKl {
+struct SoftmaxKlAutograd {
   static constexpr size_t kLogits = 0;  // inputs: logits, target
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
-        "gankernels::softmax_kl_value_and_grad");
-    auto [loss, g_logits, g_target] =
-        op.call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0);
-    return {loss, {when(needed[0], g_logits), when(needed[1], g_target)}};
+    return evaluated(
+        Kernel<SoftmaxKl>::call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0),
+        needed[0], needed[1]);
   }
 
   static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
@@ -34,27 +32,26 @@ struct SoftmaxKl {
 };
 
 Tensor softmax_kl(const Tensor& logits, const Tensor& target, int64_t dim, int64_t reduction) {
-  if (!requires_grad(target)) return apply<SoftmaxKl>({logits, target}, {reduction, dim});
+  if (!requires_grad(target)) return apply<SoftmaxKlAutograd>({logits, target}, {reduction, dim});
   // A learnable target: one row of it per row of logits, and autograd's own expand sums the rows' gradients.
   const int64_t d = check_logits("logits", logits, dim);
   check_target("target", target, "logits", logits, d);
   const bool own_dtype = target.scalar_type() == logits.scalar_type();
   const Tensor t = own_dtype ? target : target.to(accumulate_type(logits.scalar_type()));
   const Tensor rows = formulas::align(t, logits, d).expand_symint(logits.sym_sizes());
-  return apply<SoftmaxKl>({logits, rows}, {reduction, dim});
+  return apply<SoftmaxKlAutograd>({logits, rows}, {reduction, dim});
 }
 
 // ---- softmax_kl_logits -------------------------------------------------------------------------------------------
 
-struct SoftmaxKlLogits {
+struct SoftmaxKlLogitsAutograd {
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    static const auto op = find<TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double)>(
-        "gankernels::softmax_kl_logits_value_and_grad");
-    auto [loss, g_p, g_q] = op.call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[1]), 1.0);
-    return {loss, {when(needed[0], g_p), when(needed[1], g_q)}};
+    return evaluated(
+        Kernel<SoftmaxKlLogits>::call(in[0], in[1], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[1]), 1.0),
+        needed[0], needed[1]);
   }
 
   static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
@@ -70,7 +67,7 @@ struct SoftmaxKlLogits {
 };
 
 Tensor softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim, int64_t reduction) {
-  return apply<SoftmaxKlLogits>({p_logits, q_logits}, {reduction, dim});
+  return apply<SoftmaxKlLogitsAutograd>({p_logits, q_logits}, {reduction, dim});
 }
 
 // ---- realness_d_loss ------------------------------------------------------------------------------------------------
@@ -78,10 +75,10 @@ Tensor softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t
 Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor, const Tensor& fake_anchor,
                        int64_t dim, int64_t reduction) {
   if (requires_grad(real_anchor) || requires_grad(fake_anchor)) {
-    prepare_realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, false, false);
+    RealnessD::prepare({real, fake, real_anchor, fake_anchor, dim, {reduction, false, false, false, 1}});
     return softmax_kl(real, real_anchor, dim, reduction) + softmax_kl(fake, fake_anchor, dim, reduction);
   }
-  return apply<RealnessD>({real, fake, real_anchor, fake_anchor}, {reduction, dim});
+  return apply<RealnessDAutograd>({real, fake, real_anchor, fake_anchor}, {reduction, dim});
 }
 
 // ---- realness_g_loss ------------------------------------------------------------------------------------------------
@@ -89,7 +86,7 @@ Tensor realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& rea
 Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
                        const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction) {
   if (requires_grad(real_anchor) || requires_grad(fake_anchor)) {
-    prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, false, false);
+    RealnessG::prepare({real, fake, real_anchor, fake_anchor, objective, dim, {reduction, false, false, false, 1}});
     // Once for both terms: their gradients must add up before they are rounded to half precision.
     const Tensor q_logits = formulas::accumulate(fake);
     const Tensor negative = softmax_kl(q_logits, *fake_anchor, dim, reduction);
@@ -97,7 +94,7 @@ Tensor realness_g_loss(const OptionalTensor& real, const Tensor& fake, const Opt
     if (objective == 2) return softmax_kl_logits(formulas::accumulate(*real), q_logits, dim, reduction) - negative;
     return softmax_kl(q_logits, *real_anchor, dim, reduction) - negative;
   }
-  return apply<RealnessG>(
+  return apply<RealnessGAutograd>(
       {real.value_or(Tensor()), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor())},
       {reduction, dim, objective});
 }
@@ -110,14 +107,6 @@ TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
   m.impl("softmax_kl_logits", TORCH_FN(softmax_kl_logits));
   m.impl("realness_d_loss", TORCH_FN(realness_d_loss));
   m.impl("realness_g_loss", TORCH_FN(realness_g_loss));
-}
-
-TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
-  // Plain values, never part of a graph: their results do not require grad, so a backward through them raises.
-  m.impl("softmax_kl_value_and_grad", torch::CppFunction::makeFallthrough());
-  m.impl("softmax_kl_logits_value_and_grad", torch::CppFunction::makeFallthrough());
-  m.impl("realness_d_loss_value_and_grad", torch::CppFunction::makeFallthrough());
-  m.impl("realness_g_loss_value_and_grad", torch::CppFunction::makeFallthrough());
 }
 
 }  // namespace gankernels

@@ -9,7 +9,8 @@
 #include <algorithm>
 #include <array>
 
-#include "../operators/divergence.h"
+#include "../operators/gradient_scale.h"
+#include "../operators/scalar.h"
 
 namespace gankernels {
 
@@ -17,31 +18,47 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 // What an operator was called with beside its tensors; each uses what it has.
 struct Parameters {
   int64_t reduction = kMean, dim = 0, objective = 0;
-  std::string name;
-  double label_smoothing = 0;
+  at::ArrayRef<double> real_term = {}, fake_term = {};
+  bool relativistic = false;
 
-  // With `present`, twelve bits of the node's own: small numbers in one integer, as a tuple of three needs no array.
+  // Terms one after the other, whose number tells whether there is one for real logits. Small numbers in one integer,
+  // with `present`, twelve bits of the node's own: a tuple of two needs no array.
   c10::IValue pack(uint64_t present) const {
-    const auto code =
-        static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
-    return c10::ivalue::Tuple::create(static_cast<int64_t>(code), label_smoothing,
-                                      name.empty() ? c10::IValue() : c10::IValue(name));
+    const auto code = static_cast<uint64_t>(dim) << 32 | present << 8 |
+                      static_cast<uint64_t>(objective << 4 | int64_t{relativistic} << 3 | reduction);
+    if (fake_term.empty()) return static_cast<int64_t>(code);
+    std::vector<double> terms(real_term.begin(), real_term.end());
+    terms.insert(terms.end(), fake_term.begin(), fake_term.end());
+    return c10::ivalue::Tuple::create(static_cast<int64_t>(code), std::move(terms));
   }
-  static std::pair<Parameters, uint64_t> unpack(const c10::IValue& value) {
-    const auto& e = value.toTupleRef().elements();
-    const int64_t code = e[0].toInt();
-    Parameters p{code & 0xf, code >> 32, code >> 4 & 0xf, e[2].isNone() ? std::string() : e[2].toStringRef(),
-                 e[1].toDouble()};
-    return {std::move(p), static_cast<uint64_t>(code) >> 8 & 0xfff};
+};
+
+// Parameters as a node has saved them.
+struct SavedParameters : Parameters {
+  uint64_t present;
+
+  explicit SavedParameters(const c10::IValue& value) {
+    int64_t code;
+    if (value.isInt()) {
+      code = value.toInt();
+    } else {
+      const auto& elements = value.toTupleRef().elements();
+      code = elements[0].toInt();
+      terms_ = elements[1].toDoubleVector();
+      const at::ArrayRef<double> terms(terms_);
+      real_term = terms.slice(0, terms.size() - kTermNumbers);
+      fake_term = terms.slice(real_term.size());
+    }
+    reduction = code & 0x7, relativistic = code >> 3 & 1, objective = code >> 4 & 0xf, dim = code >> 32;
+    present = static_cast<uint64_t>(code) >> 8 & 0xfff;
   }
+  SavedParameters(const SavedParameters&) = delete;
+
+ private:
+  std::vector<double> terms_;
 };
 
 // The tensor arguments of a loss, those it does not have undefined; and one entry for each in what follows from them.
@@ -53,21 +70,6 @@ struct Evaluated {
   Tensor loss;
   Inputs gradients;  // undefined where not needed
 };
-
-// gradient * grad_output, divided by `rows` where that is positive.
-inline Tensor scale(const Tensor& gradient, const Tensor& grad_output, int64_t dim, const c10::SymInt& rows) {
-  static const auto op = find<Tensor(const Tensor&, const Tensor&, int64_t, c10::SymInt)>("gankernels::scale_gradient");
-  return op.call(gradient, grad_output, dim, rows);
-}
-
-// Both gradients of a loss times grad_output.
-inline void scale_both(Tensor& gradient, Tensor& other, const Tensor& grad_output, int64_t dim, const c10::SymInt& rows,
-                       const c10::SymInt& other_rows) {
-  static const auto op =
-      find<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, c10::SymInt, c10::SymInt)>(
-          "gankernels::scale_gradients");
-  std::tie(gradient, other) = op.call(gradient, other, grad_output, dim, rows, other_rows);
-}
 
 // A CPU scalar may be read for free; on a GPU that would stall the host, in a traced graph it cannot be read at all.
 inline bool is_known_one(const Tensor& grad_output) {
@@ -92,8 +94,11 @@ inline Needed needed_gradients(const Inputs& inputs) {
   return needed;
 }
 
-// Tensor of an operator's output, undefined where it was not asked for.
-inline Tensor when(bool needed, Tensor t) { return needed ? std::move(t) : Tensor(); }
+// Loss and gradients to the first two inputs; one that was not asked for came back without elements.
+inline Evaluated evaluated(TwoGradients outputs, bool first, bool second) {
+  auto& [loss, to_first, to_second] = outputs;
+  return {std::move(loss), {first ? std::move(to_first) : Tensor(), second ? std::move(to_second) : Tensor()}};
+}
 
 // Autograd around Op::evaluate (value and gradients in one call) and Op::formula (the gradients, differentiable).
 template <class Op>
@@ -122,7 +127,8 @@ class Loss : public Function<Loss<Op>> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
-    const auto [parameters, present] = Parameters::unpack(ctx->saved_data["parameters"]);
+    const SavedParameters parameters(ctx->saved_data["parameters"]);
+    const uint64_t present = parameters.present;
     variable_list saved = ctx->get_saved_variables();
     Inputs inputs, gradients;
     for (size_t i = 0, next = 0; i < 2 * kMaxInputs; ++i)
@@ -143,6 +149,7 @@ class Loss : public Function<Loss<Op>> {
  private:
   static void scale_all(Inputs& gradients, const Inputs& inputs, const Tensor& grad_output,
                         const Parameters& parameters) {
+    at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor& logits = inputs[Op::kLogits];
     const bool divide = parameters.reduction == kMean && !folds_mean(logits);
     // The saved gradient itself may be handed out when nobody will ask this node again.
@@ -153,15 +160,17 @@ class Loss : public Function<Loss<Op>> {
     for (size_t i = 0; i < kMaxInputs; ++i) {
       if (!gradients[i].defined()) continue;
       if (gradients[i].device().is_cpu()) {
-        gradients[i] = scale(gradients[i], grad_output, dim, rows(i));
+        gradients[i] = Kernel<ScaleGradient>::call(gradients[i], grad_output, dim, rows(i));
       } else if (waiting == kMaxInputs) {
         waiting = i;
       } else {
-        scale_both(gradients[waiting], gradients[i], grad_output, dim, rows(waiting), rows(i));
+        std::tie(gradients[waiting], gradients[i]) =
+            Kernel<ScaleGradients>::call(gradients[waiting], gradients[i], grad_output, dim, rows(waiting), rows(i));
         waiting = kMaxInputs;
       }
     }
-    if (waiting != kMaxInputs) gradients[waiting] = scale(gradients[waiting], grad_output, dim, rows(waiting));
+    if (waiting != kMaxInputs)
+      gradients[waiting] = Kernel<ScaleGradient>::call(gradients[waiting], grad_output, dim, rows(waiting));
   }
 };
 

@@ -6,23 +6,15 @@
 
 namespace gankernels {
 
-struct RealnessD {
+struct RealnessDAutograd {
+  using Operator = RealnessD;
   static constexpr size_t kLogits = 0;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  // The operator itself: loss and gradients to the real and the fake logits.
-  template <class... Args>
-  static TwoGradients call(const Args&... args) {
-    static const auto op =
-        find<TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool, bool,
-                          bool, double)>("gankernels::realness_d_loss_value_and_grad");
-    return op.call(args...);
-  }
-
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    auto [loss, g_real, g_fake] =
-        call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1], folds_mean(in[0]), 1.0);
-    return {loss, {when(needed[0], g_real), when(needed[1], g_fake)}};
+    return evaluated(Kernel<RealnessD>::call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1],
+                                             folds_mean(in[0]), 1.0),
+                     needed[0], needed[1]);
   }
 
   static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
@@ -37,23 +29,16 @@ struct RealnessD {
   }
 };
 
-struct RealnessG {
+struct RealnessGAutograd {
+  using Operator = RealnessG;
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
-  template <class... Args>
-  static TwoGradients call(const Args&... args) {
-    static const auto op =
-        find<TwoGradients(const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, int64_t,
-                          int64_t, int64_t, bool, bool, bool, double)>("gankernels::realness_g_loss_value_and_grad");
-    return op.call(args...);
-  }
-
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     const bool with_real = needed[0] && p.objective == 2;
-    auto [loss, g_real, g_fake] = call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), p.objective, p.dim,
-                                       p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0);
-    return {loss, {when(with_real, g_real), when(needed[1], g_fake)}};
+    return evaluated(Kernel<RealnessG>::call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), p.objective,
+                                             p.dim, p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0),
+                     with_real, needed[1]);
   }
 
   // Eqs. 18, 19, 20 of the RealnessGAN paper: KL(P || q) - KL(A0 || q) with P absent, softmax(real), A1.

@@ -1,14 +1,11 @@
-// The loss operators on the CPU: arguments to DivergenceProblems, DivergenceProblems to threads.
-#include "../operators/divergence.h"
-
+// The divergences on the CPU: to DivergenceProblems, and these to threads.
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <cmath>
 #include <limits>
 
+#include "backend.h"
 #include "capability.h"
-#include "geometry.h"
 #include "parallel.h"
 
 namespace gankernels {
@@ -22,106 +19,95 @@ void* scratch(int64_t bytes) {
   return memory.data();
 }
 
-// One DivergenceProblem with the tensors that it points into.
-class Divergence {
+// A DivergenceProblem with the tensors that it points into.
+class Bound {
  public:
-  Divergence(const Tensor& logits, int64_t dim, int64_t reduction, bool fold_mean, double grad_scale)
-      : dim_(dim), accumulate_(accumulate_type(logits.scalar_type())) {
-    problem.dtype = kernel_dtype(logits.scalar_type());
-    problem.classes = logits.size(dim);
-    problem.rows = logits.numel() / problem.classes;
-    const bool divide = fold_mean && reduction == kMean;
-    problem.weight = divide ? grad_scale / static_cast<double>(problem.rows) : grad_scale;
-    input(logits, problem.q_logits);
-  }
+  DivergenceProblem problem;
 
-  // KL(P || .) - KL(M || .) for anchors, either of which may be undefined.
-  void anchors(const Tensor& positive, const Tensor& negative, const Tensor& logits) {
-    const auto shared = [&](const Tensor& t) { return !t.defined() || is_broadcast(t, logits, dim_); };
-    if (shared(positive) && shared(negative)) {
-      combine(positive, negative);
-      problem.mass = std::abs(problem.mass) <= epsilon() ? 0 : problem.mass;
-      problem.linear = problem.mass == 0;
-      return;
-    }
-    problem.positive = Positive::kTarget;
-    rows_of(positive, logits, problem.p_target);
-    rows_of(negative, logits, problem.m_target);
+  Bound(const Divergence& d, int64_t dim, const Request& request)
+      : d_(d), dim_(dim), accumulate_(accumulate_type(d.logits.scalar_type())) {
+    problem.dtype = kernel_dtype(d.logits.scalar_type());
+    problem.classes = d.logits.size(dim);
+    problem.rows = d.logits.numel() / problem.classes;
+    problem.weight = request.weight(problem.rows);
+    operands_.input(d.logits, problem.q_logits);
+    if (d.p_logits != nullptr) softmax();
+    else if (is_shared(d.positive) && is_shared(d.negative) && !wants_positive_grad()) anchors();
+    else targets();
+    operands_.output(d.p_grad, problem.p_grad);
+    operands_.output(d.grad, problem.q_grad);
+    if (problem.rows > 0) settle();
   }
-
-  // KL(P || .) for one row of probabilities per row of logits, read in its own dtype where that is the logits'.
-  void target(const Tensor& positive, const Tensor& logits, const Tensor& gradient) {
-    problem.positive = Positive::kTarget;
-    problem.target_like_logits = positive.scalar_type() == logits.scalar_type();
-    input(problem.target_like_logits ? positive : positive.to(accumulate_), problem.p_target);
-    TORCH_CHECK_TYPE(gradient.numel() == 0 || positive.scalar_type() == logits.scalar_type() ||
-                         positive.scalar_type() == accumulate_,
-                     "target must have the dtype of logits or of the loss where its gradient is asked for, got ",
-                     dtype_name(positive.scalar_type()));
-    output(gradient, problem.target_grad);
-  }
-
-  // KL(softmax(logits) || .) - KL(M || .), M an anchor or undefined.
-  void softmax(const Tensor& p_logits, const Tensor& negative, const Tensor& logits) {
-    problem.positive = Positive::kSoftmax;
-    input(p_logits, problem.p_logits);
-    problem.mass = 1;
-    if (!negative.defined()) return;
-    if (!is_broadcast(negative, logits, dim_)) return rows_of(negative, logits, problem.m_target);
-    combine(negative, Tensor());
-    problem.entropy = -problem.entropy;
-    problem.mass = 1 - problem.mass;
-    problem.linear = std::abs(problem.mass) <= epsilon();
-  }
-
-  void q_gradient(const Tensor& t) { output(t, problem.q_grad); }
-  void p_gradient(const Tensor& t) { output(t, problem.p_grad); }
 
   void row_loss(const Tensor& loss, bool add) {
     problem.row_loss = loss.data_ptr();
     problem.add_to_row_loss = add;
   }
 
-  // After the last operand: walks the tensors as they lie, or contiguous copies of them.
-  void settle() {
-    if (problem.rows == 0 || describe(problem, dim_, operands())) return;
-    for (Bound& bound : bounds_) {
-      bound.lent = bound.tensor;
-      bound.tensor =
-          bound.is_output ? at::empty_like(bound.tensor, at::MemoryFormat::Contiguous) : bound.tensor.contiguous();
-    }
-    TORCH_INTERNAL_ASSERT(describe(problem, dim_, operands()));
-  }
-
-  // After the kernel: outputs computed in copies go where they belong.
-  void hand_back() {
-    for (const Bound& bound : bounds_)
-      if (bound.is_output && bound.lent.defined()) bound.lent.copy_(bound.tensor);
-  }
-
-  DivergenceProblem problem;
+  void hand_back() const { operands_.hand_back(); }
 
  private:
-  struct Bound {
-    Tensor tensor, lent;
-    Rows* rows;
-    bool is_output;
-  };
+  bool is_shared(const Tensor* t) const { return t == nullptr || is_broadcast(*t, d_.logits, dim_); }
+  bool wants_positive_grad() const { return d_.positive_grad != nullptr && d_.positive_grad->numel() != 0; }
 
-  void input(const Tensor& t, Rows& rows) { bounds_.push_back({t, {}, &rows, false}); }
-  void output(const Tensor& t, Rows& rows) {
-    if (t.numel() != 0) bounds_.push_back({t, {}, &rows, true});
+  // KL(P || .) - KL(M || .) for anchors of all rows.
+  void anchors() {
+    combine(d_.positive, d_.negative);
+    problem.mass = std::abs(problem.mass) <= epsilon() ? 0 : problem.mass;
+    problem.linear = problem.mass == 0;
   }
 
-  void rows_of(const Tensor& anchor, const Tensor& logits, Rows& rows) {
-    if (!anchor.defined()) return;
-    Tensor full = anchor.to(accumulate_);
-    if (is_broadcast(anchor, logits, dim_)) {
-      std::vector<int64_t> ones(logits.dim(), 1);
-      ones[dim_] = problem.classes;
-      full = full.reshape(ones).expand(logits.sizes()).contiguous();
+  // The same for one distribution per row; a P alone is read in its own dtype where that is the logits'.
+  void targets() {
+    problem.positive = Positive::kTarget;
+    if (d_.negative != nullptr) {
+      rows_of(d_.positive, problem.p_target);
+      rows_of(d_.negative, problem.m_target);
+    } else {
+      problem.target_like_logits = d_.positive->scalar_type() == d_.logits.scalar_type();
+      operands_.input(problem.target_like_logits ? *d_.positive : d_.positive->to(accumulate_), problem.p_target);
     }
-    input(full, rows);
+    operands_.output(d_.positive_grad, problem.target_grad);
+  }
+
+  // KL(softmax(p_logits) || .) - KL(M || .), M an anchor or absent.
+  void softmax() {
+    problem.positive = Positive::kSoftmax;
+    operands_.input(*d_.p_logits, problem.p_logits);
+    problem.mass = 1;
+    if (d_.negative == nullptr) return;
+    if (!is_shared(d_.negative)) return rows_of(d_.negative, problem.m_target);
+    combine(d_.negative, nullptr);
+    problem.entropy = -problem.entropy;
+    problem.mass = 1 - problem.mass;
+    problem.linear = std::abs(problem.mass) <= epsilon();
+  }
+
+  void rows_of(const Tensor* target, Rows& rows) {
+    if (target == nullptr) return;
+    Tensor full = target->to(accumulate_);
+    if (is_shared(target)) {
+      std::vector<int64_t> ones(static_cast<size_t>(d_.logits.dim()), 1);
+      ones[static_cast<size_t>(dim_)] = problem.classes;
+      full = full.reshape(ones).expand(d_.logits.sizes()).contiguous();
+    }
+    operands_.input(full, rows);
+  }
+
+  // Walks the tensors as they lie where classes or rows lie side by side, or contiguous copies of them.
+  void settle() {
+    bool rows_adjacent = false;
+    const RowDimensions merged = operands_.settle(dim_, [&](const RowDimensions& found, const Operands& operands) {
+      rows_adjacent = operands.rows_adjacent(found);
+      // A single class leaves the lanes to the rows.
+      problem.class_contiguous = operands.classes_adjacent(dim_) && !(rows_adjacent && problem.classes == 1);
+      return problem.class_contiguous || rows_adjacent;
+    });
+    problem.inner_rows = merged.inner_rows();
+    if (merged.count == 1 && !problem.class_contiguous) {
+      operands_.swap_rows();
+      problem.inner_rows = problem.rows;
+    }
   }
 
   double epsilon() const {
@@ -129,19 +115,19 @@ class Divergence {
   }
 
   // anchor = P - M, entropy = sum P log P - sum M log M, mass = sum P - sum M.
-  void combine(const Tensor& positive, const Tensor& negative) {
+  void combine(const Tensor* positive, const Tensor* negative) {
     if (accumulate_ == at::kDouble) return combine_as<double>(positive, negative);
     combine_as<float>(positive, negative);
   }
 
   template <class A>
-  void combine_as(const Tensor& positive, const Tensor& negative) {
+  void combine_as(const Tensor* positive, const Tensor* negative) {
     combined_.resize(static_cast<size_t>(problem.classes));  // doubles: room and alignment for either type
     A* out = reinterpret_cast<A*>(combined_.data());
     std::fill(out, out + problem.classes, A(0));
-    const auto add = [&](const Tensor& anchor, double sign) {
-      if (!anchor.defined()) return;
-      const Tensor values = anchor.to(accumulate_).contiguous();
+    const auto add = [&](const Tensor* anchor, double sign) {
+      if (anchor == nullptr) return;
+      const Tensor values = anchor->to(accumulate_).contiguous();
       const A* x = values.const_data_ptr<A>();
       for (int64_t k = 0; k < problem.classes; ++k) out[k] += static_cast<A>(sign) * x[k];
       constexpr Dtype dtype = std::is_same_v<A, double> ? Dtype::kDouble : Dtype::kFloat;
@@ -155,15 +141,10 @@ class Divergence {
     problem.anchor = out;
   }
 
-  std::vector<Operand> operands() const {
-    std::vector<Operand> list;
-    for (const Bound& bound : bounds_) list.push_back({&bound.tensor, bound.rows, bound.is_output});
-    return list;
-  }
-
+  const Divergence& d_;
   int64_t dim_;
   at::ScalarType accumulate_;
-  c10::SmallVector<Bound, 6> bounds_;
+  Operands operands_;
   c10::SmallVector<double, 64> combined_;
 };
 
@@ -197,93 +178,29 @@ void run(c10::ArrayRef<const DivergenceProblem*> problems, double* totals) {
   }
 }
 
-// Runs one or two divergences and writes their reduced sum.
-void evaluate(const Tensor& loss, int64_t reduction, std::initializer_list<Divergence*> divergences) {
+}  // namespace
+
+void Cpu::divergences(const char*, const Tensor& loss, int64_t dim, const Request& request,
+                      std::initializer_list<Divergence> divergences) {
+  std::optional<Bound> bound[2];
   c10::SmallVector<const DivergenceProblem*, 2> problems;
-  for (Divergence* d : divergences) {
-    if (reduction == kNone) d->row_loss(loss, !problems.empty());
-    d->settle();
-    problems.push_back(&d->problem);
+  for (const Divergence& d : divergences) {
+    Bound& next = bound[problems.size()].emplace(d, dim, request);
+    if (request.reduction == kNone) next.row_loss(loss, !problems.empty());
+    problems.push_back(&next.problem);
   }
   double totals[2] = {0, 0};
-  if (reduction == kNone) {
+  if (request.reduction == kNone) {
     // One after the other: the second adds to the rows that the first wrote.
     for (const DivergenceProblem* p : problems) run({p}, totals);
   } else {
     run(problems, totals);
     double value = 0;
     for (size_t i = 0; i < problems.size(); ++i)
-      value += reduction == kMean ? totals[i] / static_cast<double>(problems[i]->rows) : totals[i];
+      value += request.reduction == kMean ? totals[i] / static_cast<double>(problems[i]->rows) : totals[i];
     write_scalar(loss, value);
   }
-  for (Divergence* d : divergences) d->hand_back();
-}
-
-TwoGradients softmax_kl_cpu(const Tensor& logits, const Tensor& target, int64_t dim, int64_t reduction,
-                            bool logits_grad, bool target_grad, bool fold_mean, double grad_scale) {
-  auto [d, outputs] = prepare_softmax_kl(logits, target, dim, reduction, logits_grad, target_grad);
-  auto& [loss, g_logits, g_target] = outputs;
-  Divergence divergence(logits, d, reduction, fold_mean, grad_scale);
-  if (is_broadcast(target, logits, d) && !target_grad) divergence.anchors(target, Tensor(), logits);
-  else divergence.target(target, logits, g_target);
-  divergence.q_gradient(g_logits);
-  evaluate(loss, reduction, {&divergence});
-  return outputs;
-}
-
-TwoGradients softmax_kl_logits_cpu(const Tensor& p_logits, const Tensor& q_logits, int64_t dim, int64_t reduction,
-                                   bool p_grad, bool q_grad, bool fold_mean, double grad_scale) {
-  auto [d, outputs] = prepare_softmax_kl_logits(p_logits, q_logits, dim, reduction, p_grad, q_grad);
-  auto& [loss, g_p, g_q] = outputs;
-  Divergence divergence(q_logits, d, reduction, fold_mean, grad_scale);
-  divergence.softmax(p_logits, Tensor(), q_logits);
-  divergence.p_gradient(g_p);
-  divergence.q_gradient(g_q);
-  evaluate(loss, reduction, {&divergence});
-  return outputs;
-}
-
-TwoGradients realness_d_loss_cpu(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
-                                 const Tensor& fake_anchor, int64_t dim, int64_t reduction, bool real_grad,
-                                 bool fake_grad, bool fold_mean, double grad_scale) {
-  auto [d, outputs] =
-      prepare_realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, real_grad, fake_grad);
-  auto& [loss, g_real, g_fake] = outputs;
-  Divergence real_term(real, d, reduction, fold_mean, grad_scale);
-  real_term.anchors(real_anchor, Tensor(), real);
-  real_term.q_gradient(g_real);
-  Divergence fake_term(fake, d, reduction, fold_mean, grad_scale);
-  fake_term.anchors(fake_anchor, Tensor(), fake);
-  fake_term.q_gradient(g_fake);
-  evaluate(loss, reduction, {&real_term, &fake_term});
-  return outputs;
-}
-
-TwoGradients realness_g_loss_cpu(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
-                                 const OptionalTensor& fake_anchor, int64_t objective, int64_t dim, int64_t reduction,
-                                 bool real_grad, bool fake_grad, bool fold_mean, double grad_scale) {
-  auto [d, outputs] =
-      prepare_realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction, real_grad, fake_grad);
-  auto& [loss, g_real, g_fake] = outputs;
-  Divergence divergence(fake, d, reduction, fold_mean, grad_scale);
-  if (objective == 2) {
-    divergence.softmax(*real, *fake_anchor, fake);
-    divergence.p_gradient(g_real);
-  } else {
-    divergence.anchors(objective == 3 ? *real_anchor : Tensor(), *fake_anchor, fake);
-  }
-  divergence.q_gradient(g_fake);
-  evaluate(loss, reduction, {&divergence});
-  return outputs;
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(gankernels, CPU, m) {
-  m.impl("softmax_kl_value_and_grad", TORCH_FN(softmax_kl_cpu));
-  m.impl("softmax_kl_logits_value_and_grad", TORCH_FN(softmax_kl_logits_cpu));
-  m.impl("realness_d_loss_value_and_grad", TORCH_FN(realness_d_loss_cpu));
-  m.impl("realness_g_loss_value_and_grad", TORCH_FN(realness_g_loss_cpu));
+  for (size_t i = 0; i < problems.size(); ++i) bound[i]->hand_back();
 }
 
 }  // namespace gankernels

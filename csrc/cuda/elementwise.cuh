@@ -185,13 +185,15 @@ struct RelativisticTerms {
   Terms<T> real, fake;
 
   GK_DEVICE RelativisticTerms(const ScalarLaunch& p, const double (&sums)[2])
-      : real(p.real.term, sums[1] * p.fake.per_element), fake(p.fake.term, sums[0] * p.real.per_element) {}
+      : real(p.real.term, p.real.term.offset + sums[1] * p.fake.per_element),
+        fake(p.fake.term, p.fake.term.offset + sums[0] * p.real.per_element) {}
 
-  // Sums of their derivatives, real and fake.
+  // Sums of their derivatives, real and fake, but for slopes: those are of the logits themselves, which no mean moves.
   template <int kWidth>
   GK_DEVICE void sum_slopes(const ScalarLaunch& p, double (&sums)[2]) const {
-    const auto slope = [](const Terms<T>& terms) {
-      return [&terms](Accumulate<T>(&x)[kWidth]) {
+    const auto slope = [](Terms<T> terms) {
+      terms.slope = 0;
+      return [terms](Accumulate<T>(&x)[kWidth]) {
         Accumulate<T> loss[kWidth], g[kWidth];
         terms.evaluate(x, loss, g);
 #pragma unroll

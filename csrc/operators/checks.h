@@ -114,4 +114,14 @@ inline void check_target(const char* name, const at::Tensor& target, const char*
                     ", got ", target.sym_sizes());
 }
 
+// A target that gets a gradient has one row per row of logits, and a dtype that its gradient is written in.
+inline void check_target_gradient(const at::Tensor& target, const at::Tensor& logits) {
+  TORCH_CHECK_VALUE(target.sym_sizes().equals(logits.sym_sizes()), "target must have the shape of logits, ",
+                    logits.sym_sizes(), ", where its gradient is asked for, got ", target.sym_sizes());
+  TORCH_CHECK_TYPE(
+      target.scalar_type() == logits.scalar_type() || target.scalar_type() == accumulate_type(logits.scalar_type()),
+      "target must have the dtype of logits or of the loss where its gradient is asked for, got ",
+      dtype_name(target.scalar_type()));
+}
+
 }  // namespace gankernels

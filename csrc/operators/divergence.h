@@ -1,29 +1,36 @@
-// The loss operators of every backend: what they check, what they return, how the rest of the library calls them.
+// The losses over distributions, on every backend: what they check, what they return, which divergences they are.
 //
 // Each loss has two operators. `name` is the differentiable one that users call. `name_value_and_grad` is the one that
 // a backend implements: the loss and the gradients that were asked for, from one pass over the logits, outside
 // autograd.
-//
-// Common arguments of the latter:
-//   *_grad      which gradients to compute; one not asked for comes back with no elements
-//   fold_mean   whether the gradients of a mean are divided by the number of rows; autograd leaves it to the backward
-//               pass for fp16, where 1/rows would underflow before a GradScaler's factor is applied
-//   grad_scale  a factor on the gradients, applied before they are rounded to the logits' dtype
 #pragma once
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
+#include <initializer_list>
 #include <tuple>
 
 #include "checks.h"
+#include "operands.h"
+#include "operator.h"
 
 namespace gankernels {
 
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 using TwoGradients = std::tuple<Tensor, Tensor, Tensor>;  // loss, gradient, gradient
+
+// How every operator of value and gradients ends.
+struct Request {
+  int64_t reduction;
+  bool first_grad, second_grad;  // one not asked for comes back with no elements
+  // Whether the gradients of a mean are divided by the number of rows; autograd leaves it to the backward pass for
+  // fp16, where 1/rows would underflow before a GradScaler's factor is applied.
+  bool fold_mean;
+  double grad_scale;  // a factor on the gradients, applied before they are rounded to the logits' dtype
+
+  double weight(int64_t rows) const {
+    return fold_mean && reduction == kMean ? grad_scale / static_cast<double>(rows) : grad_scale;
+  }
+};
 
 inline Tensor empty_loss(const Tensor& logits, int64_t dim, int64_t reduction) {
   const auto options = logits.options().dtype(accumulate_type(logits.scalar_type()));
@@ -47,79 +54,189 @@ inline c10::SymInt sym_rows(const Tensor& logits, int64_t dim) {
   return rows;
 }
 
-// ---- arguments checked, outputs allocated: all of a Meta kernel, and the first lines of every other ---------------
+// KL(P || q) - KL(M || q) for each row of one batch, q = softmax(logits). P is `positive`, softmax(p_logits) or absent,
+// M is `negative` or absent; either may be one distribution for all rows.
+struct Divergence {
+  const Tensor& logits;
+  const Tensor* p_logits = nullptr;
+  const Tensor* positive = nullptr;
+  const Tensor* negative = nullptr;
+  // Outputs; one without elements was not asked for.
+  const Tensor* grad = nullptr;
+  const Tensor* p_grad = nullptr;
+  const Tensor* positive_grad = nullptr;
+};
 
 struct Prepared {
   int64_t dim;
   TwoGradients outputs;
 };
 
-inline Prepared prepare_softmax_kl(const Tensor& logits, const Tensor& target, int64_t dim, int64_t reduction,
-                                   bool logits_grad, bool target_grad) {
-  check_reduction(reduction);
-  dim = check_logits("logits", logits, dim);
-  check_target("target", target, "logits", logits, dim);
-  TORCH_CHECK_VALUE(!target_grad || target.sym_sizes().equals(logits.sym_sizes()),
-                    "target must have the shape of logits, ", logits.sym_sizes(),
-                    ", where its gradient is asked for, got ", target.sym_sizes());
-  return {
-      dim,
-      {empty_loss(logits, dim, reduction), empty_gradient(logits, logits_grad), empty_gradient(target, target_grad)}};
+// A backend leaves the reduced sum of the divergences in `loss`, and the gradients where they are asked for.
+template <class Backend>
+TwoGradients evaluate_divergences(const char* name, const Prepared& prepared, const Request& request,
+                                  std::initializer_list<Divergence> divergences) {
+  Backend::divergences(name, std::get<0>(prepared.outputs), prepared.dim, request, divergences);
+  return prepared.outputs;
 }
 
-inline Prepared prepare_softmax_kl_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim,
-                                          int64_t reduction, bool p_grad, bool q_grad) {
-  check_reduction(reduction);
-  dim = check_logits("p_logits", p_logits, dim);
-  check_floating("q_logits", q_logits);
-  check_same_device("p_logits", p_logits, "q_logits", q_logits);
-  check_same_dtype("p_logits", p_logits, "q_logits", q_logits);
-  check_same_shape("p_logits", p_logits, "q_logits", q_logits);
-  return {dim,
-          {empty_loss(q_logits, dim, reduction), empty_gradient(p_logits, p_grad), empty_gradient(q_logits, q_grad)}};
-}
+struct SoftmaxKl {
+  static constexpr const char* kName = "softmax_kl_value_and_grad";
+  static constexpr const char* kSchema =
+      "(Tensor logits, Tensor target, int dim, int reduction, bool logits_grad, bool target_grad, bool fold_mean, "
+      "float grad_scale) -> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double);
+  struct Arguments {
+    const Tensor &logits, &target;
+    int64_t dim;
+    Request request;
+  };
 
-inline Prepared prepare_realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
-                                        const Tensor& fake_anchor, int64_t dim, int64_t reduction, bool real_grad,
-                                        bool fake_grad) {
-  check_reduction(reduction);
-  dim = check_logits("real_logits", real, dim);
-  check_floating("fake_logits", fake);
-  check_same_device("real_logits", real, "fake_logits", fake);
-  check_same_dtype("real_logits", real, "fake_logits", fake);
-  check_same_classes("real_logits", real, "fake_logits", fake, dim);
-  if (reduction == kNone) check_same_shape("real_logits", real, "fake_logits", fake);
-  check_target("real_anchor", real_anchor, "real_logits", real, dim);
-  check_target("fake_anchor", fake_anchor, "fake_logits", fake, dim);
-  return {dim, {empty_loss(real, dim, reduction), empty_gradient(real, real_grad), empty_gradient(fake, fake_grad)}};
-}
+  static Prepared prepare(const Arguments& a) {
+    check_reduction(a.request.reduction);
+    const int64_t dim = check_logits("logits", a.logits, a.dim);
+    check_target("target", a.target, "logits", a.logits, dim);
+    if (a.request.second_grad) check_target_gradient(a.target, a.logits);
+    return {dim,
+            {empty_loss(a.logits, dim, a.request.reduction), empty_gradient(a.logits, a.request.first_grad),
+             empty_gradient(a.target, a.request.second_grad)}};
+  }
+
+  template <class Backend>
+  static TwoGradients evaluate(const Arguments& a) {
+    const Prepared out = prepare(a);
+    const auto& [loss, to_logits, to_target] = out.outputs;
+    return evaluate_divergences<Backend>(
+        kName, out, a.request,
+        {{.logits = a.logits, .positive = &a.target, .grad = &to_logits, .positive_grad = &to_target}});
+  }
+};
+
+struct SoftmaxKlLogits {
+  static constexpr const char* kName = "softmax_kl_logits_value_and_grad";
+  static constexpr const char* kSchema =
+      "(Tensor p_logits, Tensor q_logits, int dim, int reduction, bool p_grad, bool q_grad, bool fold_mean, "
+      "float grad_scale) -> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double);
+  struct Arguments {
+    const Tensor &p_logits, &q_logits;
+    int64_t dim;
+    Request request;
+  };
+
+  static Prepared prepare(const Arguments& a) {
+    check_reduction(a.request.reduction);
+    const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
+    check_floating("q_logits", a.q_logits);
+    check_same_device("p_logits", a.p_logits, "q_logits", a.q_logits);
+    check_same_dtype("p_logits", a.p_logits, "q_logits", a.q_logits);
+    check_same_shape("p_logits", a.p_logits, "q_logits", a.q_logits);
+    return {dim,
+            {empty_loss(a.q_logits, dim, a.request.reduction), empty_gradient(a.p_logits, a.request.first_grad),
+             empty_gradient(a.q_logits, a.request.second_grad)}};
+  }
+
+  template <class Backend>
+  static TwoGradients evaluate(const Arguments& a) {
+    const Prepared out = prepare(a);
+    const auto& [loss, to_p, to_q] = out.outputs;
+    return evaluate_divergences<Backend>(
+        kName, out, a.request, {{.logits = a.q_logits, .p_logits = &a.p_logits, .grad = &to_q, .p_grad = &to_p}});
+  }
+};
+
+struct RealnessD {
+  static constexpr const char* kName = "realness_d_loss_value_and_grad";
+  static constexpr const char* kSchema =
+      "(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim, int reduction, "
+      "bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool,
+                                 bool, bool, double);
+  struct Arguments {
+    const Tensor &real, &fake, &real_anchor, &fake_anchor;
+    int64_t dim;
+    Request request;
+  };
+
+  static Prepared prepare(const Arguments& a) {
+    check_reduction(a.request.reduction);
+    const int64_t dim = check_logits("real_logits", a.real, a.dim);
+    check_floating("fake_logits", a.fake);
+    check_same_device("real_logits", a.real, "fake_logits", a.fake);
+    check_same_dtype("real_logits", a.real, "fake_logits", a.fake);
+    check_same_classes("real_logits", a.real, "fake_logits", a.fake, dim);
+    if (a.request.reduction == kNone) check_same_shape("real_logits", a.real, "fake_logits", a.fake);
+    check_target("real_anchor", a.real_anchor, "real_logits", a.real, dim);
+    check_target("fake_anchor", a.fake_anchor, "fake_logits", a.fake, dim);
+    return {dim,
+            {empty_loss(a.real, dim, a.request.reduction), empty_gradient(a.real, a.request.first_grad),
+             empty_gradient(a.fake, a.request.second_grad)}};
+  }
+
+  template <class Backend>
+  static TwoGradients evaluate(const Arguments& a) {
+    const Prepared out = prepare(a);
+    const auto& [loss, to_real, to_fake] = out.outputs;
+    return evaluate_divergences<Backend>(kName, out, a.request,
+                                         {{.logits = a.real, .positive = &a.real_anchor, .grad = &to_real},
+                                          {.logits = a.fake, .positive = &a.fake_anchor, .grad = &to_fake}});
+  }
+};
 
 inline const Tensor& required(const char* name, const OptionalTensor& t, int64_t objective) {
   TORCH_CHECK_VALUE(t.has_value() && t->defined(), name, " is required by objective ", objective, ", got None");
   return *t;
 }
 
-inline Prepared prepare_realness_g_loss(const OptionalTensor& real, const Tensor& fake,
-                                        const OptionalTensor& real_anchor, const OptionalTensor& fake_anchor,
-                                        int64_t objective, int64_t dim, int64_t reduction, bool real_grad,
-                                        bool fake_grad) {
-  TORCH_CHECK_VALUE(objective >= 1 && objective <= 3, "objective must be 1, 2 or 3, got ", objective);
-  check_reduction(reduction);
-  dim = check_logits("fake_logits", fake, dim);
-  check_target("fake_anchor", required("fake_anchor", fake_anchor, objective), "fake_logits", fake, dim);
-  if (objective == 2) {
-    const Tensor& logits = required("real_logits", real, objective);
-    check_floating("real_logits", logits);
-    check_same_device("real_logits", logits, "fake_logits", fake);
-    check_same_dtype("real_logits", logits, "fake_logits", fake);
-    check_same_shape("real_logits", logits, "fake_logits", fake);
+// Eqs. 18, 19, 20 of the RealnessGAN paper: KL(P || q) - KL(A0 || q) with P absent, softmax(real), A1.
+struct RealnessG {
+  static constexpr const char* kName = "realness_g_loss_value_and_grad";
+  static constexpr const char* kSchema =
+      "(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, int objective, int dim, "
+      "int reduction, bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
+                                 int64_t, int64_t, int64_t, bool, bool, bool, double);
+  struct Arguments {
+    const OptionalTensor& real;
+    const Tensor& fake;
+    const OptionalTensor &real_anchor, &fake_anchor;
+    int64_t objective, dim;
+    Request request;
+  };
+
+  static Prepared prepare(const Arguments& a) {
+    const int64_t objective = a.objective;
+    TORCH_CHECK_VALUE(objective >= 1 && objective <= 3, "objective must be 1, 2 or 3, got ", objective);
+    check_reduction(a.request.reduction);
+    const int64_t dim = check_logits("fake_logits", a.fake, a.dim);
+    check_target("fake_anchor", required("fake_anchor", a.fake_anchor, objective), "fake_logits", a.fake, dim);
+    if (objective == 2) {
+      const Tensor& real = required("real_logits", a.real, objective);
+      check_floating("real_logits", real);
+      check_same_device("real_logits", real, "fake_logits", a.fake);
+      check_same_dtype("real_logits", real, "fake_logits", a.fake);
+      check_same_shape("real_logits", real, "fake_logits", a.fake);
+    }
+    if (objective == 3)
+      check_target("real_anchor", required("real_anchor", a.real_anchor, objective), "fake_logits", a.fake, dim);
+    const bool with_real = a.request.first_grad && objective == 2;
+    return {dim,
+            {empty_loss(a.fake, dim, a.request.reduction), empty_gradient(with_real ? *a.real : a.fake, with_real),
+             empty_gradient(a.fake, a.request.second_grad)}};
   }
-  if (objective == 3)
-    check_target("real_anchor", required("real_anchor", real_anchor, objective), "fake_logits", fake, dim);
-  const bool with_real = real_grad && objective == 2;
-  return {dim,
-          {empty_loss(fake, dim, reduction), empty_gradient(with_real ? *real : fake, with_real),
-           empty_gradient(fake, fake_grad)}};
-}
+
+  template <class Backend>
+  static TwoGradients evaluate(const Arguments& a) {
+    const Prepared out = prepare(a);
+    const auto& [loss, to_real, to_fake] = out.outputs;
+    return evaluate_divergences<Backend>(kName, out, a.request,
+                                         {{.logits = a.fake,
+                                           .p_logits = a.objective == 2 ? &*a.real : nullptr,
+                                           .positive = a.objective == 3 ? &*a.real_anchor : nullptr,
+                                           .negative = &*a.fake_anchor,
+                                           .grad = &to_fake,
+                                           .p_grad = &to_real}});
+  }
+};
 
 }  // namespace gankernels

@@ -18,12 +18,12 @@ namespace gankernels {
 
 namespace {
 
-enum class Kind { kTensor, kOptionalTensor, kInt, kFloat, kBool, kString, kOther };
+enum class Kind { kTensor, kOptionalTensor, kInt, kFloat, kFloats, kBool, kOther };
 
 struct Binding {
   c10::OperatorHandle op;
   std::vector<Kind> kinds;
-  PyObject* overload;  // of torch.ops, which takes every call
+  PyObject* overload;  // of torch.ops, which takes every call; none where only the outputs are prepared
 };
 
 Kind kind_of(const c10::Argument& argument) {
@@ -33,11 +33,24 @@ Kind kind_of(const c10::Argument& argument) {
     case c10::TypeKind::IntType: return Kind::kInt;
     case c10::TypeKind::FloatType: return Kind::kFloat;
     case c10::TypeKind::BoolType: return Kind::kBool;
-    case c10::TypeKind::StringType: return Kind::kString;
+    case c10::TypeKind::ListType:
+      return type.containedType(0)->kind() == c10::TypeKind::FloatType ? Kind::kFloats : Kind::kOther;
     case c10::TypeKind::OptionalType:
       return type.containedType(0)->kind() == c10::TypeKind::TensorType ? Kind::kOptionalTensor : Kind::kOther;
     default: return Kind::kOther;
   }
+}
+
+// A tuple or list of floats.
+std::optional<c10::IValue> floats(PyObject* value) {
+  if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return std::nullopt;
+  std::vector<double> numbers(static_cast<size_t>(PySequence_Fast_GET_SIZE(value)));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    PyObject* number = PySequence_Fast_GET_ITEM(value, static_cast<Py_ssize_t>(i));
+    if (!PyFloat_CheckExact(number)) return std::nullopt;
+    numbers[i] = PyFloat_AS_DOUBLE(number);
+  }
+  return c10::IValue(std::move(numbers));
 }
 
 // The argument as the schema wants it, or nothing where torch.ops must look at it.
@@ -62,13 +75,7 @@ std::optional<c10::IValue> parse(Kind kind, PyObject* value) {
     case Kind::kBool:
       if (PyBool_Check(value)) return c10::IValue(value == Py_True);
       break;
-    case Kind::kString: {
-      Py_ssize_t size = 0;
-      const char* text = PyUnicode_Check(value) ? PyUnicode_AsUTF8AndSize(value, &size) : nullptr;
-      if (text != nullptr) return c10::IValue(std::string(text, static_cast<size_t>(size)));
-      PyErr_Clear();
-      break;
-    }
+    case Kind::kFloats: return floats(value);
     case Kind::kOther: break;
   }
   return std::nullopt;
@@ -85,35 +92,67 @@ PyObject* wrap(torch::jit::Stack& results) {
 
 constexpr const char* kCapsule = "gankernels.Binding";
 
+// The arguments by the schema, or nothing where torch.ops must look at them.
+std::optional<torch::jit::Stack> parse_all(const Binding& binding, PyObject* const* arguments, Py_ssize_t count) {
+  if (static_cast<size_t>(count) != binding.kinds.size()) return std::nullopt;
+  torch::jit::Stack stack;
+  stack.reserve(static_cast<size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    auto value = parse(binding.kinds[static_cast<size_t>(i)], arguments[i]);
+    if (!value.has_value()) return std::nullopt;
+    stack.push_back(std::move(*value));
+  }
+  return stack;
+}
+
 PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   const auto* binding = static_cast<const Binding*>(PyCapsule_GetPointer(self, kCapsule));
   const auto torch_ops = [&] { return PyObject_Vectorcall(binding->overload, arguments, count, nullptr); };
-  if (static_cast<size_t>(count) != binding->kinds.size() || at::impl::torch_function_mode_enabled() ||
-      torch::jit::tracer::isTracing())
-    return torch_ops();
-  torch::jit::Stack stack;
-  stack.reserve(static_cast<size_t>(count));
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    auto value = parse(binding->kinds[static_cast<size_t>(i)], arguments[i]);
-    if (!value.has_value()) return torch_ops();
-    stack.push_back(std::move(*value));
-  }
+  if (at::impl::torch_function_mode_enabled() || torch::jit::tracer::isTracing()) return torch_ops();
+  auto stack = parse_all(*binding, arguments, count);
+  if (!stack.has_value()) return torch_ops();
   {
     pybind11::gil_scoped_release no_gil;
-    binding->op.callBoxed(stack);
+    binding->op.callBoxed(*stack);
   }
-  return wrap(stack);
+  return wrap(*stack);
   END_HANDLE_TH_ERRORS
 }
+
+// The Meta kernel on tensors of any device: arguments checked, outputs allocated.
+PyObject* prepare(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  const auto* binding = static_cast<const Binding*>(PyCapsule_GetPointer(self, kCapsule));
+  auto stack = parse_all(*binding, arguments, count);
+  TORCH_CHECK_TYPE(stack.has_value(), binding->op.schema().name(), " takes the arguments ", binding->op.schema());
+  binding->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &*stack);
+  return wrap(*stack);
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef prepare_method = {"prepare", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(prepare)),
+                              METH_FASTCALL, "The outputs of an operator of gankernels, not filled."};
 
 PyMethodDef call_method = {"operator", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)), METH_FASTCALL,
                            "An operator of gankernels; all arguments by position."};
 
 void release(PyObject* capsule) {
   auto* binding = static_cast<Binding*>(PyCapsule_GetPointer(capsule, kCapsule));
-  Py_DECREF(binding->overload);
+  Py_XDECREF(binding->overload);
   delete binding;
+}
+
+PyObject* bind(const char* name, PyObject* overload, PyMethodDef& method) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
+  std::vector<Kind> kinds;
+  for (const c10::Argument& argument : op.schema().arguments()) kinds.push_back(kind_of(argument));
+  Py_XINCREF(overload);
+  PyObject* capsule = PyCapsule_New(new Binding{op, std::move(kinds), overload}, kCapsule, release);
+  if (capsule == nullptr) throw python_error();
+  PyObject* function = PyCFunction_New(&method, capsule);
+  Py_DECREF(capsule);
+  return function;
 }
 
 }  // namespace
@@ -123,15 +162,14 @@ PyObject* bind_operator(PyObject*, PyObject* arguments) {
   const char* name = nullptr;
   PyObject* overload = nullptr;
   if (!PyArg_ParseTuple(arguments, "sO", &name, &overload)) return nullptr;
-  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
-  std::vector<Kind> kinds;
-  for (const c10::Argument& argument : op.schema().arguments()) kinds.push_back(kind_of(argument));
-  Py_INCREF(overload);
-  PyObject* capsule = PyCapsule_New(new Binding{op, std::move(kinds), overload}, kCapsule, release);
-  if (capsule == nullptr) throw python_error();
-  PyObject* function = PyCFunction_New(&call_method, capsule);
-  Py_DECREF(capsule);
-  return function;
+  return bind(name, overload, call_method);
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* bind_outputs(PyObject*, PyObject* name) {
+  HANDLE_TH_ERRORS
+  const char* text = PyUnicode_AsUTF8(name);
+  return text == nullptr ? nullptr : bind(text, nullptr, prepare_method);
   END_HANDLE_TH_ERRORS
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.triton import operators, plans
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -205,13 +206,17 @@ def _elementwise(
 
 
 def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:
+    row = SCALAR_LOSSES[name]
+
     def run(samples: int) -> int:
         real, fake = (torch.randn(samples).to(dtype) for _ in range(2))
-        loss, *gradients = operators.scalar_loss(real, fake, name, 0.0, MEAN, True, True, True, 1.0)
+        loss, *gradients = operators.scalar_loss(
+            real, fake, row.real, row.fake, row.relativistic, MEAN, True, True, True, 1.0
+        )
         programs = 2 * plans.element_programs(samples, loss.device)
         return _bytes(real, fake, *gradients) + _of_sum(programs, loss)
 
-    return _elementwise(f"{name}_loss", count, dtype, 2 * dtype.itemsize, run, batches=2)
+    return _elementwise(name, count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
 def _scale(count: int, dtype: torch.dtype) -> Entry:
@@ -256,7 +261,7 @@ def catalogue() -> list[Entry]:
         _g_loss(1024, 32768, BF16, "streamed"),
         _kl_logits(8192, 4096, BF16, "rows in registers"),
         _kl_logits(8192, 8192, FP32, "rows in registers"),
-        _scalar("logistic_d", 1 << 20, FP32),
+        _scalar("logistic_d_loss", 1 << 20, FP32),
         _scale(1 << 20, BF16),
         _resample(1 << 20, BF16, backward=False),
         _resample(1 << 20, BF16, backward=True),

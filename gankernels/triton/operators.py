@@ -1,15 +1,17 @@
-"""The operators that a backend implements, for tensors on a GPU: checks, outputs, launches.
+"""The operators that a backend implements, for tensors on a GPU: outputs from C++, launches.
 
-The checks are those of ``gankernels._checks`` and the outputs those of the Meta kernels, written
-again in Python: calling the Meta kernels would convert every argument at every call.
+Arguments are checked and outputs allocated where they are for every backend, in ``csrc/operators``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from gankernels import _checks as check
+from gankernels import _ops
 from gankernels.reference import accumulation_dtype
 from gankernels.triton import layers, scalar_losses
 from gankernels.triton.distribution_losses import (
@@ -20,29 +22,16 @@ from gankernels.triton.distribution_losses import (
     of_each_row,
     softmax_pair,
 )
-from gankernels.triton.launching import MEAN, NONE, SUM, on_device_of
+from gankernels.triton.launching import on_device_of
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 
-# --- outputs -------------------------------------------------------------------------------------
-
-
-def _row_losses(logits: Tensor, dim: int, reduction: int) -> Tensor:
-    shape = [size for d, size in enumerate(logits.shape) if d != dim] if reduction == NONE else []
-    dtype = accumulation_dtype(logits.dtype)
-    return torch.empty(shape, dtype=dtype, device=logits.device)
-
-
-def _gradient(like: Tensor, wanted: bool) -> Tensor:
-    """Dense, in the layout of ``like`` where that is dense itself; without elements if not wanted."""
-    x = like.detach()
-    return torch.empty_like(x) if wanted else torch.empty(0, dtype=x.dtype, device=x.device)
-
-
-def _check_reduction(reduction: int) -> None:
-    if reduction not in (NONE, MEAN, SUM):
-        raise ValueError(f"reduction must be 0 (none), 1 (mean) or 2 (sum), got {reduction}")
+@cache
+def outputs_of(name: str) -> Callable[..., Outputs]:
+    """What checks an operator's arguments and allocates its outputs."""
+    bound: Callable[..., Outputs] = _ops.EXTENSION.bind_outputs(f"gankernels::{name}")
+    return bound
 
 
 # --- losses over distributions -------------------------------------------------------------------
@@ -69,30 +58,13 @@ def softmax_kl(
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    _check_reduction(reduction)
-    dim = check.check_logits("logits", logits, dim)
-    check.check_target("target", target, "logits", logits, dim)
-    if target_grad:
-        _check_target_gradient(target, logits)
-    loss = _row_losses(logits, dim, reduction)
-    gradients = [_gradient(logits, logits_grad), _gradient(target, target_grad)]
-    call = Call(dim, reduction, fold_mean, grad_scale)
-    given = [target.detach()] if target_grad else _targets(logits, dim, target)
-    divergence(call, loss, True, False, Batch(dim, [logits.detach()], given, gradients))
-    return loss, gradients[0], gradients[1]
-
-
-def _check_target_gradient(target: Tensor, logits: Tensor) -> None:
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target must have the shape of logits, {list(logits.shape)}, where its gradient is "
-            f"asked for, got {list(target.shape)}"
-        )
-    if target.dtype not in (logits.dtype, accumulation_dtype(logits.dtype)):
-        raise TypeError(
-            "target must have the dtype of logits or of the loss where its gradient is asked for, "
-            f"got {target.dtype}"
-        )
+    arguments = (logits, target, dim, reduction, logits_grad, target_grad, fold_mean, grad_scale)
+    outputs = outputs_of("softmax_kl_value_and_grad")(*arguments)
+    loss, *gradients = outputs
+    call = Call(dim % logits.ndim, reduction, fold_mean, grad_scale)
+    given = [target.detach()] if target_grad else _targets(logits, call.dim, target)
+    divergence(call, loss, True, False, Batch(call.dim, [logits.detach()], given, gradients))
+    return outputs
 
 
 @on_device_of(0)
@@ -106,17 +78,13 @@ def softmax_kl_logits(
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    _check_reduction(reduction)
-    dim = check.check_logits("p_logits", p_logits, dim)
-    check.check_floating("q_logits", q_logits)
-    check.check_same_device("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_dtype("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_shape("p_logits", p_logits, "q_logits", q_logits)
-    loss = _row_losses(q_logits, dim, reduction)
-    gradients = [_gradient(p_logits, p_grad), _gradient(q_logits, q_grad)]
-    batch = Batch(dim, [p_logits.detach(), q_logits.detach()], [], gradients)
-    softmax_pair(Call(dim, reduction, fold_mean, grad_scale), loss, batch)
-    return loss, gradients[0], gradients[1]
+    arguments = (p_logits, q_logits, dim, reduction, p_grad, q_grad, fold_mean, grad_scale)
+    outputs = outputs_of("softmax_kl_logits_value_and_grad")(*arguments)
+    loss, *gradients = outputs
+    call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale)
+    batch = Batch(call.dim, [p_logits.detach(), q_logits.detach()], [], gradients)
+    softmax_pair(call, loss, batch)
+    return outputs
 
 
 @on_device_of(0)
@@ -132,39 +100,25 @@ def realness_d_loss(
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    _check_reduction(reduction)
-    dim = check.check_logits("real_logits", real_logits, dim)
-    check.check_floating("fake_logits", fake_logits)
-    check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_same_ndim("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_same_classes("real_logits", real_logits, "fake_logits", fake_logits, dim)
-    if reduction == NONE:
-        check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_target("real_anchor", real_anchor, "real_logits", real_logits, dim)
-    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, dim)
-    loss = _row_losses(real_logits, dim, reduction)
-    gradients = [_gradient(real_logits, real_grad), _gradient(fake_logits, fake_grad)]
-    real_targets = _targets(real_logits, dim, real_anchor)
-    fake_targets = _targets(fake_logits, dim, fake_anchor)
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    settings = (dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
+    outputs = outputs_of("realness_d_loss_value_and_grad")(*tensors, *settings)
+    loss, *gradients = outputs
+    call = Call(dim % real_logits.ndim, reduction, fold_mean, grad_scale)
+    real_targets = _targets(real_logits, call.dim, real_anchor)
+    fake_targets = _targets(fake_logits, call.dim, fake_anchor)
     # One kernel reads both: of one kind, one dtype.
-    if is_shared(real_anchor, dim) != is_shared(fake_anchor, dim):
-        real_targets = [of_each_row(real_targets[0], real_logits, dim)]
-        fake_targets = [of_each_row(fake_targets[0], fake_logits, dim)]
+    if is_shared(real_anchor, call.dim) != is_shared(fake_anchor, call.dim):
+        real_targets = [of_each_row(real_targets[0], real_logits, call.dim)]
+        fake_targets = [of_each_row(fake_targets[0], fake_logits, call.dim)]
     if real_anchor.dtype != fake_anchor.dtype:
         real_targets[0], fake_targets[0] = (
             t.to(accumulation_dtype(real_logits.dtype)) for t in (real_targets[0], fake_targets[0])
         )
-    real = Batch(dim, [real_logits.detach()], real_targets, gradients[:1])
-    fake = Batch(dim, [fake_logits.detach()], fake_targets, gradients[1:])
-    divergence(Call(dim, reduction, fold_mean, grad_scale), loss, True, False, real, fake)
-    return loss, gradients[0], gradients[1]
-
-
-def _required(name: str, value: Tensor | None, objective: int) -> Tensor:
-    check.check_required(name, value, objective)
-    assert value is not None
-    return value
+    real = Batch(call.dim, [real_logits.detach()], real_targets, gradients[:1])
+    fake = Batch(call.dim, [fake_logits.detach()], fake_targets, gradients[1:])
+    divergence(call, loss, True, False, real, fake)
+    return outputs
 
 
 @on_device_of(1)
@@ -181,34 +135,22 @@ def realness_g_loss(
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    check.check_objective(objective)
-    _check_reduction(reduction)
-    dim = check.check_logits("fake_logits", fake_logits, dim)
-    minus = _required("fake_anchor", fake_anchor, objective)
-    check.check_target("fake_anchor", minus, "fake_logits", fake_logits, dim)
-    loss = _row_losses(fake_logits, dim, reduction)
-    call = Call(dim, reduction, fold_mean, grad_scale)
-    q_gradient = _gradient(fake_logits, fake_grad)
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    settings = (objective, dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
+    outputs = outputs_of("realness_g_loss_value_and_grad")(*tensors, *settings)
+    loss, *gradients = outputs
+    call = Call(dim % fake_logits.ndim, reduction, fold_mean, grad_scale)
     if objective == 2:
-        real = _required("real_logits", real_logits, objective)
-        check.check_floating("real_logits", real)
-        check.check_same_device("real_logits", real, "fake_logits", fake_logits)
-        check.check_same_dtype("real_logits", real, "fake_logits", fake_logits)
-        check.check_same_shape("real_logits", real, "fake_logits", fake_logits)
-        gradients = [_gradient(real, real_grad), q_gradient]
-        targets = _targets(fake_logits, dim, minus)
-        logits = [real.detach(), fake_logits.detach()]
-        softmax_pair(call, loss, Batch(dim, logits, targets, gradients))
-        return loss, gradients[0], q_gradient
-    positive = None
-    if objective == 3:
-        positive = _required("real_anchor", real_anchor, objective)
-        check.check_target("real_anchor", positive, "fake_logits", fake_logits, dim)
-    batch = Batch(
-        dim, [fake_logits.detach()], _targets(fake_logits, dim, positive, minus), [q_gradient]
-    )
+        assert real_logits is not None
+        logits = [real_logits.detach(), fake_logits.detach()]
+        targets = _targets(fake_logits, call.dim, fake_anchor)
+        softmax_pair(call, loss, Batch(call.dim, logits, targets, gradients))
+        return outputs
+    positive = real_anchor if objective == 3 else None
+    targets = _targets(fake_logits, call.dim, positive, fake_anchor)
+    batch = Batch(call.dim, [fake_logits.detach()], targets, gradients[1:])
     divergence(call, loss, positive is not None, True, batch)
-    return loss, _gradient(fake_logits, False), q_gradient
+    return outputs
 
 
 # --- scalar losses -------------------------------------------------------------------------------
@@ -218,41 +160,26 @@ def realness_g_loss(
 def scalar_loss(
     real_logits: Tensor | None,
     fake_logits: Tensor,
-    loss: str,
-    label_smoothing: float,
+    real_term: Sequence[float],
+    fake_term: Sequence[float],
+    relativistic: bool,
     reduction: int,
     real_grad: bool,
     fake_grad: bool,
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    has_real = scalar_losses.find(loss).real is not None
-    _check_reduction(reduction)
-    if has_real:
-        if real_logits is None:
-            raise ValueError("real_logits is required by this loss, got None")
-        check.check_floating("real_logits", real_logits)
-    check.check_floating("fake_logits", fake_logits)
-    dtype = accumulation_dtype(fake_logits.dtype)
-    fake = fake_logits.detach()
-    if reduction == NONE:
-        value = torch.empty_like(fake, dtype=dtype)
-    else:
-        value = torch.empty((), dtype=dtype, device=fake.device)
-    gradient = _gradient(fake, fake_grad)
-    batches = [scalar_losses.Batch(fake, gradient, value, reduction)]
-    real_gradient = _gradient(fake, False)
-    if has_real:
+    loss = (real_logits, fake_logits, real_term, fake_term, relativistic)
+    settings = (reduction, real_grad, fake_grad, fold_mean, grad_scale)
+    outputs = outputs_of("scalar_loss_value_and_grad")(*loss, *settings)
+    value, to_real, to_fake = outputs
+    terms = scalar_losses.terms_of(real_term, fake_term, relativistic)
+    batches = [scalar_losses.Batch(fake_logits.detach(), to_fake, value, reduction)]
+    if terms.real is not None:
         assert real_logits is not None
-        check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
-        check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
-        if reduction == NONE:
-            check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
-        real_gradient = _gradient(real_logits, real_grad)
-        batch = scalar_losses.Batch(real_logits.detach(), real_gradient, value, reduction)
-        batches.insert(0, batch)
-    scalar_losses.scalar(loss, label_smoothing, reduction, fold_mean, grad_scale, value, *batches)
-    return value, real_gradient, gradient
+        batches.insert(0, scalar_losses.Batch(real_logits.detach(), to_real, value, reduction))
+    scalar_losses.scalar(terms, reduction, fold_mean, grad_scale, value, *batches)
+    return outputs
 
 
 # --- layers --------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +13,8 @@ from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
 from gankernels.triton.kernels.scalar import (
     ALL,
     GRADIENTS,
-    HINGE,
-    IDENTITY,
     MEANS,
     SLOPES,
-    SOFTPLUS,
-    SQUARE,
     relativistic_kernel,
     scalar_kernel,
 )
@@ -33,43 +30,47 @@ from gankernels.triton.plans import ELEMENTS, RELATIVISTIC_LOGITS, element_progr
 
 
 class Term(NamedTuple):
-    """weight * f(sign * (x - offset)) of every logit."""
+    """weight * f(sign * (x - offset)) + slope * x of every logit."""
 
-    sign: float = 1.0
-    offset: float = 0.0
-    weight: float = 1.0
-
-
-class Loss(NamedTuple):
     function: int
+    sign: float
+    offset: float
+    weight: float
+    slope: float
+
+
+class Terms(NamedTuple):
+    """A loss of a real and a fake batch, or, without a real term, of a fake batch alone."""
+
     real: Term | None
     fake: Term
-    relativistic: bool = False
+    relativistic: bool
+
+    def constants(self) -> dict[str, Any]:
+        """Both terms as the kernels take them, the first batch's and the second's."""
+        named: dict[str, Any] = {}
+        for term, suffix in ((self.real or self.fake, ""), (self.fake, "2")):
+            named |= {
+                f"FUNCTION{suffix}": term.function,
+                f"SIGN{suffix}": term.sign,
+                f"OFFSET{suffix}": term.offset,
+                f"WEIGHT{suffix}": term.weight,
+                f"SLOPE{suffix}": term.slope != 0,
+            }
+        return named
+
+    def slopes(self) -> tuple[float, float]:
+        return (self.real or self.fake).slope, self.fake.slope
 
 
-# As csrc/scalar_losses.h has them; logistic_d adds a slope, its label smoothing, to the real term.
-LOSSES = {
-    "logistic_d": Loss(SOFTPLUS, Term(-1.0), Term()),
-    "nonsaturating_g": Loss(SOFTPLUS, None, Term(-1.0)),
-    "saturating_g": Loss(SOFTPLUS, None, Term(weight=-1.0)),
-    "hinge_d": Loss(HINGE, Term(-1.0), Term()),
-    "hinge_g": Loss(IDENTITY, None, Term(-1.0)),
-    "wasserstein_d": Loss(IDENTITY, Term(-1.0), Term()),
-    "wasserstein_g": Loss(IDENTITY, None, Term(-1.0)),
-    "lsgan_d": Loss(SQUARE, Term(offset=1.0), Term()),
-    "lsgan_g": Loss(SQUARE, None, Term(offset=1.0)),
-    "relativistic_d": Loss(SOFTPLUS, Term(-1.0), Term(), relativistic=True),
-    "relativistic_g": Loss(SOFTPLUS, Term(), Term(-1.0), relativistic=True),
-}
-
-
-def find(name: str) -> Loss:
-    loss = LOSSES.get(name)
-    if loss is None:
-        raise ValueError(
-            f"loss must be the name of a scalar loss such as 'logistic_d', got '{name}'"
-        )
-    return loss
+def terms_of(real_term: Sequence[float], fake_term: Sequence[float], relativistic: bool) -> Terms:
+    """The operator's arguments, which C++ has checked."""
+    real, fake = (
+        Term(int(numbers[0]), *numbers[1:]) if numbers else None
+        for numbers in (real_term, fake_term)
+    )
+    assert fake is not None
+    return Terms(real, fake, relativistic)
 
 
 def in_order_of(like: Tensor, x: Tensor) -> Tensor:
@@ -102,8 +103,7 @@ class Batch:
 
 
 def scalar(
-    name: str,
-    label_smoothing: float,
+    terms: Terms,
     reduction: int,
     fold_mean: bool,
     grad_scale: float,
@@ -113,24 +113,21 @@ def scalar(
     """The loss and gradients of a real and a fake batch, or of a fake batch alone."""
     if reduction == NONE and loss.numel() == 0:
         return
-    function = find(name)
     first, second = batches[0], batches[-1]
     weights = [gradient_weight(b.count, reduction, fold_mean, grad_scale) for b in (first, second)]
     scales = [loss_scale(b.count, reduction) for b in (first, second)]
     wide = max(first.count, second.count) > INT32_MAX - TILE_MARGIN
     unit = math.gcd(MOST_AT_ONCE, first.count, second.count)
-    if function.relativistic:
-        relativistic(function, reduction, weights, scales, unit, wide, loss, first, second)
+    if terms.relativistic:
+        relativistic(terms, reduction, weights, scales, unit, wide, loss, first, second)
         return
     two = len(batches) == 2
-    slope = label_smoothing if name == "logistic_d" else 0.0
     of_first = element_programs(first.count, loss.device)
     together = two and (reduction == NONE or max(first.count, second.count) <= ELEMENTS)
     together = together and first.count == second.count
     programs = of_first + (element_programs(second.count, loss.device) if two else 0)
     programs = of_first if together else programs
     partials, ticket = workspace(loss, programs)
-    term, term2 = function.real or function.fake, function.fake
     scalar_kernel[(programs,)](
         first.logits,
         first.gradient,
@@ -143,18 +140,12 @@ def scalar(
         second.count // unit,
         *weights,
         *scales,
-        slope,
+        *terms.slopes(),
         programs,
         of_first,
         BLOCK=ELEMENTS,
-        FUNCTION=function.function,
-        SIGN=term.sign,
-        OFFSET=term.offset,
-        WEIGHT=term.weight,
-        SLOPE=slope != 0,
+        **terms.constants(),
         GRAD=first.wants,
-        SIGN2=term2.sign,
-        OFFSET2=term2.offset,
         GRAD2=second.wants,
         BATCHES=1 if not two else 3 if together else 2,
         PER_ROW=reduction == NONE,
@@ -169,7 +160,7 @@ def scalar(
 
 
 def relativistic(
-    function: Loss,
+    terms: Terms,
     reduction: int,
     weights: list[float],
     scales: list[float],
@@ -180,7 +171,6 @@ def relativistic(
     fake: Batch,
 ) -> None:
     """One launch for small batches; three for large ones, as each stage needs the sums before it."""
-    assert function.real is not None
     count = max(real.count, fake.count)
     programs = 1 if count <= RELATIVISTIC_LOGITS else element_programs(count, loss.device)
     partials, ticket = workspace(loss, programs)
@@ -208,10 +198,11 @@ def relativistic(
             *weights,
             *scales,
             *shares,
+            *terms.slopes(),
             programs,
             STAGE=stage,
             BLOCK=ELEMENTS,
-            SIGN=function.real.sign,
+            **terms.constants(),
             REAL_GRAD=real.wants,
             FAKE_GRAD=fake.wants,
             PER_ROW=reduction == NONE,

@@ -131,7 +131,10 @@ def test_a_step_launches_once_forward_and_once_backward() -> None:
         assert len(found) == 1
         loss.backward()
     # On CPU tensors each gradient is scaled alone; on a GPU scale_gradients does both, as the next test shows.
-    assert [launch.kernel.split("<")[0] for launch in found] == ["divergence_kernel", *["scale_kernel"] * 2]
+    assert [launch.kernel.split("<")[0] for launch in found] == [
+        "divergence_kernel",
+        *["scale_kernel"] * 2,
+    ]
 
 
 @pytest.mark.parametrize("per_row", [False, True])

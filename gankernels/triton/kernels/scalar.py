@@ -13,8 +13,6 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import SUM_BLOCK, add_up, elements_from, number, units
 
-SOFTPLUS, HINGE, SQUARE, IDENTITY = 0, 1, 2, 3
-
 # Stages of the relativistic losses, each of which needs the sums of the one before.
 ALL, MEANS, SLOPES, GRADIENTS = 0, 1, 2, 3
 
@@ -34,7 +32,7 @@ def log_1p(e):
 
 @triton.jit
 def value_and_slope(u, FUNCTION: tl.constexpr):
-    """f(u) and f'(u)."""
+    """f(u) and f'(u); FUNCTION is a place in FUNCTIONS of gankernels._scalar."""
     if FUNCTION == 0:
         # softplus: max(u, 0) + log(1 + e), sigmoid 1 / (1 + e) or e / (1 + e), e = exp(-|u|)
         e = tl.exp(-tl.abs(u))
@@ -80,6 +78,7 @@ def scalar_kernel(
     scale: tl.float64,  # of the sum of a batch's losses
     scale2: tl.float64,
     slope: tl.float64,
+    slope2: tl.float64,
     programs,
     first_programs,  # of `programs`, those on the first batch
     BLOCK: tl.constexpr,
@@ -89,8 +88,11 @@ def scalar_kernel(
     WEIGHT: tl.constexpr,
     SLOPE: tl.constexpr,
     GRAD: tl.constexpr,
+    FUNCTION2: tl.constexpr,
     SIGN2: tl.constexpr,
     OFFSET2: tl.constexpr,
+    WEIGHT2: tl.constexpr,
+    SLOPE2: tl.constexpr,
     GRAD2: tl.constexpr,
     BATCHES: tl.constexpr,  # 1; 2: programs are shared out; 3: each takes the same of both
     PER_ROW: tl.constexpr,
@@ -101,7 +103,7 @@ def scalar_kernel(
     ACC: tl.constexpr = loss.dtype.element_ty
     count, count2 = units(count, UNIT, WIDE), units(count2, UNIT, WIDE)
     pid = tl.program_id(0)
-    factor = number(slope, ACC)
+    factor, factor2 = number(slope, ACC), number(slope2, ACC)
     sums = tl.zeros([BLOCK], ACC)
     if BATCHES != 2 or pid < first_programs:
         for tile in range(pid, tl.cdiv(count, BLOCK), first_programs):
@@ -113,7 +115,7 @@ def scalar_kernel(
                 tl.store(gradient + i, g, mask=live)
             if BATCHES == 3:
                 logits = tl.load(x2 + i, mask=live, other=0.0).to(ACC)
-                value2, g = term(logits, OFFSET2, 0.0, FUNCTION, SIGN2, 1.0, False)
+                value2, g = term(logits, OFFSET2, factor2, FUNCTION2, SIGN2, WEIGHT2, SLOPE2)
                 value += value2
                 if GRAD2:
                     g = (g * number(weight2, ACC)).to(gradient2.dtype.element_ty)
@@ -127,7 +129,7 @@ def scalar_kernel(
         for tile in range(pid - first_programs, tl.cdiv(count2, BLOCK), programs - first_programs):
             i, live = elements_from(tile, count2, BLOCK, WIDE)
             logits = tl.load(x2 + i, mask=live, other=0.0).to(ACC)
-            value, g = term(logits, OFFSET2, 0.0, FUNCTION, SIGN2, 1.0, False)
+            value, g = term(logits, OFFSET2, factor2, FUNCTION2, SIGN2, WEIGHT2, SLOPE2)
             if GRAD2:
                 g = (g * number(weight2, ACC)).to(gradient2.dtype.element_ty)
                 tl.store(gradient2 + i, g, mask=live)
@@ -159,31 +161,34 @@ def logit_sum(x, count, first, step, ACC: tl.constexpr, BLOCK: tl.constexpr, WID
 @triton.jit
 def slope_sum(
     x, count, offset, first, step,
-    SIGN: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr,
+    ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Of the terms but for `slope`, which is of the logits themselves: no mean moves those."""
     total = tl.zeros([BLOCK], tl.float64)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
         i, live = elements_from(tile, count, BLOCK, WIDE)
         logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        _, slope = value_and_slope((logits - offset) * SIGN, 0)
-        total += tl.where(live, slope * SIGN, 0.0).to(tl.float64)
+        _, derivative = term(logits, offset, 0.0, FUNCTION, SIGN, WEIGHT, False)
+        total += tl.where(live, derivative, 0.0).to(tl.float64)
     return tl.sum(total, 0)
 
 
 @triton.jit
 def relative_terms(
-    x, gradient, loss, count, offset, constant, weight, first, step,
-    SIGN: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr, GRAD: tl.constexpr,
+    x, gradient, loss, count, offset, slope, constant, weight, first, step,
+    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr, SLOPE: tl.constexpr,
+    ACC: tl.constexpr, BLOCK: tl.constexpr, GRAD: tl.constexpr,
     PER_ROW: tl.constexpr, ADD: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The sum of softplus(sign (x - offset)); writes (derivative + constant) * weight."""
+    """The sum of the terms; writes (derivative + constant) * weight."""
     total = tl.zeros([BLOCK], ACC)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
         i, live = elements_from(tile, count, BLOCK, WIDE)
         logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        value, slope = value_and_slope((logits - offset) * SIGN, 0)
+        value, derivative = term(logits, offset, slope, FUNCTION, SIGN, WEIGHT, SLOPE)
         if GRAD:
-            g = ((slope * SIGN + constant) * weight).to(gradient.dtype.element_ty)
+            g = ((derivative + constant) * weight).to(gradient.dtype.element_ty)
             tl.store(gradient + i, g, mask=live)
         if PER_ROW:
             if ADD:
@@ -212,17 +217,28 @@ def relativistic_kernel(
     fake_scale: tl.float64,
     real_share: tl.float64,  # of the fake terms' slopes, what each real logit gets
     fake_share: tl.float64,
+    real_slope_of_logits: tl.float64,
+    fake_slope_of_logits: tl.float64,
     programs,
     STAGE: tl.constexpr,
     BLOCK: tl.constexpr,
-    SIGN: tl.constexpr,  # of the real terms; the fake ones have the other
+    FUNCTION: tl.constexpr,  # of the real terms, as up to REAL_GRAD
+    SIGN: tl.constexpr,
+    OFFSET: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    SLOPE: tl.constexpr,
     REAL_GRAD: tl.constexpr,
+    FUNCTION2: tl.constexpr,  # of the fake terms
+    SIGN2: tl.constexpr,
+    OFFSET2: tl.constexpr,
+    WEIGHT2: tl.constexpr,
+    SLOPE2: tl.constexpr,
     FAKE_GRAD: tl.constexpr,
     PER_ROW: tl.constexpr,
     UNIT: tl.constexpr,  # divides the counts
     WIDE: tl.constexpr,
 ):
-    """softplus(sign (r - mean f)) + softplus(-sign (f - mean r)).
+    """Terms whose offsets are, besides their own, the other batch's means.
 
     Each logit also moves the other batch's terms, through its own batch's mean:
     d/dr_i of the fake terms = -(1 / N_r) sum_j f'_j, and the same with the roles exchanged.
@@ -241,11 +257,15 @@ def relativistic_kernel(
     else:
         real_sum = column_sum(sums, programs, 4)
         fake_sum = column_sum(sums + 1, programs, 4)
-    real_mean = (real_sum / number(real_count, tl.float64)).to(ACC)
-    fake_mean = (fake_sum / number(fake_count, tl.float64)).to(ACC)
+    of_fake = (real_sum / number(real_count, tl.float64)).to(ACC) + OFFSET2
+    of_real = (fake_sum / number(fake_count, tl.float64)).to(ACC) + OFFSET
     if STAGE == 0 or STAGE == 2:
-        real_slope = slope_sum(real, real_count, fake_mean, pid, programs, SIGN, ACC, BLOCK, WIDE)
-        fake_slope = slope_sum(fake, fake_count, real_mean, pid, programs, -SIGN, ACC, BLOCK, WIDE)
+        real_slope = slope_sum(
+            real, real_count, of_real, pid, programs, FUNCTION, SIGN, WEIGHT, ACC, BLOCK, WIDE
+        )
+        fake_slope = slope_sum(
+            fake, fake_count, of_fake, pid, programs, FUNCTION2, SIGN2, WEIGHT2, ACC, BLOCK, WIDE
+        )
         if STAGE == 2:
             tl.store(here + 2, real_slope)
             tl.store(here + 3, fake_slope)
@@ -254,14 +274,16 @@ def relativistic_kernel(
         real_slope = column_sum(sums + 2, programs, 4)
         fake_slope = column_sum(sums + 3, programs, 4)
     total = number(real_scale, tl.float64) * relative_terms(
-        real, real_gradient, loss, real_count, fake_mean, (-fake_slope * number(real_share, tl.float64)).to(ACC),
-        number(real_weight, ACC), pid, programs, SIGN, ACC, BLOCK, REAL_GRAD, PER_ROW, False, WIDE,
+        real, real_gradient, loss, real_count, of_real, number(real_slope_of_logits, ACC),
+        (-fake_slope * number(real_share, tl.float64)).to(ACC), number(real_weight, ACC), pid, programs,
+        FUNCTION, SIGN, WEIGHT, SLOPE, ACC, BLOCK, REAL_GRAD, PER_ROW, False, WIDE,
     )  # fmt: skip
     if PER_ROW:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
     total += number(fake_scale, tl.float64) * relative_terms(
-        fake, fake_gradient, loss, fake_count, real_mean, (-real_slope * number(fake_share, tl.float64)).to(ACC),
-        number(fake_weight, ACC), pid, programs, -SIGN, ACC, BLOCK, FAKE_GRAD, PER_ROW, True, WIDE,
+        fake, fake_gradient, loss, fake_count, of_fake, number(fake_slope_of_logits, ACC),
+        (-real_slope * number(fake_share, tl.float64)).to(ACC), number(fake_weight, ACC), pid, programs,
+        FUNCTION2, SIGN2, WEIGHT2, SLOPE2, ACC, BLOCK, FAKE_GRAD, PER_ROW, True, WIDE,
     )  # fmt: skip
     if not PER_ROW:
         add_up(total, loss, partials, ticket, programs, STAGE == 0)

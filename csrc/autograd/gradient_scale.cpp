@@ -1,13 +1,11 @@
-// Operators that are layers rather than losses: gradient scaling and reversal, negation, feature resampling.
-#include "../operators/layers.h"
+// gradient_scale and negate_; and no derivative of what scales the gradients of losses.
+#include "../operators/gradient_scale.h"
 
-#include <ATen/ops/cat.h>
+#include <ATen/TensorOperators.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <atomic>
 
-#include "formulas.h"
 #include "loss.h"
 
 namespace gankernels {
@@ -78,62 +76,13 @@ Tensor& negate_(Tensor& t) {
   return t.neg_();
 }
 
-// ---- resample_logits ---------------------------------------------------------------------------------------------
-
-class Resample : public Function<Resample> {
- public:
-  static Tensor forward(AutogradContext* ctx, const Tensor& statistics, const Tensor& noise, int64_t dim) {
-    static const auto op = find<Tensor(const Tensor&, const Tensor&, int64_t)>("gankernels::resample_forward");
-    at::AutoDispatchBelowADInplaceOrView guard;
-    const Tensor z = op.call(statistics, noise, dim);
-    // z - mu gives back noise * exp(logvar / 2), unless z was rounded to 16 bits.
-    const bool keeps_noise = at::isReducedFloatingType(statistics.scalar_type());
-    ctx->save_for_backward({statistics, keeps_noise ? noise : z});
-    ctx->saved_data["dim"] = dim;
-    ctx->saved_data["keeps_noise"] = keeps_noise;
-    return z;
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
-    const variable_list saved = ctx->get_saved_variables();
-    const int64_t dim = ctx->saved_data["dim"].toInt();
-    const bool keeps_noise = ctx->saved_data["keeps_noise"].toBool();
-    const Tensor &statistics = saved[0], &g = grad_outputs[0];
-    if (at::GradMode::is_enabled()) {
-      const auto halves = formulas::accumulate(statistics).chunk(2, dim);
-      const Tensor spread = keeps_noise ? saved[1] * (halves[1] * 0.5).exp() : saved[1] - halves[0];
-      return {at::cat({g, (g * spread * 0.5).to(g.scalar_type())}, dim), Tensor(), Tensor()};
-    }
-    static const auto op =
-        find<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t)>("gankernels::resample_backward");
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return {op.call(g, statistics, saved[1], dim), Tensor(), Tensor()};
-  }
-};
-
-Tensor resample_logits(const Tensor& statistics, const Tensor& noise, int64_t dim) {
-  const int64_t d = check_resample(statistics, noise, dim);
-  const Tensor wide_noise = noise.detach().to(accumulate_type(statistics.scalar_type()));
-  return Resample::apply(statistics, wide_noise, d);
-}
-
-Tensor resample_backward_autograd(const Tensor& g, const Tensor& statistics, const Tensor& saved, int64_t dim) {
-  TORCH_CHECK(!requires_grad(g) && !requires_grad(statistics) && !requires_grad(saved),
-              "gankernels::resample_backward has no derivative: differentiate resample_logits with create_graph=True "
-              "instead");
-  static const auto op =
-      find<Tensor(const Tensor&, const Tensor&, const Tensor&, int64_t)>("gankernels::resample_backward");
-  at::AutoDispatchBelowADInplaceOrView guard;
-  return op.call(g, statistics, saved, dim);
-}
-
 // The gradient that it returns does not depend on the logits any more: differentiating it would silently lose a term.
 Tensor scale_gradient_autograd(const Tensor& gradient, const Tensor& grad_output, int64_t dim, c10::SymInt rows) {
   TORCH_CHECK(!requires_grad(gradient) && !requires_grad(grad_output),
               "gankernels::scale_gradient has no derivative: it is the first-order backward of a loss; "
               "differentiate the loss with create_graph=True instead");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return scale(gradient, grad_output, dim, rows);
+  return Kernel<ScaleGradient>::call(gradient, grad_output, dim, std::move(rows));
 }
 
 std::tuple<Tensor, Tensor> scale_gradients_autograd(const Tensor& gradient, const Tensor& other_gradient,
@@ -143,9 +92,8 @@ std::tuple<Tensor, Tensor> scale_gradients_autograd(const Tensor& gradient, cons
               "gankernels::scale_gradients has no derivative: it is the first-order backward of a loss; "
               "differentiate the loss with create_graph=True instead");
   at::AutoDispatchBelowADInplaceOrView guard;
-  Tensor first = gradient, second = other_gradient;
-  scale_both(first, second, grad_output, dim, rows, other_rows);
-  return {first, second};
+  return Kernel<ScaleGradients>::call(gradient, other_gradient, grad_output, dim, std::move(rows),
+                                      std::move(other_rows));
 }
 
 }  // namespace
@@ -155,14 +103,11 @@ std::pair<int64_t, int64_t> gradient_scale_counts() { return {scaled_in_place.lo
 TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
   m.impl("gradient_scale", TORCH_FN(gradient_scale));
   m.impl("negate_", TORCH_FN(negate_));
-  m.impl("resample_logits", TORCH_FN(resample_logits));
 }
 
 TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
   m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
   m.impl("scale_gradients", TORCH_FN(scale_gradients_autograd));
-  m.impl("resample_forward", torch::CppFunction::makeFallthrough());
-  m.impl("resample_backward", TORCH_FN(resample_backward_autograd));
 }
 
 }  // namespace gankernels

@@ -1,0 +1,22 @@
+// All operators that a backend implements.
+#pragma once
+
+#include "divergence.h"
+#include "gradient_scale.h"
+#include "resample.h"
+#include "resampled.h"
+#include "scalar.h"
+
+namespace gankernels {
+
+using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, ScalarLossOperator>;
+using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
+using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients>;
+
+template <class Backend>
+void implement(torch::Library& m) {
+  Losses::implement<Backend>(m);
+  Layers::implement<Backend>(m);
+}
+
+}  // namespace gankernels
