@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from gankernels.training import data
-from gankernels.training.data import BatchStream, ImageData
+from gankernels.training.data import BatchStream, ImageData, files, pictures
+from gankernels.training.data.sources import Shape
 
 RNG = np.random.default_rng(0)
 
@@ -94,9 +95,9 @@ def test_fashion_mnist_reads_the_folder_given_and_debians_otherwise(tmp_path, mo
     write_mnist(tmp_path)
     given = data.load(f"fashion-mnist:{tmp_path}")
     assert given.classes[9] == "ankle boot"
-    monkeypatch.setattr(data, "_FASHION_MNIST_FOLDER", tmp_path)
+    monkeypatch.setattr(files, "_FASHION_MNIST_FOLDER", tmp_path)
     assert torch.equal(data.load("fashion-mnist").images, given.images)
-    monkeypatch.setattr(data, "_FASHION_MNIST_FOLDER", tmp_path / "away")
+    monkeypatch.setattr(files, "_FASHION_MNIST_FOLDER", tmp_path / "away")
     with pytest.raises(FileNotFoundError, match="away"):
         data.load("fashion-mnist")
 
@@ -370,9 +371,9 @@ def test_antialiasing_keeps_the_mean_of_a_fine_pattern(tmp_path):
 
 def test_many_images_are_resized_in_blocks(monkeypatch):
     images = torch.from_numpy(RNG.integers(0, 256, (10, 3, 6, 6), dtype=np.uint8))
-    whole = data._fit(images, data._Shape(4, 1))
-    monkeypatch.setattr(data, "_BLOCK", 3)
-    assert torch.equal(data._fit(images, data._Shape(4, 1)), whole)
+    whole = pictures.fit(images, Shape(4, 1))
+    monkeypatch.setattr(pictures, "_BLOCK", 3)
+    assert torch.equal(pictures.fit(images, Shape(4, 1)), whole)
     assert whole.shape == (10, 1, 4, 4)
 
 

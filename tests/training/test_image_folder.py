@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gankernels.training import ImageData, configuration, data, evaluation, plots
 from gankernels.training.cli import main
-from gankernels.training.image_folder import find_images, suffixes
+from gankernels.training.data import pictures
+from gankernels.training.data.image_folder import find_images, suffixes
 from gankernels.training.loop import train
 
 
@@ -143,7 +144,7 @@ def test_grey_of_more_than_eight_bits(
     [({258: (10,)}, 1023), ({258: 14}, 16383), ({258: (16,), 281: (65535,)}, 4095)],
 )
 def test_the_white_of_a_tiff_by_its_tags(tags: dict[int, Any], white: int) -> None:
-    assert data._white(np.array([[900.0]]), tags) == white
+    assert pictures._white(np.array([[900.0]]), tags) == white
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
