@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["evaluation_mode", "plain_defaults", "same_randomness"]
+__all__ = ["evaluation_mode", "plain_defaults", "same_randomness", "seeded"]
 
 
 @contextmanager
@@ -38,6 +38,14 @@ def evaluation_mode(network: nn.Module) -> Iterator[nn.Module]:
 def same_randomness(device: torch.device) -> Iterator[None]:
     """The global random states after the block are those before it, on the CPU and on ``device``."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Seed the global generators and put their states back afterwards."""
+    with same_randomness(torch.device(device)):
+        torch.manual_seed(seed)
         yield
 
 

@@ -10,7 +10,14 @@ from torch import nn
 
 from gankernels.training import data, evaluation
 from gankernels.training.data import ImageData
-from gankernels.training.evaluation import frechet_distance, kernel_distance, precision_recall
+from gankernels.training.evaluation import (
+    classifier,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    scores,
+)
+from gankernels.training.evaluation.features import standard
 
 
 def normal(*shape, seed=0):
@@ -178,7 +185,7 @@ def network(digits):
 
 
 def test_feature_network_reports_the_accuracy_on_images_it_has_not_seen(digits, network):
-    train, test = evaluation._split(digits, 0.1, 0)
+    train, test = classifier._split(digits, 0.1, 0)
     assert len(test) == 179
     assert torch.cat([train, test]).sort().values.tolist() == list(range(1797))
     with torch.no_grad():
@@ -308,7 +315,7 @@ def test_samples_of_another_shape_are_refused(digits, network):
 
 def test_a_class_counts_as_covered_from_a_tenth_of_its_share():
     logits = torch.eye(3)[[0] * 57 + [1] * 2 + [2] * 1]  # 60 samples: a share of 20, a tenth is 2
-    found = evaluation._classes(logits, ("a", "b", "c"))
+    found = scores._classes(logits, ("a", "b", "c"))
     assert found == {"class_histogram": {"a": 57, "b": 2, "c": 1}, "classes_covered": 2}
 
 
@@ -336,7 +343,7 @@ def test_evaluate_run_samples_by_its_seed_and_trains_the_features(digits):
 
 
 def test_evaluate_run_uses_given_features_and_a_bounded_number_of_real_images(monkeypatch, digits):
-    monkeypatch.setattr(evaluation, "_MAX_REAL", 400)
+    monkeypatch.setattr(scores, "_MAX_REAL", 400)
     unlabelled = ImageData(digits.images, name="pictures")
     result = evaluation.evaluate_run(
         lambda n: torch.zeros(n, 1, 8, 8), unlabelled, 20, "cpu",
@@ -439,7 +446,7 @@ def test_inception_receives_colour_bytes(monkeypatch):
     features = evaluation.inception_features("weights.pth")
     assert seen["arguments"] == ("inception-v3-compat", ["2048"], "weights.pth")
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    features(evaluation._standard(levels))
+    features(standard(levels))
     assert seen["images"].dtype == torch.uint8
     assert torch.equal(seen["images"], levels.expand(1, 3, 16, 16))
     assert "Inception" in features.description

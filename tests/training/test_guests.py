@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import gankernels.training
 from gankernels.training import BatchStream, ImageData, TrainConfig, configuration, data, evaluation
 from gankernels.training.cli import main
+from gankernels.training.evaluation.features import extract
 from gankernels.training.loop import _generate, load_generator, train
 from gankernels.training.modes import evaluation_mode
 
@@ -32,8 +33,8 @@ def test_modes_are_changed_in_one_place() -> None:
     }
     assert found == {
         ("modes.py", "network.eval("),
-        ("evaluation.py", "network.eval("),  # the classifier that it trained
-        ("evaluation.py", "_Inception(network).eval("),
+        ("classifier.py", "network.eval("),  # the classifier that it trained
+        ("features.py", "_Inception(network).eval("),
         ("loop.py", "network.to(device).eval("),  # what load_generator returns
     }
 
@@ -56,7 +57,7 @@ def test_pictures_and_evaluations_leave_modes_alone() -> None:
     _generate(network, torch.randn(3, 4))
     features = nn.Sequential(nn.Flatten(), *frozen())
     of_features = modes(features)
-    evaluation._extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")
+    extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")
     with pytest.raises(ZeroDivisionError), evaluation_mode(network):
         raise ZeroDivisionError
     assert modes(network) == before
