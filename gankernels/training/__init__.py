@@ -3,8 +3,9 @@
 from gankernels.training.config import StepConfig, TrainConfig
 from gankernels.training.data import BatchStream, ImageData
 from gankernels.training.loop import RunInterruptedError, Trainer, load_generator, train
+from gankernels.training.losses import FunctionLoss
 from gankernels.training.metrics import NonFiniteError
-from gankernels.training.players import FunctionLoss, Players
+from gankernels.training.players import Players
 from gankernels.training.recipes import RECIPES, Recipe, configuration, register
 from gankernels.training.steps import (
     alternating_step,

@@ -8,75 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gankernels.training.run_folder import write_whole
+from gankernels.training.step_config import StepConfig, check_choice, check_positive
 
 __all__ = ["StepConfig", "TrainConfig"]
 
 LOSSES = ("realness", "logistic", "minimax", "hinge", "wasserstein", "lsgan", "relativistic")
 STEPS = ("alternating", "reversal", "one_pass", "ratio")
-
-
-def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-
-
-def _positive(name: str, value: float, least: float = 1) -> None:
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
-
-
-@dataclass(frozen=True)
-class StepConfig:
-    """What one training step does. The defaults change nothing but speed.
-
-    Args:
-        order: ``"d_first"`` or ``"g_first"``: which player an alternating step updates first.
-        fake_first: Whether D sees the fake batch before the real one. The losses do not care; the
-            running statistics of a BatchNorm in D do, and so does dropout's random stream.
-        g_updates: Generator updates per discriminator update (alternating steps only).
-        alpha: Strength of the gradient reversal (reversal steps only).
-        amp: None, ``"bf16"`` or ``"fp16"``: autocast dtype of both networks. Losses stay float32.
-        accumulate: Micro-batches per update; must divide the batch. Equal to one large batch for
-            losses that are means over samples and networks without BatchNorm.
-        clip: Largest gradient norm of each network, or None.
-        r1_gamma: Weight of the R1 penalty ``gamma/2 E|grad D(real)|^2``; 0 turns it off.
-        r1_every: Lazy regularisation: the penalty is applied every so many steps, times as many.
-        grad_norms: Measure both gradient norms, which names the phase when one is not finite.
-        channels_last: Memory format of networks and batches; average pooling and convolutions of
-            small images are much faster in it on a CPU.
-        compile: Run both networks through ``torch.compile``.
-        optimizer: ``"fused"``, ``"foreach"`` or ``"loop"``: which form of Adam runs.
-
-    Raises:
-        ValueError: An option is outside its range, or two of them exclude each other.
-    """
-
-    order: str = "d_first"
-    fake_first: bool = False
-    g_updates: int = 1
-    alpha: float = 1.0
-    amp: str | None = None
-    accumulate: int = 1
-    clip: float | None = None
-    r1_gamma: float = 0.0
-    r1_every: int = 16
-    grad_norms: bool = True
-    channels_last: bool = True
-    compile: bool = False
-    optimizer: str = "fused"
-
-    def __post_init__(self) -> None:
-        _choice("order", self.order, ("d_first", "g_first"))
-        _choice("amp", self.amp, (None, "bf16", "fp16"))
-        _choice("optimizer", self.optimizer, ("fused", "foreach", "loop"))
-        for name in ("g_updates", "accumulate", "r1_every"):
-            _positive(name, getattr(self, name))
-        _positive("r1_gamma", self.r1_gamma, 0)
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip must be positive or None, got {self.clip!r}")
-        if self.compile and self.r1_gamma:
-            # The compiled backward has no derivative of its own (AOTAutograd).
-            raise ValueError("r1_gamma needs double backward, which compile=True does not have")
 
 
 @dataclass(frozen=True)
@@ -156,17 +93,17 @@ class TrainConfig:
     samples: int = 64
 
     def __post_init__(self) -> None:
-        _choice("loss", self.loss, (*LOSSES, "custom"))
-        _choice("step_kind", self.step_kind, STEPS)
-        _choice("noise", self.noise, ("normal", "uniform"))
+        check_choice("loss", self.loss, (*LOSSES, "custom"))
+        check_choice("step_kind", self.step_kind, STEPS)
+        check_choice("noise", self.noise, ("normal", "uniform"))
         counts = ("steps", "batch_size", "noise_dim", "outcomes", "samples")
         for name in (*counts, "log_every", "sample_every", "checkpoint_every"):
-            _positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         for name in ("decay", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
         if self.threads is not None:
-            _positive("threads", self.threads)
+            check_positive("threads", self.threads)
         if self.batch_size % self.step.accumulate:
             raise ValueError(
                 f"accumulate={self.step.accumulate} must divide batch_size={self.batch_size}"

@@ -34,9 +34,10 @@ from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare, join
 from gankernels.training.extras import require
+from gankernels.training.losses import check_loss
 from gankernels.training.metrics import MetricLog, NonFiniteError
 from gankernels.training.modes import evaluation_mode, same_randomness
-from gankernels.training.players import Players, adam, check_loss, grad_scaler, prepare
+from gankernels.training.players import Players, adam, grad_scaler, prepare
 
 __all__ = ["RunInterruptedError", "Trainer", "load_generator", "sampler", "train"]
 

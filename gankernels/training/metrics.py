@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from gankernels.training.distributed import World
+from gankernels.training.players import Metrics
 from gankernels.training.run_folder import write_whole
-from gankernels.training.steps import Metrics
 
 __all__ = ["MetricLog", "NonFiniteError"]
 

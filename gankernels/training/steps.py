@@ -12,23 +12,31 @@ those gradients seed the backward pass of the networks. Nothing is brought to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 import gankernels as gk
-from gankernels.training.config import StepConfig
 from gankernels.training.distributed import bare
+from gankernels.training.losses import StepLoss
 from gankernels.training.networks import has_batchnorm
-from gankernels.training.players import Players, StepLoss
+from gankernels.training.passes import (
+    DiscriminatorRoots,
+    autocast,
+    batch_format,
+    frozen,
+    full_precision,
+    micro_batches,
+    no_sync,
+    seed_of,
+)
+from gankernels.training.players import Metrics, Noise, Players
+from gankernels.training.step_config import StepConfig
+from gankernels.training.updates import add_metrics, update, zero_grad
 
 __all__ = [
     "STEPS",
-    "Metrics",
-    "Noise",
     "alternating_step",
     "check_ratio",
     "discriminator_phase",
@@ -37,12 +45,6 @@ __all__ = [
     "ratio_step",
     "reversal_step",
 ]
-
-Metrics = dict[str, Tensor]
-Noise = Callable[[int], Tensor]
-
-
-# ---------------------------------------------------------------------------------------- steps
 
 
 def alternating_step(
@@ -73,7 +75,7 @@ def alternating_step(
         ``d_grad_norm``, ``g_grad_norm`` (before clipping), ``r1`` where it was applied.
     """
     config = config or StepConfig()
-    real = _batch(real, config)
+    real = batch_format(real, config)
     metrics: Metrics = {}
     for player in (0, 1) if config.order == "d_first" else (1, 0):
         if player == 0:
@@ -94,15 +96,15 @@ def discriminator_phase(
     """One update of D; G only produces samples."""
     players.d_optimizer.zero_grad()
     total: Metrics = {}
-    parts = _micro_batches(real, noise(len(real)), config)
+    parts = micro_batches(real, noise(len(real)), config)
     for last, real_part, latents in parts:
-        with torch.no_grad(), _autocast(real, config):
+        with torch.no_grad(), autocast(real, config):
             fake = bare(players.generator)(latents)
-        with _no_sync(last, players.discriminator):
-            roots = _DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
+        with no_sync(last, players.discriminator):
+            roots = DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
-        _add(total, roots.metrics, config)
-    return total | _update(players, config, players.discriminator)
+        add_metrics(total, roots.metrics, config)
+    return total | update(players, config, players.discriminator)
 
 
 def generator_phase(
@@ -111,7 +113,7 @@ def generator_phase(
     """``config.g_updates`` updates of G; D passes gradients through and keeps none."""
     metrics: Metrics = {}
     real_logits: dict[int, Tensor] = {}
-    with _frozen(bare(players.discriminator)):
+    with frozen(bare(players.discriminator)):
         for _ in range(config.g_updates):
             metrics = _generator_update(players, loss, real, noise, config, real_logits)
     return metrics
@@ -136,20 +138,20 @@ def _generator_update(
                 real_logits[part] = discriminator(samples)
         return real_logits.get(part)
 
-    parts = _micro_batches(real, noise(len(real)), config)
+    parts = micro_batches(real, noise(len(real)), config)
     for part, (last, real_part, latents) in enumerate(parts):
-        with _no_sync(last, players.generator), _autocast(real, config):
+        with no_sync(last, players.generator), autocast(real, config):
             fake = players.generator(latents)
             of_real = None if config.fake_first else real_pass(part, real_part)
-            fake_logits = _full(discriminator(fake))
+            fake_logits = full_precision(discriminator(fake))
             of_real = real_pass(part, real_part) if config.fake_first else of_real
         value, (_, seed) = loss.generator_value_and_grad(
-            None if of_real is None else _full(of_real), fake_logits
+            None if of_real is None else full_precision(of_real), fake_logits
         )
-        with _no_sync(last, players.generator):
-            fake_logits.backward(_seed(seed, players, config))
-        _add(total, {"g_loss": value}, config)
-    return total | _update(players, config, players.generator)
+        with no_sync(last, players.generator):
+            fake_logits.backward(seed_of(seed, players, config))
+        add_metrics(total, {"g_loss": value}, config)
+    return total | update(players, config, players.generator)
 
 
 def reversal_step(
@@ -177,18 +179,18 @@ def reversal_step(
         As :func:`alternating_step`.
     """
     config = config or StepConfig()
-    real = _batch(real, config)
-    _zero_grad(players)
+    real = batch_format(real, config)
+    zero_grad(players)
     total: Metrics = {}
-    for last, real_part, latents in _micro_batches(real, noise(len(real)), config):
-        with _no_sync(last, players.generator, players.discriminator):
-            with _autocast(real, config):
+    for last, real_part, latents in micro_batches(real, noise(len(real)), config):
+        with no_sync(last, players.generator, players.discriminator):
+            with autocast(real, config):
                 fake = gk.gradient_reversal(players.generator(latents), config.alpha)
-            roots = _DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
+            roots = DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
-        _add(total, roots.metrics | {"g_loss": value}, config)
-    return total | _update(players, config, players.discriminator, players.generator)
+        add_metrics(total, roots.metrics | {"g_loss": value}, config)
+    return total | update(players, config, players.discriminator, players.generator)
 
 
 def one_pass_step(
@@ -217,24 +219,24 @@ def one_pass_step(
         As :func:`alternating_step`.
     """
     config = config or StepConfig()
-    real = _batch(real, config)
-    _zero_grad(players)
+    real = batch_format(real, config)
+    zero_grad(players)
     total: Metrics = {}
     weights = [p for p in players.discriminator.parameters() if p.requires_grad]
-    for last, real_part, latents in _micro_batches(real, noise(len(real)), config):
-        with _no_sync(last, players.generator, players.discriminator):
-            with _autocast(real, config):
+    for last, real_part, latents in micro_batches(real, noise(len(real)), config):
+        with no_sync(last, players.generator, players.discriminator):
+            with autocast(real, config):
                 fake = players.generator(latents)
             samples = fake.detach().requires_grad_()
-            roots = _DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
+            roots = DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
             value, (_, seed) = loss.generator_value_and_grad(roots.real_logits, roots.fake_root)
             (at_samples,) = torch.autograd.grad(
-                roots.fake_root, samples, _seed(seed, players, config), retain_graph=True
+                roots.fake_root, samples, seed_of(seed, players, config), retain_graph=True
             )
             torch.autograd.backward(roots.tensors, roots.seeds, inputs=weights)
             fake.backward(at_samples)
-        _add(total, roots.metrics | {"g_loss": value}, config)
-    return total | _update(players, config, players.discriminator, players.generator)
+        add_metrics(total, roots.metrics | {"g_loss": value}, config)
+    return total | update(players, config, players.discriminator, players.generator)
 
 
 def ratio_step(
@@ -268,23 +270,23 @@ def ratio_step(
     """
     config = config or StepConfig()
     check_ratio(players.discriminator, loss)
-    real = _batch(real, config)
-    _zero_grad(players)
+    real = batch_format(real, config)
+    zero_grad(players)
     total: Metrics = {}
-    for last, real_part, latents in _micro_batches(real, noise(len(real)), config):
-        with _no_sync(last, players.generator, players.discriminator):
-            with _autocast(real, config):
+    for last, real_part, latents in micro_batches(real, noise(len(real)), config):
+        with no_sync(last, players.generator, players.discriminator):
+            with autocast(real, config):
                 fake = players.generator(latents)
             samples = fake.detach().requires_grad_()
-            roots = _DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
+            roots = DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
             torch.autograd.backward(roots.tensors, roots.seeds)
             assert samples.grad is not None
             ratio = gk.nonsaturating_ratio(roots.fake_logits)
             ratio = ratio.view(-1, *[1] * (samples.dim() - 1))
             fake.backward((samples.grad * ratio).to(fake.dtype))
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
-        _add(total, roots.metrics | {"g_loss": value}, config)
-    return total | _update(players, config, players.discriminator, players.generator)
+        add_metrics(total, roots.metrics | {"g_loss": value}, config)
+    return total | update(players, config, players.discriminator, players.generator)
 
 
 def check_ratio(discriminator: nn.Module, loss: StepLoss | nn.Module) -> None:
@@ -308,158 +310,3 @@ STEPS: dict[str, Callable[..., Metrics]] = {
     "one_pass": one_pass_step,
     "ratio": ratio_step,
 }
-
-
-# --------------------------------------------------------------------------------------- pieces
-
-
-class _DiscriminatorRoots:
-    """D's forward on both batches, and the tensors and seeds that its backward starts from."""
-
-    def __init__(
-        self,
-        players: Players,
-        loss: StepLoss,
-        real: Tensor,
-        fake: Tensor,
-        config: StepConfig,
-        iteration: int,
-    ) -> None:
-        penalise = config.r1_gamma > 0 and iteration % config.r1_every == 0
-        if penalise:
-            real = real.detach().requires_grad_()
-        with _autocast(real, config):
-            real_root, fake_root = _both(players.discriminator, real, fake, config.fake_first)
-        real_root, self.fake_root = _full(real_root), _full(fake_root)
-        self.real_logits, self.fake_logits = real_root.detach(), self.fake_root.detach()
-        value, seeds = loss.discriminator_value_and_grad(self.real_logits, self.fake_logits)
-        self.metrics: Metrics = {"d_loss": value}
-        self.tensors = [real_root, self.fake_root]
-        self.seeds = [_seed(s, players, config) for s in seeds]
-        if penalise:
-            penalty = _r1(real_root, real)
-            # At one step in r1_every, and so r1_every times as heavy.
-            weight = torch.full_like(penalty, config.r1_gamma * config.r1_every)
-            self.tensors.append(penalty)
-            self.seeds.append(_seed(weight, players, config))
-            self.metrics["r1"] = penalty.detach()
-
-
-def _r1(real_logits: Tensor, real: Tensor) -> Tensor:
-    """Half the squared gradient of the logit, or of the expected realness where D has K > 1."""
-    outcomes = None
-    if real_logits.dim() > 1 and real_logits.shape[1] > 1:
-        outcomes = torch.linspace(-1, 1, real_logits.shape[1], device=real_logits.device)
-    return gk.r1_penalty(real_logits, real, outcomes)
-
-
-def _both(
-    network: nn.Module, real: Tensor, fake: Tensor, fake_first: bool
-) -> tuple[Tensor, Tensor]:
-    if fake_first:
-        of_fake = network(fake)
-        return network(real), of_fake
-    return network(real), network(fake)
-
-
-def _batch(real: Tensor, config: StepConfig) -> Tensor:
-    if config.channels_last and real.dim() == 4:
-        return real.contiguous(memory_format=torch.channels_last)
-    return real
-
-
-def _full(logits: Tensor) -> Tensor:
-    """Logits in the precision of the loss: a half-precision seed would lose its small entries."""
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _autocast(like: Tensor, config: StepConfig) -> torch.autocast:
-    dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
-    return torch.autocast(like.device.type, dtype, enabled=config.amp is not None)
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Weights take no gradient inside: no weight-gradient kernels, no saved inputs for them."""
-    trainable = [p for p in network.parameters() if p.requires_grad]
-    for p in trainable:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trainable:
-            p.requires_grad_(True)
-
-
-@contextmanager
-def _no_sync(last: bool, *networks: nn.Module) -> Iterator[None]:
-    """Between processes, gradients are averaged once per update: at the last micro-batch."""
-    with ExitStack() as stack:
-        for network in networks:
-            if not last and isinstance(network, DistributedDataParallel):
-                stack.enter_context(network.no_sync())
-        yield
-
-
-def _micro_batches(
-    real: Tensor, latents: Tensor, config: StepConfig
-) -> list[tuple[bool, Tensor, Tensor]]:
-    k = config.accumulate
-    if k == 1:
-        return [(True, real, latents)]
-    if len(real) % k:
-        raise ValueError(f"accumulate={k} must divide the batch, which has {len(real)} samples")
-    pairs = zip(real.chunk(k), latents.chunk(k), strict=True)
-    return [(i == k - 1, r, z) for i, (r, z) in enumerate(pairs)]
-
-
-def _seed(gradient: Tensor, players: Players, config: StepConfig) -> Tensor:
-    """A gradient at the logits, divided among micro-batches and multiplied by the loss scale."""
-    if config.accumulate > 1:
-        gradient = gradient / config.accumulate
-    return gradient if players.scaler is None else players.scaler.scale(gradient)
-
-
-def _add(total: Metrics, part: Metrics, config: StepConfig) -> None:
-    for name, value in part.items():
-        value = value if config.accumulate == 1 else value / config.accumulate
-        total[name] = total[name] + value if name in total else value
-
-
-def _zero_grad(players: Players) -> None:
-    for optimizer in {id(o): o for o in (players.d_optimizer, players.g_optimizer)}.values():
-        optimizer.zero_grad()
-
-
-def _update(players: Players, config: StepConfig, *networks: nn.Module) -> Metrics:
-    """Unscale, measure, clip and step the optimizers of ``networks``."""
-    of = {
-        id(players.discriminator): players.d_optimizer,
-        id(players.generator): players.g_optimizer,
-    }
-    optimizers = {id(o): o for o in (of[id(n)] for n in networks)}.values()
-    if players.scaler is not None:
-        for optimizer in optimizers:
-            players.scaler.unscale_(optimizer)
-    metrics: Metrics = {}
-    for network in networks:
-        norm = _clip(network, config)
-        if norm is not None:
-            prefix = "d" if network is players.discriminator else "g"
-            metrics[f"{prefix}_grad_norm"] = norm
-    for optimizer in optimizers:
-        if players.scaler is None:
-            optimizer.step()
-        else:
-            players.scaler.step(optimizer)
-    if players.scaler is not None:
-        players.scaler.update()
-    return metrics
-
-
-def _clip(network: nn.Module, config: StepConfig) -> Tensor | None:
-    if config.clip is not None:
-        return nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-    if not config.grad_norms:
-        return None
-    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

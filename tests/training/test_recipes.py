@@ -29,8 +29,8 @@ from gankernels.training import (
 )
 from gankernels.training.config import LOSSES
 from gankernels.training.distributed import World
+from gankernels.training.losses import FunctionLoss
 from gankernels.training.networks import has_batchnorm
-from gankernels.training.players import FunctionLoss
 
 ROOT = Path(__file__).parents[2]
 PRESETS = [(r.name, p) for r in RECIPES.values() for p in r.presets]

@@ -1,0 +1,135 @@
+"""Forward passes of a step, and the tensors and gradients that its backward passes start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import gankernels as gk
+from gankernels.training.losses import StepLoss
+from gankernels.training.players import Metrics, Players
+from gankernels.training.step_config import StepConfig
+
+__all__ = [
+    "DiscriminatorRoots",
+    "autocast",
+    "batch_format",
+    "frozen",
+    "full_precision",
+    "micro_batches",
+    "no_sync",
+    "seed_of",
+]
+
+
+class DiscriminatorRoots:
+    """D's forward on both batches, and the tensors and seeds that its backward starts from."""
+
+    def __init__(
+        self,
+        players: Players,
+        loss: StepLoss,
+        real: Tensor,
+        fake: Tensor,
+        config: StepConfig,
+        iteration: int,
+    ) -> None:
+        penalise = config.r1_gamma > 0 and iteration % config.r1_every == 0
+        if penalise:
+            real = real.detach().requires_grad_()
+        with autocast(real, config):
+            real_root, fake_root = _both(players.discriminator, real, fake, config.fake_first)
+        real_root, self.fake_root = full_precision(real_root), full_precision(fake_root)
+        self.real_logits, self.fake_logits = real_root.detach(), self.fake_root.detach()
+        value, seeds = loss.discriminator_value_and_grad(self.real_logits, self.fake_logits)
+        self.metrics: Metrics = {"d_loss": value}
+        self.tensors = [real_root, self.fake_root]
+        self.seeds = [seed_of(s, players, config) for s in seeds]
+        if penalise:
+            penalty = _r1(real_root, real)
+            # At one step in r1_every, and so r1_every times as heavy.
+            weight = torch.full_like(penalty, config.r1_gamma * config.r1_every)
+            self.tensors.append(penalty)
+            self.seeds.append(seed_of(weight, players, config))
+            self.metrics["r1"] = penalty.detach()
+
+
+def _r1(real_logits: Tensor, real: Tensor) -> Tensor:
+    """Half the squared gradient of the logit, or of the expected realness where D has K > 1."""
+    outcomes = None
+    if real_logits.dim() > 1 and real_logits.shape[1] > 1:
+        outcomes = torch.linspace(-1, 1, real_logits.shape[1], device=real_logits.device)
+    return gk.r1_penalty(real_logits, real, outcomes)
+
+
+def _both(
+    network: nn.Module, real: Tensor, fake: Tensor, fake_first: bool
+) -> tuple[Tensor, Tensor]:
+    if fake_first:
+        of_fake = network(fake)
+        return network(real), of_fake
+    return network(real), network(fake)
+
+
+def batch_format(real: Tensor, config: StepConfig) -> Tensor:
+    """The batch in the memory format of the step."""
+    if config.channels_last and real.dim() == 4:
+        return real.contiguous(memory_format=torch.channels_last)
+    return real
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in the precision of the loss: a half-precision seed would lose its small entries."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def autocast(like: Tensor, config: StepConfig) -> torch.autocast:
+    """The mixed precision of the step on the device of ``like``, or none."""
+    dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
+    return torch.autocast(like.device.type, dtype, enabled=config.amp is not None)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Weights take no gradient inside: no weight-gradient kernels, no saved inputs for them."""
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    for p in trainable:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trainable:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def no_sync(last: bool, *networks: nn.Module) -> Iterator[None]:
+    """Between processes, gradients are averaged once per update: at the last micro-batch."""
+    with ExitStack() as stack:
+        for network in networks:
+            if not last and isinstance(network, DistributedDataParallel):
+                stack.enter_context(network.no_sync())
+        yield
+
+
+def micro_batches(
+    real: Tensor, latents: Tensor, config: StepConfig
+) -> list[tuple[bool, Tensor, Tensor]]:
+    k = config.accumulate
+    if k == 1:
+        return [(True, real, latents)]
+    if len(real) % k:
+        raise ValueError(f"accumulate={k} must divide the batch, which has {len(real)} samples")
+    pairs = zip(real.chunk(k), latents.chunk(k), strict=True)
+    return [(i == k - 1, r, z) for i, (r, z) in enumerate(pairs)]
+
+
+def seed_of(gradient: Tensor, players: Players, config: StepConfig) -> Tensor:
+    """A gradient at the logits, divided among micro-batches and multiplied by the loss scale."""
+    if config.accumulate > 1:
+        gradient = gradient / config.accumulate
+    return gradient if players.scaler is None else players.scaler.scale(gradient)
