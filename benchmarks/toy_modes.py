@@ -25,7 +25,7 @@ from benchmarks.results import commit, processor
 from gankernels.training import Trainer, configuration, data
 from gankernels.training.distributed import World
 from gankernels.training.evaluation import evaluate_mixture
-from gankernels.training.loop import sampler
+from gankernels.training.sampling import sampler
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "toy.json"
 PRESETS = {

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gankernels.training import options, recipes, run_folder
+from gankernels.training import options, parts, recipes, run_folder
 from gankernels.training.config import LOSSES, STEPS, StepConfig, TrainConfig
 
 __all__ = ["main"]
@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.arguments = rest  # the benchmarks have a parser of their own
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    from gankernels.training.loop import NonFiniteError, RunInterruptedError
+    from gankernels.training.interruption import RunInterruptedError
+    from gankernels.training.metrics import NonFiniteError
 
     try:
         return int(arguments.run(arguments))
@@ -145,11 +146,11 @@ def _tell(run_dir: Path, config: TrainConfig) -> None:
 
 
 def _sample(arguments: argparse.Namespace) -> int:
-    from gankernels.training import checkpoint, data, distributed, loop, plots
+    from gankernels.training import checkpoint, data, distributed, plots, sampling
 
     arguments.device = str(distributed.pick_device(arguments.device))
-    network, config = loop.load_generator(arguments.checkpoint, arguments.device)
-    draw = loop.sampler(network, config, arguments.device, arguments.seed)
+    network, config = sampling.load_generator(arguments.checkpoint, arguments.device)
+    draw = sampling.sampler(network, config, arguments.device, arguments.seed)
     samples = draw(arguments.samples)
     columns = 8 if arguments.columns is None else arguments.columns
     out = Path(arguments.out)
@@ -175,21 +176,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         data,
         distributed,
         evaluation,
-        loop,
         report,
         resume,
+        sampling,
     )
 
     arguments.device = str(distributed.pick_device(arguments.device))
     state = checkpoint.load(Path(arguments.checkpoint), arguments.device)
-    network, config = loop.generator_of(state, arguments.checkpoint, arguments.device)
+    network, config = sampling.generator_of(state, arguments.checkpoint, arguments.device)
     if not arguments.data:
         how = "evaluation.evaluate_run(...), or name other data with --data"
         resume.check_given(state, {"image_data"}, set(), how)
     spec = arguments.data or config.data
     image_data = data.load(spec, image_size=config.image_size, channels=config.channels)
     result = evaluation.evaluate_run(
-        loop.sampler(network, config, arguments.device, arguments.seed),
+        sampling.sampler(network, config, arguments.device, arguments.seed),
         image_data,
         arguments.samples,
         arguments.device,
@@ -303,7 +304,7 @@ def _add_data_options(group: Any) -> None:
 
 def _add_game_options(group: Any) -> None:
     add = group.add_argument
-    add("--network", choices=list(recipes.NETWORKS), help="the pair of networks")
+    add("--network", choices=list(parts.NETWORKS), help="the pair of networks")
     add("--loss", choices=LOSSES, help="minimax is the logistic loss with the saturating generator")
     add(
         "--loss-option",

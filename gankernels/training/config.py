@@ -34,7 +34,7 @@ class TrainConfig:
         value_range: What black and white become.
         flip: Mirror every image with probability one half.
         loss: One of the package's losses.
-        loss_options: Keyword arguments of :func:`gankernels.training.recipes.make_loss`.
+        loss_options: Keyword arguments of :func:`gankernels.training.parts.make_loss`.
         outcomes: Logits per sample of the realness loss; every other loss has one.
         step_kind: ``"alternating"``, ``"reversal"``, ``"one_pass"`` or ``"ratio"``.
         step: Options of the step.

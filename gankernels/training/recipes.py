@@ -7,34 +7,14 @@ minutes on a CPU, the default is ``quick`` (same losses, same step) and its text
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-import gankernels as gk
-from gankernels.training import networks, options
+from gankernels.training import options
 from gankernels.training.config import StepConfig, TrainConfig
-from gankernels.training.modes import plain_defaults
+from gankernels.training.parts import VALUE_RANGES, check_network
 
-__all__ = [
-    "LOSSES",
-    "NETWORKS",
-    "RECIPES",
-    "VALUE_RANGES",
-    "Recipe",
-    "build_networks",
-    "check_network",
-    "configuration",
-    "make_loss",
-    "make_noise",
-    "register",
-]
+__all__ = ["RECIPES", "Recipe", "configuration", "register"]
 
 
 @dataclass(frozen=True)
@@ -100,163 +80,6 @@ def configuration(
         check_network(config)
     return config
 
-
-# --------------------------------------------------------------------------------------- parts
-
-NETWORKS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
-    name: getattr(networks, name)
-    for name in (
-        "realness_article",
-        "dcgan_article",
-        "dcgan_small",
-        "dcgan_spectral",
-        "grl_mlp",
-        "toy_mlp",
-    )
-}
-
-
-# What the generators give for black and white; None where they give points.
-VALUE_RANGES: dict[str, tuple[float, float] | None] = {
-    "realness_article": (0.0, 1.0),
-    "dcgan_article": (-1.0, 1.0),
-    "dcgan_small": (-1.0, 1.0),
-    "dcgan_spectral": (-1.0, 1.0),
-    "grl_mlp": (-1.0, 1.0),
-    "toy_mlp": None,
-}
-
-
-def check_network(config: TrainConfig, points: bool | None = None) -> None:
-    """Refuse a configuration whose network makes other samples than it says.
-
-    Args:
-        config: The configuration.
-        points: Whether the data are points; None where that is not known.
-
-    Raises:
-        ValueError: The generator's value range is not ``config.value_range``, or it makes points
-            for images, or images for points.
-    """
-    if config.network not in VALUE_RANGES:
-        return  # a network of one's own in NETWORKS
-    made = VALUE_RANGES[config.network]
-    if made is not None and tuple(config.value_range) != made:
-        raise ValueError(
-            f"value_range is {config.value_range}, but network {config.network!r} makes {made}"
-        )
-    if points is not None and (made is None) != points:
-        kinds = ("points", "images") if made is None else ("images", "points")
-        raise ValueError(
-            f"network {config.network!r} makes {kinds[0]}, and the data are {kinds[1]}"
-        )
-
-
-@plain_defaults()
-def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
-    """The generator and the discriminator of a configuration, with fresh weights."""
-    if config.network not in NETWORKS:
-        raise ValueError(
-            f"unknown network {config.network!r}; expected one of {', '.join(NETWORKS)}"
-        )
-    build = NETWORKS[config.network]
-    outcomes = config.outcomes if config.loss == "realness" else 1
-    shape = {"image_size": config.image_size, "channels": config.channels}
-    known = inspect.signature(build).parameters
-    given = {k: v for k, v in shape.items() if k in known and v is not None}
-    own = [k for k in known if k not in ("outcomes", "noise_dim", *shape)]
-    _check_options("network_options", config.network, config.network_options, own)
-    with _type_errors_named("network_options", config.network_options):
-        return build(
-            outcomes=outcomes, noise_dim=config.noise_dim, **given, **config.network_options
-        )
-
-
-def _check_options(what: str, name: str, given: dict[str, Any], known: list[str]) -> None:
-    unknown = [repr(k) for k in given if k not in known]
-    if unknown:
-        raise ValueError(
-            f"{what} of {name!r} may be {', '.join(known) or 'none'}; got {', '.join(unknown)}"
-        )
-
-
-@contextmanager
-def _type_errors_named(what: str, given: dict[str, Any]) -> Iterator[None]:
-    """A value of the wrong type in a dictionary of options, named as the user's."""
-    try:
-        yield
-    except TypeError as error:
-        raise ValueError(f"{what} {given}: {error}") from error
-
-
-def _realness(outcomes: int, seed: int, anchors: str = "article", **options: Any) -> nn.Module:
-    """Anchors: article or official histograms, the latter skewed to both ends, or Gaussians."""
-    if anchors == "article":
-        real, fake = gk.anchors.article(outcomes, seed=seed)
-    elif anchors == "skewed":
-        real, fake = gk.anchors.official(outcomes, seed=seed)
-        real = gk.anchors.skewed(real, 1.0, -1.0, 1.0)
-        fake = gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
-    elif anchors == "gaussian":
-        real = gk.anchors.gaussian(outcomes, 1.0, 1.0, -2.0, 2.0)
-        fake = gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
-    else:
-        raise ValueError(f"anchors must be article, skewed or gaussian, got {anchors!r}")
-    return gk.RealnessLoss(real, fake, **options)
-
-
-def _minimax(label_smoothing: float = 0.0, reduction: str = "mean") -> nn.Module:
-    return gk.LogisticLoss(label_smoothing, saturating=True, reduction=reduction)
-
-
-LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "logistic": gk.LogisticLoss,
-    "minimax": _minimax,
-    "hinge": gk.HingeLoss,
-    "wasserstein": gk.WassersteinLoss,
-    "lsgan": gk.LSGANLoss,
-    "relativistic": gk.RelativisticLoss,
-}
-
-
-@plain_defaults()
-def make_loss(config: TrainConfig) -> nn.Module:
-    """The loss of a configuration: ``config.loss`` with ``config.loss_options``.
-
-    The realness loss takes ``objective`` (1, 2, 3) and ``anchors``: ``article`` (histograms of
-    1,000 draws), ``skewed`` (the official repository's, skewed by 1 to both ends) or ``gaussian``
-    (full support).
-    """
-    if config.loss != "realness" and config.loss not in LOSSES:
-        raise ValueError(f"unknown loss {config.loss!r}; expected realness, {', '.join(LOSSES)}")
-    if config.loss == "realness":
-        build: Callable[..., nn.Module] = partial(_realness, config.outcomes, config.seed)
-        known = ["anchors", "objective", "reduction", "validate"]
-    else:
-        build = LOSSES[config.loss]
-        known = list(inspect.signature(build).parameters)
-    _check_options("loss_options", config.loss, config.loss_options, known)
-    if config.loss_options.get("reduction") == "none":
-        raise ValueError("loss_options: a step needs a scalar, so reduction must not be 'none'")
-    with _type_errors_named("loss_options", config.loss_options):
-        return build(**config.loss_options)
-
-
-def make_noise(
-    config: TrainConfig, device: torch.device, generator: torch.Generator
-) -> Callable[[int], Tensor]:
-    """``noise(n)`` of a configuration, drawn from ``generator``."""
-    draw = torch.randn if config.noise == "normal" else torch.rand
-
-    def noise(count: int) -> Tensor:
-        return draw(
-            count, config.noise_dim, device=device, generator=generator, dtype=torch.float32
-        )
-
-    return noise
-
-
-# ------------------------------------------------------------------------------------- recipes
 
 _REALNESS_ARTICLE = TrainConfig(
     network="realness_article",

@@ -15,8 +15,9 @@ import gankernels.training
 from gankernels.training import BatchStream, ImageData, TrainConfig, configuration, data, evaluation
 from gankernels.training.cli import main
 from gankernels.training.evaluation.features import extract
-from gankernels.training.loop import _generate, load_generator, train
+from gankernels.training.loop import load_generator, train
 from gankernels.training.modes import evaluation_mode
+from gankernels.training.sampling import generate
 
 PACKAGE = Path(gankernels.training.__file__).parent.parent
 
@@ -35,7 +36,7 @@ def test_modes_are_changed_in_one_place() -> None:
         ("modes.py", "network.eval("),
         ("classifier.py", "network.eval("),  # the classifier that it trained
         ("features.py", "_Inception(network).eval("),
-        ("loop.py", "network.to(device).eval("),  # what load_generator returns
+        ("sampling.py", "network.to(device).eval("),  # what load_generator returns
     }
 
 
@@ -54,7 +55,7 @@ def modes(network: nn.Module) -> list[bool]:
 def test_pictures_and_evaluations_leave_modes_alone() -> None:
     network = frozen()
     before, statistics = modes(network), network[1].running_mean.clone()
-    _generate(network, torch.randn(3, 4))
+    generate(network, torch.randn(3, 4))
     features = nn.Sequential(nn.Flatten(), *frozen())
     of_features = modes(features)
     extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")

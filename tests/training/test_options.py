@@ -24,12 +24,13 @@ from gankernels.training import (
     configuration,
     loop,
     options,
-    recipes,
+    parts,
     train,
 )
 from gankernels.training.cli import main
 from gankernels.training.distributed import World, pick_device
 from gankernels.training.resume import Decay
+from gankernels.training.sampling import fixed_noise
 
 PRESETS = [(r.name, p) for r in RECIPES.values() for p in r.presets]
 TRAIN_FIELDS = {f.name for f in fields(TrainConfig)} - {"step"}
@@ -42,9 +43,9 @@ def test_the_table_has_every_field_and_no_other() -> None:
 
 def test_every_network_has_its_value_range() -> None:
     """The table says what the generators really make."""
-    assert set(recipes.VALUE_RANGES) == set(recipes.NETWORKS)
-    for name, made in recipes.VALUE_RANGES.items():
-        generator, _ = recipes.NETWORKS[name]()
+    assert set(parts.VALUE_RANGES) == set(parts.NETWORKS)
+    for name, made in parts.VALUE_RANGES.items():
+        generator, _ = parts.NETWORKS[name]()
         noise = 100 * torch.randn(8, 128 if name in ("dcgan_spectral", "toy_mlp") else 100)
         with torch.no_grad():
             for p in generator.parameters():
@@ -136,7 +137,7 @@ class Watched(Trainer):
             ],
             "loss": (repr(self.loss), [b.tolist() for b in self.loss.buffers()]),
             "data": self.data_name,
-            "fixed noise": loop._fixed_noise(config, self.world.device).tolist(),
+            "fixed noise": fixed_noise(config, self.world.device).tolist(),
             "compiled": self.players.generator._compiled_call_impl is not None,
         }
         if not config.step.compile:  # which takes long
@@ -296,7 +297,7 @@ def test_one_optimizer_has_one_rate(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("recipe", "preset"), PRESETS)
 def test_the_network_decides_its_value_range(recipe: str, preset: str) -> None:
     base = configuration(recipe, preset)
-    for network, made in recipes.VALUE_RANGES.items():
+    for network, made in parts.VALUE_RANGES.items():
         if (made is None) == (base.data == "gaussians"):
             config = configuration(recipe, preset, network=network)
             if network != base.network:
@@ -312,18 +313,16 @@ def test_a_value_range_that_is_not_the_networks_does_not_train(tmp_path: Path) -
     alone = World(0, 1, torch.device("cpu"))
     with pytest.raises(ValueError, match=r"value_range is \(-1.0, 1.0\), but network"):
         Trainer(config, tmp_path, alone)
-    networks = dict(
-        zip(("generator", "discriminator"), recipes.build_networks(config), strict=True)
-    )
+    networks = dict(zip(("generator", "discriminator"), parts.build_networks(config), strict=True))
     assert Trainer(config, tmp_path, alone, **networks).stream.value_range == (-1.0, 1.0)
 
 
 def test_network_options_are_the_builders() -> None:
     for bad in ({"depth": 3}, {"outcomes": 3}, {"noise_dim": 3}):
         with pytest.raises(ValueError, match="network_options of 'dcgan_small' may be width"):
-            recipes.build_networks(configuration("dcgan", network_options=bad))
+            parts.build_networks(configuration("dcgan", network_options=bad))
     with pytest.raises(ValueError, match=r"network_options {'width': 'wide'}"):
-        recipes.build_networks(configuration("dcgan", network_options={"width": "wide"}))
+        parts.build_networks(configuration("dcgan", network_options={"width": "wide"}))
 
 
 def test_a_step_given_whole_is_looked_into() -> None:

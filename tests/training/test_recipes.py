@@ -23,6 +23,7 @@ from gankernels.training import (
     Trainer,
     configuration,
     load_generator,
+    parts,
     recipes,
     register,
     train,
@@ -134,20 +135,20 @@ def test_the_default_is_the_third_articles_game() -> None:
         assert (config.step.order, config.step.g_updates) == ("d_first", 1)
         assert config.data == "digits"
     assert (article.g_lr, article.d_lr, article.flip, article.channels) == (1e-4, 1e-4, True, 3)
-    generator, discriminator = recipes.build_networks(article)
+    generator, discriminator = parts.build_networks(article)
     layers = [type(m).__name__ for m in discriminator]
     assert layers == ["Conv2d", "ReLU", "AvgPool2d"] * 3 + ["Conv2d", "ReLU", "Flatten", "Linear"]
     count = lambda n: sum(p.numel() for p in n.parameters())  # noqa: E731
     assert (count(generator), count(discriminator)) == (80_323, 38_900)
-    loss = recipes.make_loss(article)
+    loss = parts.make_loss(article)
     assert isinstance(loss, gk.RealnessLoss)
     assert loss.real_anchor.shape == (20,)
-    again = recipes.make_loss(article.but(seed=1))
+    again = parts.make_loss(article.but(seed=1))
     assert not torch.equal(loss.real_anchor, again.real_anchor)
 
 
 def test_the_second_articles_networks() -> None:
-    literal = recipes.build_networks(configuration("dcgan", "article"))
+    literal = parts.build_networks(configuration("dcgan", "article"))
     assert all(has_batchnorm(n) for n in literal)
     sizes: list[int] = []
     x = torch.zeros(2, 1, 32, 32)
@@ -157,13 +158,13 @@ def test_the_second_articles_networks() -> None:
             sizes.append(x.shape[-1])
     assert sizes == [16, 8, 4, 2, 1]
     assert sum(isinstance(m, nn.BatchNorm2d) for m in literal[1]) == 4
-    assert not has_batchnorm(recipes.build_networks(configuration("dcgan", "ratio"))[1])
+    assert not has_batchnorm(parts.build_networks(configuration("dcgan", "ratio"))[1])
     assert configuration("dcgan").step.order == "g_first"
 
 
 def test_skewed_anchors_lie_at_opposite_ends() -> None:
     config = configuration("realness", "strong")
-    loss = recipes.make_loss(config)
+    loss = parts.make_loss(config)
     atoms = torch.linspace(-1, 1, config.outcomes)
     assert float(loss.real_anchor @ atoms) > 0.5
     assert float(loss.fake_anchor @ atoms) < -0.5
@@ -226,19 +227,19 @@ def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: configuration("grl", ema=1.5), r"ema must lie in \[0, 1\]"),
         (lambda: configuration("grl", batch_size=10, accumulate=4), "accumulate=4 must divide"),
         (
-            lambda: recipes.build_networks(configuration("realness", image_size=20)),
+            lambda: parts.build_networks(configuration("realness", image_size=20)),
             "image_size that 8 divides, got 20",
         ),
         (
-            lambda: recipes.build_networks(configuration("dcgan", "article", image_size=28)),
+            lambda: parts.build_networks(configuration("dcgan", "article", image_size=28)),
             "power-of-two image_size >= 8, got 28",
         ),
         (
-            lambda: recipes.make_loss(configuration(loss_options={"anchors": "x"})),
+            lambda: parts.make_loss(configuration(loss_options={"anchors": "x"})),
             "anchors must be article, skewed or gaussian",
         ),
         (
-            lambda: recipes.build_networks(configuration().but(network="vae")),
+            lambda: parts.build_networks(configuration().but(network="vae")),
             "unknown network 'vae'",
         ),
     ],
