@@ -1,9 +1,8 @@
-"""The command line: ``python -m gankernels train | sample | evaluate | info | bench``."""
+"""The command line: ``python -m gankernels train | sample | evaluate | info``."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -32,12 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 when the command could not be done, with a line on stderr that says
         why; 128 + the signal's number when a signal stopped a run, which was saved first.
     """
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if arguments.run is _bench:
-        arguments.arguments = rest  # the benchmarks have a parser of their own
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments = _parser().parse_args(argv)
     from gankernels.training.interruption import RunInterruptedError
     from gankernels.training.metrics import NonFiniteError
 
@@ -208,7 +202,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# --------------------------------------------------------------------------------- info, bench
+# ---------------------------------------------------------------------------------------- info
 
 
 def _info(_arguments: argparse.Namespace) -> int:
@@ -216,20 +210,6 @@ def _info(_arguments: argparse.Namespace) -> int:
 
     print(json.dumps(gk.build_info(), indent=2, default=str))
     return 0
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    # The benchmarks belong to the repository, not to the installed package.
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module("benchmarks.run")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"the benchmarks are not importable ({error}); run this from the repository's root"
-        ) from error
-    finally:
-        sys.path.pop(0)
-    return int(module.main(arguments.arguments) or 0)
 
 
 # -------------------------------------------------------------------------------------- parser
@@ -245,10 +225,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     info = commands.add_parser("info", help="what was built, against what, and what runs where")
     info.set_defaults(run=_info)
-    bench = commands.add_parser(
-        "bench", help="run the repository's benchmarks, with what follows as their arguments"
-    )
-    bench.set_defaults(run=_bench)
     return parser
 
 

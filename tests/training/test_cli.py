@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -136,7 +135,6 @@ def test_runs_get_folders_of_their_own(
         ("train dcgan --step ratio --steps 1 --out {}", "BatchNorm"),
         ("sample nowhere", "no checkpoint at nowhere"),
         ("evaluate nowhere", "no checkpoint at nowhere"),
-        ("bench", "run this from the repository's root"),
     ],
 )
 def test_failures_are_one_line_and_a_status(
@@ -147,11 +145,6 @@ def test_failures_are_one_line_and_a_status(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys, "path", [p for p in sys.path if p and not Path(p, "benchmarks").exists()]
-    )
-    for name in [m for m in sys.modules if m.split(".")[0] == "benchmarks"]:
-        monkeypatch.delitem(sys.modules, name)
     assert main(command.format(tmp_path / "run").split()) == 1
     captured = capsys.readouterr()
     assert message in captured.err
@@ -166,25 +159,19 @@ def test_a_run_of_another_recipe_is_not_resumed(
     assert "is a run of toy, got dcgan" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["bench", "info --quick"])
+def test_what_is_no_command_or_option_is_a_usage_error(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    assert command.split()[-1] in capsys.readouterr().err
+
+
 def test_info_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert json.loads(capsys.readouterr().out)["torch_running"] == torch.__version__
-
-
-def test_bench_hands_its_arguments_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    package = tmp_path / "benchmarks"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "run.py").write_text("def main(arguments):\n    print(arguments)\n    return 3\n")
-    monkeypatch.chdir(tmp_path)
-    for name in ("benchmarks", "benchmarks.run"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    assert main(["bench", "--quick", "x"]) == 3
-    assert capsys.readouterr().out.strip() == "['--quick', 'x']"
-    for name in ("benchmarks", "benchmarks.run"):
-        sys.modules.pop(name, None)
 
 
 def test_help_names_every_preset_and_every_option(capsys: pytest.CaptureFixture[str]) -> None:
