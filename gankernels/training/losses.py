@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+import gankernels as gk
+
 __all__ = ["FunctionLoss", "StepLoss", "check_loss"]
 
 
@@ -68,18 +70,25 @@ class FunctionLoss(nn.Module):
     def discriminator_value_and_grad(
         self, real: Tensor, fake: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        with torch.enable_grad():
-            real, fake = (x.detach().requires_grad_() for x in (real, fake))
-            value = self.discriminator(real, fake)
-            g_real, g_fake = torch.autograd.grad(value, (real, fake), materialize_grads=True)
-        return value.detach(), (g_real, g_fake)
+        logits = real.detach(), fake.detach()
+        value, grads = gk.value_and_grad(lambda r, f: self.discriminator(r, f))(*logits)
+        # A loss may look at one batch only, and then has no gradient at the other.
+        g_real, g_fake = (
+            torch.zeros_like(x) if g is None else g for x, g in zip(logits, grads, strict=True)
+        )
+        return _scalar("discriminator", value), (g_real, g_fake)
 
     def generator_value_and_grad(
         self, real: Tensor | None, fake: Tensor
     ) -> tuple[Tensor, tuple[None, Tensor]]:
-        with torch.enable_grad():
-            fake = fake.detach().requires_grad_()
-            real = real.detach() if real is not None and self.generator_uses_real else None
-            value = self.generator(real, fake)
-            (g_fake,) = torch.autograd.grad(value, fake)
-        return value.detach(), (None, g_fake)
+        real = real.detach() if real is not None and self.generator_uses_real else None
+        value, (g_fake,) = gk.value_and_grad(lambda f: self.generator(real, f))(fake.detach())
+        if g_fake is None:
+            raise ValueError("generator must depend on the fake logits, got a loss that does not")
+        return _scalar("generator", value), (None, g_fake)
+
+
+def _scalar(name: str, value: Tensor) -> Tensor:
+    if value.dim():
+        raise ValueError(f"{name} must return a scalar, got shape {tuple(value.shape)}")
+    return value

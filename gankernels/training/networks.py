@@ -6,6 +6,7 @@ samples; a discriminator maps samples to raw logits ``(N, K)``, larger = more re
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,6 @@ import gankernels as gk
 
 __all__ = [
     "Maxout",
-    "Resampled",
     "ReversalGAN",
     "dcgan_article",
     "dcgan_small",
@@ -166,23 +166,6 @@ def dcgan_small(
     return generator, discriminator
 
 
-class Resampled(nn.Module):
-    """Feature resampling: the network's ``2K`` outputs are means and log-variances of K logits.
-
-    In evaluation mode the means are the logits.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, samples: Tensor) -> Tensor:
-        mean_logvar = self.network(samples)
-        if not self.training:
-            return mean_logvar[:, : mean_logvar.shape[1] // 2]
-        return gk.resample_logits(mean_logvar)
-
-
 def dcgan_spectral(
     image_size: int = 32,
     channels: int = 3,
@@ -216,7 +199,10 @@ def dcgan_spectral(
     )
     logits = nn.Linear(wide * 16, 2 * outcomes if resample else outcomes)
     discriminator: nn.Module = nn.Sequential(*down, nn.Flatten(), spectral_norm(logits))
-    return generator, Resampled(discriminator) if resample else discriminator
+    if resample:  # named, since checkpoints have the weights under "network"
+        layers = {"network": discriminator, "resampling": gk.FeatureResampling()}
+        discriminator = nn.Sequential(OrderedDict(layers))
+    return generator, discriminator
 
 
 # --------------------------------------------------------------------------- grl (first article)

@@ -23,6 +23,7 @@ from gankernels.training import (
     Trainer,
     configuration,
     load_generator,
+    networks,
     parts,
     recipes,
     register,
@@ -30,7 +31,6 @@ from gankernels.training import (
 )
 from gankernels.training.config import LOSSES
 from gankernels.training.distributed import World
-from gankernels.training.losses import FunctionLoss
 from gankernels.training.networks import has_batchnorm
 
 ROOT = Path(__file__).parents[2]
@@ -183,27 +183,14 @@ def test_networks_loss_and_data_of_ones_own(tmp_path: Path) -> None:
     assert network(torch.randn(2, config.noise_dim)).shape == (2, 1, 16, 16)
 
 
-def test_a_function_loss_is_the_module_with_the_same_formula() -> None:
-    softplus = nn.functional.softplus
-    ours = FunctionLoss(
-        lambda r, f: softplus(-r).mean() + softplus(f).mean(), lambda _, f: softplus(-f).mean()
-    )
-    real, fake = torch.randn(2, 6, 1, dtype=torch.float64, requires_grad=True).unbind()
-    for a, b in zip(
-        (
-            *ours.discriminator_value_and_grad(real, fake)[1],
-            *ours.generator_value_and_grad(real, fake)[1][1:],
-        ),
-        (
-            *gk.LogisticLoss().discriminator_value_and_grad(real, fake)[1],
-            *gk.LogisticLoss().generator_value_and_grad(None, fake)[1][1:],
-        ),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
-        assert not a.requires_grad
-    with torch.no_grad():
-        ours.discriminator_value_and_grad(real, fake)
+def test_resampling_leaves_the_names_that_checkpoints_have() -> None:
+    _, discriminator = networks.dcgan_spectral(8, 1, 5, 6, width=4)
+    layers = {"network.0", "network.3"}  # the only ones with weights at this size
+    names = ("bias", *(f"parametrizations.weight.{part}" for part in ("original", "0._u", "0._v")))
+    assert set(discriminator.state_dict()) == {f"{a}.{b}" for a in layers for b in names}
+    images = torch.randn(3, 1, 8, 8)
+    assert discriminator(images).shape == discriminator.eval()(images).shape == (3, 5)
+    assert torch.equal(discriminator(images), discriminator.network(images)[:, :5])
 
 
 def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
