@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gankernels.training import commands, parts, recipes
-from gankernels.training.config import LOSSES, STEPS
 from gankernels.training.interruption import RunInterruptedError
+from gankernels.training.losses import LOSSES
 from gankernels.training.metrics import NonFiniteError
+from gankernels.training.steps import STEPS
 
 __all__ = ["main"]
 
@@ -108,7 +109,11 @@ def _add_data_options(group: Any) -> None:
 def _add_game_options(group: Any) -> None:
     add = group.add_argument
     add("--network", choices=list(parts.NETWORKS), help="the pair of networks")
-    add("--loss", choices=LOSSES, help="minimax is the logistic loss with the saturating generator")
+    add(
+        "--loss",
+        choices=list(LOSSES),
+        help="minimax is the logistic loss with the saturating generator",
+    )
     add(
         "--loss-option",
         action="append",
@@ -136,7 +141,7 @@ def _add_game_options(group: Any) -> None:
 def _add_step_options(group: Any) -> None:
     add = group.add_argument
     yes_no = argparse.BooleanOptionalAction
-    add("--step", dest="step_kind", choices=STEPS, help="which training step")
+    add("--step", dest="step_kind", choices=list(STEPS), help="which training step")
     add("--order", choices=("d_first", "g_first"), help="order of an alternating step")
     add("--g-updates", type=int, metavar="N", help="generator updates per discriminator update")
     add("--alpha", type=float, metavar="X", help="strength of the gradient reversal")

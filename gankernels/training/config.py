@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from gankernels.training.losses import LOSSES
 from gankernels.training.run_folder import write_whole
 from gankernels.training.step_config import StepConfig, check_choice, check_positive
+from gankernels.training.steps import STEPS
 
 __all__ = ["StepConfig", "TrainConfig"]
-
-LOSSES = ("realness", "logistic", "minimax", "hinge", "wasserstein", "lsgan", "relativistic")
-STEPS = ("alternating", "reversal", "one_pass", "ratio")
 
 
 @dataclass(frozen=True)

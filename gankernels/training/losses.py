@@ -1,4 +1,4 @@
-"""What a training step asks of a loss, and a loss of one's own made of two functions."""
+"""What a training step asks of a loss, the losses by name, and one of one's own made of two functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gankernels as gk
 
-__all__ = ["FunctionLoss", "StepLoss", "check_loss"]
+__all__ = ["LOSSES", "FunctionLoss", "StepLoss", "check_loss"]
 
 
 class StepLoss(Protocol):
@@ -92,3 +92,42 @@ def _scalar(name: str, value: Tensor) -> Tensor:
     if value.dim():
         raise ValueError(f"{name} must return a scalar, got shape {tuple(value.shape)}")
     return value
+
+
+def _realness(
+    outcomes: int,
+    seed: int,
+    anchors: str = "article",
+    objective: int = 2,
+    reduction: str = "mean",
+    validate: bool = True,
+) -> nn.Module:
+    """Anchors: article or official histograms, the latter skewed to both ends, or Gaussians."""
+    if anchors == "article":
+        real, fake = gk.anchors.article(outcomes, seed=seed)
+    elif anchors == "skewed":
+        real, fake = gk.anchors.official(outcomes, seed=seed)
+        real = gk.anchors.skewed(real, 1.0, -1.0, 1.0)
+        fake = gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
+    elif anchors == "gaussian":
+        real = gk.anchors.gaussian(outcomes, 1.0, 1.0, -2.0, 2.0)
+        fake = gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
+    else:
+        raise ValueError(f"anchors must be article, skewed or gaussian, got {anchors!r}")
+    return gk.RealnessLoss(real, fake, objective=objective, reduction=reduction, validate=validate)
+
+
+def _minimax(label_smoothing: float = 0.0, reduction: str = "mean") -> nn.Module:
+    return gk.LogisticLoss(label_smoothing, saturating=True, reduction=reduction)
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "realness": _realness,
+    "logistic": gk.LogisticLoss,
+    "minimax": _minimax,
+    "hinge": gk.HingeLoss,
+    "wasserstein": gk.WassersteinLoss,
+    "lsgan": gk.LSGANLoss,
+    "relativistic": gk.RelativisticLoss,
+}
+"""The losses by the names that a configuration has for them."""

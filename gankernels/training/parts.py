@@ -5,19 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import gankernels as gk
 from gankernels.training import networks
 from gankernels.training.config import TrainConfig
+from gankernels.training.losses import LOSSES
 from gankernels.training.modes import plain_defaults
 
 __all__ = [
-    "LOSSES",
     "NETWORKS",
     "VALUE_RANGES",
     "build_networks",
@@ -26,20 +24,6 @@ __all__ = [
     "make_noise",
 ]
 
-NETWORKS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
-    name: getattr(networks, name)
-    for name in (
-        "realness_article",
-        "dcgan_article",
-        "dcgan_small",
-        "dcgan_spectral",
-        "grl_mlp",
-        "toy_mlp",
-    )
-}
-
-
-# What the generators give for black and white; None where they give points.
 VALUE_RANGES: dict[str, tuple[float, float] | None] = {
     "realness_article": (0.0, 1.0),
     "dcgan_article": (-1.0, 1.0),
@@ -48,6 +32,12 @@ VALUE_RANGES: dict[str, tuple[float, float] | None] = {
     "grl_mlp": (-1.0, 1.0),
     "toy_mlp": None,
 }
+"""What the generators give for black and white; None where they give points."""
+
+NETWORKS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+    name: getattr(networks, name) for name in VALUE_RANGES
+}
+"""The pairs of networks; one of your own may be put in."""
 
 
 def check_network(config: TrainConfig, points: bool | None = None) -> None:
@@ -112,36 +102,6 @@ def _type_errors_named(what: str, given: dict[str, Any]) -> Iterator[None]:
         raise ValueError(f"{what} {given}: {error}") from error
 
 
-def _realness(outcomes: int, seed: int, anchors: str = "article", **options: Any) -> nn.Module:
-    """Anchors: article or official histograms, the latter skewed to both ends, or Gaussians."""
-    if anchors == "article":
-        real, fake = gk.anchors.article(outcomes, seed=seed)
-    elif anchors == "skewed":
-        real, fake = gk.anchors.official(outcomes, seed=seed)
-        real = gk.anchors.skewed(real, 1.0, -1.0, 1.0)
-        fake = gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
-    elif anchors == "gaussian":
-        real = gk.anchors.gaussian(outcomes, 1.0, 1.0, -2.0, 2.0)
-        fake = gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
-    else:
-        raise ValueError(f"anchors must be article, skewed or gaussian, got {anchors!r}")
-    return gk.RealnessLoss(real, fake, **options)
-
-
-def _minimax(label_smoothing: float = 0.0, reduction: str = "mean") -> nn.Module:
-    return gk.LogisticLoss(label_smoothing, saturating=True, reduction=reduction)
-
-
-LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "logistic": gk.LogisticLoss,
-    "minimax": _minimax,
-    "hinge": gk.HingeLoss,
-    "wasserstein": gk.WassersteinLoss,
-    "lsgan": gk.LSGANLoss,
-    "relativistic": gk.RelativisticLoss,
-}
-
-
 @plain_defaults()
 def make_loss(config: TrainConfig) -> nn.Module:
     """The loss of a configuration: ``config.loss`` with ``config.loss_options``.
@@ -150,19 +110,19 @@ def make_loss(config: TrainConfig) -> nn.Module:
     1,000 draws), ``skewed`` (the official repository's, skewed by 1 to both ends) or ``gaussian``
     (full support).
     """
-    if config.loss != "realness" and config.loss not in LOSSES:
-        raise ValueError(f"unknown loss {config.loss!r}; expected realness, {', '.join(LOSSES)}")
-    if config.loss == "realness":
-        build: Callable[..., nn.Module] = partial(_realness, config.outcomes, config.seed)
-        known = ["anchors", "objective", "reduction", "validate"]
-    else:
-        build = LOSSES[config.loss]
-        known = list(inspect.signature(build).parameters)
-    _check_options("loss_options", config.loss, config.loss_options, known)
+    if config.loss not in LOSSES:
+        raise ValueError(f"unknown loss {config.loss!r}; expected {', '.join(LOSSES)}")
+    build = LOSSES[config.loss]
+    own = {"outcomes": config.outcomes, "seed": config.seed}
+    known = inspect.signature(build).parameters
+    given = {k: v for k, v in own.items() if k in known}
+    _check_options(
+        "loss_options", config.loss, config.loss_options, [k for k in known if k not in own]
+    )
     if config.loss_options.get("reduction") == "none":
         raise ValueError("loss_options: a step needs a scalar, so reduction must not be 'none'")
     with _type_errors_named("loss_options", config.loss_options):
-        return build(**config.loss_options)
+        return build(**given, **config.loss_options)
 
 
 def make_noise(

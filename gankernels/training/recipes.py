@@ -81,17 +81,18 @@ def configuration(
     return config
 
 
-_REALNESS_ARTICLE = TrainConfig(
-    network="realness_article",
-    data="digits",
+def _preset(network: str, **fields: Any) -> TrainConfig:
+    """A configuration with the value range of its network; what is not given is :class:`TrainConfig`'s."""
+    made = VALUE_RANGES[network]
+    config = TrainConfig(network=network, **fields)
+    return config if made is None else config.but(value_range=made)
+
+
+_REALNESS_ARTICLE = _preset(
+    "realness_article",
     channels=3,
     flip=True,
-    loss="realness",
     loss_options={"objective": 2, "anchors": "article"},
-    g_lr=1e-4,
-    d_lr=1e-4,
-    beta1=0.0,
-    beta2=0.9,
     steps=39_000,
     sample_every=1_000,
     checkpoint_every=1_000,
@@ -114,11 +115,10 @@ register(
                 checkpoint_every=200,
             ),
             "article": _REALNESS_ARTICLE,
-            "strong": TrainConfig(
-                network="dcgan_spectral",
+            "strong": _preset(
+                "dcgan_spectral",
                 network_options={"width": 32},
                 channels=1,
-                value_range=(-1.0, 1.0),
                 outcomes=51,
                 loss_options={"objective": 2, "anchors": "skewed"},
                 noise_dim=128,
@@ -141,11 +141,10 @@ register(
     )
 )
 
-_DCGAN = TrainConfig(
-    network="dcgan_small",
+_DCGAN = _preset(
+    "dcgan_small",
     image_size=28,
     channels=1,
-    value_range=(-1.0, 1.0),
     loss="logistic",
     step=StepConfig(order="g_first", fake_first=True),
     g_lr=2e-4,
@@ -195,10 +194,9 @@ register(
         "grl",
         "one optimizer for both networks through gradient reversal (first article)",
         {
-            "quick": TrainConfig(
-                network="grl_mlp",
+            "quick": _preset(
+                "grl_mlp",
                 image_size=28,
-                value_range=(-1.0, 1.0),
                 loss="minimax",
                 step_kind="reversal",
                 step=StepConfig(fake_first=True),
@@ -222,8 +220,8 @@ register(
     )
 )
 
-_TOY = TrainConfig(
-    network="toy_mlp",
+_TOY = _preset(
+    "toy_mlp",
     data="gaussians",
     image_size=None,
     channels=None,

@@ -29,8 +29,8 @@ from gankernels.training import (
     register,
     train,
 )
-from gankernels.training.config import LOSSES
 from gankernels.training.distributed import World
+from gankernels.training.losses import LOSSES
 from gankernels.training.networks import has_batchnorm
 
 ROOT = Path(__file__).parents[2]
