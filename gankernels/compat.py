@@ -142,7 +142,7 @@ class CategoricalLoss(nn.Module):
         """
         skewed_anchor = self._skewed(anchor, "logits", logits, skewness)
         if not (torch.is_grad_enabled() and skewed_anchor.requires_grad):
-            entropy = torch.special.entr(skewed_anchor).sum(-1).mean()
+            entropy: Tensor = torch.special.entr(skewed_anchor).sum(-1).mean()
             return F.softmax_kl(logits, skewed_anchor) + entropy
         log_q = logits.to(skewed_anchor.dtype).log_softmax(1)
         # 0 log 0 = 0

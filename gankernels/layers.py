@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gankernels import functional, reference
+from gankernels import _checks as check
+from gankernels import functional
 
 SCHEDULES = ("constant", "linear", "ganin")
 
@@ -84,7 +85,7 @@ class GradientReversal(nn.Module):
 
     @alpha.setter
     def alpha(self, alpha: float | Tensor) -> None:
-        number = float(reference.check.check_alpha(alpha))
+        number = float(check.check_alpha(alpha))
         if not math.isfinite(number):
             raise ValueError(f"alpha must be finite, got {number}")
         self._alpha = number
@@ -164,7 +165,7 @@ class FeatureResampling(nn.Module):
             return _as_one_module(self, mu_logvar)
         if self.training or self.resample_in_eval:
             return functional.resample_logits(mu_logvar, self.dim, self.generator)
-        reference.check.check_statistics("mu_logvar", mu_logvar, self.dim)
+        check.check_statistics("mu_logvar", mu_logvar, self.dim)
         return mu_logvar.chunk(2, self.dim)[0]
 
     def extra_repr(self) -> str:
@@ -217,18 +218,18 @@ class DeferredGradientScale:
             raise RuntimeError(
                 "DeferredGradientScale serves one forward pass: make a new one per pass"
             )
-        reference.check.check_floating("x", x)
+        check.check_floating("x", x)
         self._used = True
         if torch.compiler.is_compiling():
             # The backward pass is traced along with the forward one: what it reads must exist by then.
             dtype = torch.promote_types(x.dtype, torch.float32)
             self._traced_scale = torch.full(x.shape[:1], math.nan, dtype=dtype, device=x.device)
-            return _DeferredTraced.apply(x, self._traced_scale)  # type: ignore[no-any-return]
-        return _Deferred.apply(x, self)  # type: ignore[no-any-return]
+            return _DeferredTraced.apply(x, self._traced_scale)  # type: ignore[no-any-return, no-untyped-call]
+        return _Deferred.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
 
     def set(self, scale: Tensor) -> None:
         """Sets the factor, ``(N,)`` or 0-dim, before the backward pass."""
-        reference.check.check_tensor("scale", scale)
+        check.check_tensor("scale", scale)
         self._scale = scale.detach()
         if self._traced_scale is not None:
             self._traced_scale.copy_(self._scale)
@@ -255,7 +256,7 @@ class _Deferred(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         scale = ctx.owner._factor()
-        reference.check.check_scale(scale, grads[0])
+        check.check_scale(scale, grads[0])
         return _scaled(grads[0], scale), None
 
 

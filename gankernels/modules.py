@@ -206,7 +206,7 @@ class RealnessLoss(GANLoss):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RealnessLoss:
         before = {name: getattr(self, name) for name in ("real_anchor", "fake_anchor")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, anchor in before.items():
             moved = getattr(self, name)
             if moved.dtype in (torch.float16, torch.bfloat16):

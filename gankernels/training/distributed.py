@@ -61,7 +61,7 @@ class World:
         if self.size == 1:
             return network
         if sync_batchnorm:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             network,

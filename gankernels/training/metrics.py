@@ -106,6 +106,7 @@ class MetricLog:
 
 def _by(line: str, step: int) -> bool:
     try:
-        return json.loads(line)["step"] <= step
+        found: dict[str, float] = json.loads(line)
+        return found["step"] <= step
     except (json.JSONDecodeError, KeyError, TypeError):
         return False

@@ -283,7 +283,8 @@ class Maxout(nn.Module):
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(-1, (-1, self.pieces)).max(-1).values
+        largest: Tensor = self.linear(x).unflatten(-1, (-1, self.pieces)).max(-1).values
+        return largest
 
 
 def toy_mlp(

@@ -149,7 +149,7 @@ def _generator_update(
             None if of_real is None else full_precision(of_real), fake_logits
         )
         with no_sync(last, players.generator):
-            fake_logits.backward(seed_of(seed, players, config))
+            torch.autograd.backward(fake_logits, seed_of(seed, players, config))
         add_metrics(total, {"g_loss": value}, config)
     return total | update(players, config, players.generator)
 

@@ -105,7 +105,7 @@ class Trainer:
             raise ValueError("find_unused_parameters has no effect: there is one process only")
         self.ema: AveragedModel | None = None
         if config.ema:
-            average = get_ema_multi_avg_fn(config.ema)
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             try:
                 device = self.world.device
                 self.ema = AveragedModel(generator, device, multi_avg_fn=average, use_buffers=True)
