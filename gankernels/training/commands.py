@@ -46,6 +46,8 @@ def train(arguments: argparse.Namespace) -> int:
         changes = _with_loss_options(changes, recipes.configuration(recipe, arguments.preset))
         config = recipes.configuration(recipe, arguments.preset, **changes)
         run_dir = Path(arguments.out) if arguments.out else _free_folder(Path("runs"), config)
+    # Also where the preset has the same value: the command line asked for it.
+    options.check_loss_options(config, dict(arguments.loss_option or []))
     if arguments.show_config:
         print(json.dumps(config.to_dict(), indent=2))
         return 0

@@ -13,7 +13,16 @@ from typing import Any
 
 from gankernels.training.config import StepConfig, TrainConfig
 
-__all__ = ["OPTIONS", "Option", "check_asked", "check_resume", "settled", "value"]
+__all__ = [
+    "LOSS_OPTIONS",
+    "OPTIONS",
+    "Option",
+    "check_asked",
+    "check_loss_options",
+    "check_resume",
+    "settled",
+    "value",
+]
 
 FREE = "takes effect at once"
 OPTIMIZER = "set anew in the optimizers, whose moments stay"
@@ -99,6 +108,14 @@ def _loss_options(config: TrainConfig) -> str | None:
     return None
 
 
+def _generator_only(config: TrainConfig) -> str | None:
+    if config.step_kind != "reversal":
+        return None
+    return (
+        "it is of the generator's loss, and a reversal step trains both networks with the other one"
+    )
+
+
 def _r1_every(config: TrainConfig) -> str | None:
     return None if config.step.r1_gamma else "r1_gamma is 0, which leaves the R1 penalty out"
 
@@ -176,6 +193,12 @@ OPTIONS: dict[str, Option] = {
     "optimizer": Option(OPTIMIZER),
 }
 
+LOSS_OPTIONS: dict[str, Option] = {
+    "objective": Option(LOSS, idle=_generator_only),
+    "saturating": Option(LOSS, idle=_generator_only),
+}
+"""Options of a loss that not every step obeys."""
+
 # -------------------------------------------------------------------------------------- checks
 
 
@@ -213,6 +236,24 @@ def check_asked(config: TrainConfig, asked: Iterable[str]) -> None:
             raise ValueError(f"{name} has no effect: {reason}")
 
 
+def check_loss_options(config: TrainConfig, asked: Iterable[str]) -> None:
+    """Refuse keys of ``loss_options`` that were asked for and would have no effect.
+
+    Raises:
+        ValueError: One of them has no effect; the message names it and says why.
+    """
+    for name in asked:
+        reason = LOSS_OPTIONS[name].idle(config) if name in LOSS_OPTIONS else None
+        if reason is not None:
+            raise ValueError(f"loss option {name} has no effect: {reason}")
+
+
+def _changed_loss_options(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """The keys whose values differ; all where the loss is another one."""
+    old = before.loss_options if before.loss == after.loss else {}
+    return [k for k, v in after.loss_options.items() if k not in old or old[k] != v]
+
+
 def check_resume(before: TrainConfig, after: TrainConfig, done: int) -> None:
     """Refuse what a run cannot change once it has begun.
 
@@ -233,6 +274,7 @@ def check_resume(before: TrainConfig, after: TrainConfig, done: int) -> None:
                 f"on resume: {reason}"
             )
     check_asked(after, changed)
+    check_loss_options(after, _changed_loss_options(before, after))
 
 
 def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
@@ -252,4 +294,5 @@ def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     if "step" in changes:
         asked += [name for name in differences(base, config) if name in _STEP_NAMES]
     check_asked(config, asked)
+    check_loss_options(config, _changed_loss_options(base, config))
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -29,6 +30,7 @@ from gankernels.training import (
 )
 from gankernels.training.cli import main
 from gankernels.training.distributed import World, pick_device
+from gankernels.training.losses import LOSSES
 from gankernels.training.resume import Decay
 from gankernels.training.sampling import fixed_noise
 
@@ -253,6 +255,14 @@ FAST = "--batch-size 8 --samples 4 --quiet"
         ("dcgan --sync-batchnorm", "sync_batchnorm has no effect: there is one process only"),
         ("dcgan --loss-option objective=1", "loss_options of 'logistic' may be label_smoothing"),
         ("dcgan --loss minimax --loss-option saturating=false", "loss_options of 'minimax' may be"),
+        *(
+            (f"{run} --step reversal --loss-option {option}", f"loss option {name} has no effect")
+            for run, name, option in (
+                ("realness", "objective", "objective=1"),
+                ("realness", "objective", "objective=2"),  # which the preset has
+                ("dcgan", "saturating", "saturating=true"),
+            )
+        ),
         ("realness --loss-option dim=0", "loss_options of 'realness' may be"),
         ('dcgan --loss-option label_smoothing="x"', "loss_options {'label_smoothing': 'x'}"),
         ("dcgan --loss-option reduction=none", "reduction must not be 'none'"),
@@ -323,6 +333,27 @@ def test_network_options_are_the_builders() -> None:
             parts.build_networks(configuration("dcgan", network_options=bad))
     with pytest.raises(ValueError, match=r"network_options {'width': 'wide'}"):
         parts.build_networks(configuration("dcgan", network_options={"width": "wide"}))
+
+
+def test_an_option_of_the_generators_loss_has_no_effect_in_a_reversal_step() -> None:
+    with pytest.raises(ValueError, match="loss option objective has no effect: it is of the gen"):
+        configuration("realness", step_kind="reversal", loss_options={"objective": 1})
+    with pytest.raises(ValueError, match="loss option saturating has no effect"):
+        configuration("grl", loss="logistic", loss_options={"saturating": True})
+    # What the preset carries along may lie idle, and what the discriminator's part obeys is obeyed.
+    found = configuration("realness", step_kind="reversal").loss_options
+    assert found["objective"] == 2
+    changed = {**found, "anchors": "gaussian"}
+    config = configuration("realness", step_kind="reversal", loss_options=changed)
+    assert config.loss_options == changed
+    after = config.but(loss_options={**changed, "objective": 3})
+    with pytest.raises(ValueError, match="loss option objective has no effect"):
+        options.check_resume(config, after, 0)
+
+
+def test_the_options_of_losses_are_some_losses_own() -> None:
+    for name in options.LOSS_OPTIONS:
+        assert any(name in inspect.signature(build).parameters for build in LOSSES.values())
 
 
 def test_a_step_given_whole_is_looked_into() -> None:
@@ -474,6 +505,7 @@ def test_a_resumed_run_obeys(change: str, run: Path) -> None:
         ("--alpha 0.5", "alpha has no effect"),
         ("--r1-every 2", "r1_every has no effect"),
         ("--device cuda:99", "cuda:99"),
+        ("--step reversal --loss-option objective=1", "loss option objective has no effect"),
         ("--loss-option colour=1", "loss_options of 'realness' may be"),
         ("--sync-batchnorm", "sync_batchnorm has no effect"),
         ("--step ratio", "non-saturating logistic loss"),
