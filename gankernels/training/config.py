@@ -9,7 +9,7 @@ from typing import Any
 
 from gankernels.training.losses import LOSSES
 from gankernels.training.run_folder import write_whole
-from gankernels.training.step_config import StepConfig, check_choice, check_positive
+from gankernels.training.step_config import StepConfig, check_choice, check_positive, check_seed
 from gankernels.training.steps import STEPS
 
 __all__ = ["StepConfig", "TrainConfig"]
@@ -98,6 +98,7 @@ class TrainConfig:
         counts = ("steps", "batch_size", "noise_dim", "outcomes", "samples")
         for name in (*counts, "log_every", "sample_every", "checkpoint_every"):
             check_positive(name, getattr(self, name))
+        check_seed(self.seed)
         for name in ("decay", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")

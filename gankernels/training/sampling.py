@@ -15,6 +15,7 @@ from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.modes import evaluation_mode, same_randomness
 from gankernels.training.players import prepare
+from gankernels.training.step_config import check_seed
 
 __all__ = ["fixed_noise", "generate", "generator_of", "load_generator", "sampler"]
 
@@ -28,6 +29,7 @@ def sampler(
     network: nn.Module, config: TrainConfig, device: str, seed: int = 0
 ) -> Callable[[int], Tensor]:
     """``draw(n)``: further ``n`` samples at every call, the same ones for the same ``seed``."""
+    check_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     noise = parts.make_noise(config, torch.device(device), generator)
     return lambda count: generate(network, noise(count))

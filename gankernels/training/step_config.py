@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["StepConfig", "check_choice", "check_positive"]
+__all__ = ["StepConfig", "check_choice", "check_positive", "check_seed"]
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
@@ -18,6 +18,12 @@ def check_positive(name: str, value: float, least: float = 1) -> None:
     """Refuse a number below ``least``, and NaN."""
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed of every generator, also with a process's own offset added to it."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must be an integer from -2**63 to 2**63 - 1, got {seed!r}")
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,11 @@ def test_runs_get_folders_of_their_own(
         ("train dcgan --data digits --batch-size 5000 --out {}", "1797 images"),
         ("train dcgan --accumulate 3", "accumulate=3 must divide batch_size=128"),
         ("train dcgan --step ratio --steps 1 --out {}", "BatchNorm"),
+        (
+            "train toy --seed 9223372036854775808",
+            "seed must be an integer from -2**63 to 2**63 - 1",
+        ),
+        ("train toy --seed -9223372036854775809", "2**63 - 1, got -9223372036854775809"),
         ("sample nowhere", "no checkpoint at nowhere"),
         ("evaluate nowhere", "no checkpoint at nowhere"),
     ],
@@ -150,6 +155,24 @@ def test_failures_are_one_line_and_a_status(
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_seed_out_of_range_is_named(
+    command: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(run), "--seed", str(2**64)]) == 1
+    assert (
+        f"seed must be an integer from -2**63 to 2**63 - 1, got {2**64}" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 2**63 - 1])
+def test_every_seed_in_range_trains_and_scores(seed: int, tmp_path: Path) -> None:
+    command = [*TOY, "--steps", "1", "--seed", str(seed), "--out", str(tmp_path / "r")]
+    assert main(command) == 0
+    samples = ["--samples", "9", "--seed", str(seed)]
+    assert main(["evaluate", str(tmp_path / "r"), *samples]) == 0
 
 
 def test_a_run_of_another_recipe_is_not_resumed(

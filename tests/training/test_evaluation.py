@@ -350,6 +350,8 @@ def test_evaluate_run_uses_given_features_and_a_bounded_number_of_real_images(mo
         value_range=(-1, 1), seed=0, features=Flat(),
     )  # fmt: skip
     assert result["n_real"] == 400
+    with pytest.raises(ValueError, match="seed must be an integer"):
+        evaluation.evaluate_run(torch.zeros, unlabelled, 20, "cpu", value_range=(-1, 1), seed=2**63)
     with pytest.raises(ValueError, match="pictures has no labelled images"):
         evaluation.evaluate_run(
             lambda n: torch.zeros(n, 1, 8, 8), unlabelled, 20, "cpu", value_range=(-1, 1), seed=0

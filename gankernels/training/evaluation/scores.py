@@ -18,6 +18,7 @@ from gankernels.training.evaluation.distances import (
 from gankernels.training.evaluation.features import BATCH, extract
 from gankernels.training.evaluation.mixture import evaluate_mixture
 from gankernels.training.modes import seeded
+from gankernels.training.step_config import check_seed
 
 __all__ = ["evaluate_run", "evaluate_samples"]
 
@@ -131,6 +132,7 @@ def evaluate_run(
     """
     if n_samples < 2:
         raise ValueError(f"n_samples must be at least 2, got {n_samples}")
+    check_seed(seed)
     with torch.no_grad(), seeded(seed, device):
         counts = [BATCH] * (n_samples // BATCH) + [n_samples % BATCH] * (n_samples % BATCH > 0)
         fake = torch.cat([generator_fn(count).detach().cpu() for count in counts])
