@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["evaluation_mode", "plain_defaults", "same_randomness", "seeded"]
+__all__ = ["evaluation_mode", "on_device", "plain_defaults", "same_randomness", "seeded"]
 
 
 @contextmanager
@@ -43,10 +43,36 @@ def same_randomness(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed the global generators and put their states back afterwards."""
-    with same_randomness(torch.device(device)):
-        torch.manual_seed(seed)
+    """Seed the global generators of the CPU and of ``device``, and put their states back afterwards."""
+    place = torch.device(device)
+    with same_randomness(place):
+        # torch.manual_seed would seed every other device too, and nobody would put those back.
+        torch.default_generator.manual_seed(seed)
+        if place.type == "cuda":
+            with torch.cuda.device(place):
+                torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def on_device(network: nn.Module, device: torch.device | str) -> Iterator[nn.Module]:
+    """The network on ``device`` within the block; afterwards its tensors are where they were."""
+    before = {name: tensor.device for name, tensor in _tensors(network)}
+    network.to(device)
+    try:
+        yield network
+    finally:
+        places = set(before.values())
+        if len(places) == 1:
+            network.to(places.pop())
+        else:
+            for name, tensor in _tensors(network):
+                tensor.data = tensor.data.to(before[name])
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from network.named_parameters()
+    yield from network.named_buffers()
 
 
 @contextmanager

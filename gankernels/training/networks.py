@@ -248,7 +248,7 @@ class ReversalGAN(nn.Module):
     Args:
         generator: Noise ``(N, noise_dim)`` to samples.
         discriminator: Samples to logits.
-        noise_dim: Width of the noise, drawn uniformly from ``[0, 1)``.
+        noise_dim: Width of the noise, drawn uniformly from ``[0, 1)`` in the dtype of the real batch.
 
     Example:
         >>> model = ReversalGAN(nn.Linear(4, 2), nn.Linear(2, 1), noise_dim=4)
@@ -264,7 +264,7 @@ class ReversalGAN(nn.Module):
 
     def forward(self, real: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if noise is None:
-            noise = torch.rand(len(real), self.noise_dim, device=real.device)
+            noise = torch.rand(len(real), self.noise_dim, dtype=real.dtype, device=real.device)
         fake_logits = self.discriminator(gk.gradient_reversal(self.generator(noise)))
         real_logits = self.discriminator(real)
         # softplus(f) is minus the minimax G loss; softplus(-r) is the non-saturating loss of r.

@@ -62,7 +62,9 @@ def _r1(real_logits: Tensor, real: Tensor) -> Tensor:
     """Half the squared gradient of the logit, or of the expected realness where D has K > 1."""
     outcomes = None
     if real_logits.dim() > 1 and real_logits.shape[1] > 1:
-        outcomes = torch.linspace(-1, 1, real_logits.shape[1], device=real_logits.device)
+        outcomes = torch.linspace(
+            -1, 1, real_logits.shape[1], dtype=real_logits.dtype, device=real_logits.device
+        )
     return gk.r1_penalty(real_logits, real, outcomes)
 
 

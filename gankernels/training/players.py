@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +47,29 @@ def adam(
     parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], config: StepConfig
 ) -> torch.optim.Adam:
     """Adam in the implementation that ``config.optimizer`` names."""
-    return torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         parameters,
         lr=lr,
         betas=betas,
         fused=config.optimizer == "fused",
         foreach=config.optimizer == "foreach",
     )
+    if config.optimizer != "fused":
+        optimizer.register_step_pre_hook(_start_counters)
+    return optimizer
+
+
+def _start_counters(optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+    """Begin the state of new parameters, whose step counters PyTorch makes of the default dtype and device."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and not optimizer.state[parameter]:
+                zeros = partial(torch.zeros_like, parameter, memory_format=torch.preserve_format)
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device="cpu"),
+                    "exp_avg": zeros(requires_grad=False),
+                    "exp_avg_sq": zeros(requires_grad=False),
+                }
 
 
 def grad_scaler(config: StepConfig, device: torch.device) -> torch.amp.GradScaler | None:

@@ -51,7 +51,11 @@ def load_generator(
     Args:
         path: A checkpoint, or the folder of a run.
         device: Where to put it.
-        generator: The network to load into, for runs with networks of one's own.
+        generator: The network to load into, for runs with networks of one's own: it is moved to
+            ``device`` and left in evaluation mode, since it is what is returned.
+
+    Returns:
+        The network in evaluation mode on ``device``, and the configuration of its run.
 
     Raises:
         FileNotFoundError, ValueError: See :func:`gankernels.training.checkpoint.load`.

@@ -12,11 +12,22 @@ import torch
 from torch import Tensor, nn
 
 import gankernels.training
-from gankernels.training import BatchStream, ImageData, TrainConfig, configuration, data, evaluation
+from gankernels.training import (
+    BatchStream,
+    ImageData,
+    StepConfig,
+    TrainConfig,
+    configuration,
+    data,
+    evaluation,
+    passes,
+)
 from gankernels.training.cli import main
 from gankernels.training.evaluation.features import extract
 from gankernels.training.loop import load_generator, train
-from gankernels.training.modes import evaluation_mode
+from gankernels.training.modes import evaluation_mode, seeded
+from gankernels.training.networks import ReversalGAN
+from gankernels.training.players import adam
 from gankernels.training.sampling import generate
 
 PACKAGE = Path(gankernels.training.__file__).parent.parent
@@ -133,12 +144,50 @@ def _images(tmp_path: Path) -> list[Tensor]:
     return _run(tmp_path / "grl", configuration("grl", **options, flip=True))
 
 
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(inputs, outputs, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(torch.rand(p.shape, generator=generator, device="cpu", dtype=torch.float32))
+    return layer
+
+
+def _penalty() -> list[Tensor]:
+    real = torch.ones(2, 3, device="cpu", dtype=torch.float32, requires_grad=True)
+    return [passes._r1(_linear(3, 20)(real).square(), real).detach()]
+
+
+def _reversal() -> list[Tensor]:
+    model = ReversalGAN(_linear(4, 3), _linear(3, 1), noise_dim=4)
+    real = torch.ones(8, 3, device="cpu", dtype=torch.float32)
+    torch.default_generator.manual_seed(0)
+    return [loss.detach() for loss in model(real)]
+
+
+def _counters() -> list[Tensor]:
+    found: list[Tensor] = []
+    for kind in ("loop", "foreach", "fused"):
+        layer = _linear(2, 2)
+        optimizer = adam(layer.parameters(), 0.1, (0.5, 0.9), StepConfig(optimizer=kind))
+        for _ in range(2):
+            for p in layer.parameters():
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        found += [x for state in optimizer.state.values() for x in state.values()]
+        found += [p.detach() for p in layer.parameters()]
+    return found
+
+
 ENTRIES: dict[str, Callable[..., list[Tensor]]] = {
     "BatchStream": _stream,
     "gaussians": _gaussians,
     "digits": _digits,
     "train_feature_network": _features,
     "distances": _scores,
+    "R1 of several outcomes": _penalty,
+    "ReversalGAN": _reversal,
+    "Adam": _counters,
     "train toy": _toy,
     "train grl": _images,
 }
@@ -183,6 +232,49 @@ def test_evaluations_leave_the_random_state_alone(tmp_path: Path) -> None:
     main(["sample", str(tmp_path / "toy"), "--out", str(tmp_path / "a.png")])
     main(["evaluate", str(tmp_path / "toy"), "--samples", "100"])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeding_for_the_cpu_leaves_the_other_devices_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seeds_them(seed: int) -> None:
+        raise AssertionError(f"every GPU was seeded with {seed}")
+
+    before = torch.get_rng_state()
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(5))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds_them)
+    with seeded(5, "cpu"):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    _features()
+    _scores()
+
+
+class Away(nn.Module):
+    """A network on other devices than the CPU, which ``meta`` stands for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, device="meta"))
+        self.places: list[str] = []
+
+    def to(self, device: torch.device | str) -> Away:  # type: ignore[override]
+        self.places.append(str(device))
+        self.scale = nn.Parameter(torch.ones(1, device=device))
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale
+
+
+def test_a_given_network_is_put_back_where_it_was() -> None:
+    features = Away()
+    extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")
+    assert features.places == ["cpu", "meta"]
+    features.forward = lambda images: 1 / 0  # type: ignore[method-assign, assignment]
+    with pytest.raises(ZeroDivisionError):
+        extract(features, torch.rand(3, 1, 2, 2), (0.0, 1.0), "cpu")
+    assert features.scale.device.type == "meta"
 
 
 class Drawing(nn.Linear):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gankernels.training.extras import require
-from gankernels.training.modes import evaluation_mode
+from gankernels.training.modes import evaluation_mode, on_device
 
 __all__ = ["BATCH", "extract", "inception_features", "standard"]
 
@@ -30,7 +30,7 @@ def extract(
     """Run images through a feature network in evaluation mode; logits are None if it has none."""
     features: list[Tensor] = []
     logits: list[Tensor] = []
-    with evaluation_mode(network.to(device)):
+    with on_device(network, device), evaluation_mode(network):
         for part in torch.split(images, BATCH):
             found = network(standard(part.to(device), value_range))
             if isinstance(found, tuple):
