@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from gankernels.training import ImageData, configuration, data, evaluation, plots
 from gankernels.training.cli import main
-from gankernels.training.data import pictures
+from gankernels.training.data import packages, pictures
 from gankernels.training.data.image_folder import find_images, suffixes
+from gankernels.training.data.sources import Shape
 from gankernels.training.loop import train
 
 
@@ -141,10 +142,58 @@ def test_grey_of_more_than_eight_bits(
 
 @pytest.mark.parametrize(
     ("tags", "white"),
-    [({258: (10,)}, 1023), ({258: 14}, 16383), ({258: (16,), 281: (65535,)}, 4095)],
+    [
+        ({258: (10,)}, 1023),
+        ({258: 14}, 16383),
+        ({281: (900,), 258: (16,)}, 900),
+        ({258: (16,), 281: (65535,)}, None),
+        ({}, None),
+    ],
 )
-def test_the_white_of_a_tiff_by_its_tags(tags: dict[int, Any], white: int) -> None:
-    assert pictures._white(np.array([[900.0]]), tags) == white
+def test_the_white_of_a_tiff_by_its_tags(tags: dict[int, Any], white: int | None) -> None:
+    assert pictures._tagged_white(tags) == white
+
+
+def grey(*values: int) -> list[Image.Image]:
+    return [Image.fromarray(np.full((8, 8), value, np.uint16)) for value in values]
+
+
+@pytest.mark.parametrize("source", ["folder", "torchvision"])
+@pytest.mark.parametrize(
+    ("values", "expected"), [((4095, 1024), (255, 64)), ((32768, 4095), (128, 16))]
+)
+def test_pictures_of_one_source_have_one_white(
+    source: str, values: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A dark picture of 16 bits is no bright one of 12."""
+    if source == "folder":
+        for number, image in enumerate(grey(*values)):
+            image.save(tmp_path / f"{number}.tiff")
+        tagged = Image.fromarray(np.full((8, 8), 900, np.uint16))
+        tagged.save(tmp_path / "2.tiff", tiffinfo={281: 900})  # knows its own
+        Image.new("L", (8, 8), 7).save(tmp_path / "3.png")
+        found, expected = data.load(f"folder:{tmp_path}"), (*expected, 255, 7)
+    else:
+        pairs = [(image, 0) for image in grey(*values)]
+        found = packages._from_torchvision("Mine", pairs, Shape(None, None))
+    assert tuple(found.images[:, 0, 0, 0].tolist()) == expected
+
+
+def test_the_summary_says_why_there_are_no_classes_and_which_folder_is_empty(
+    tmp_path: Path,
+) -> None:
+    for name in ("cats/1.png", "dogs/1.png", "dogs/2.png"):
+        picture(tmp_path / name)
+    (tmp_path / "birds").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    found = data.load(f"folder:{tmp_path}")
+    expected = "3 images in 2 classes (cats 1, dogs 2); no images in birds; skipped 1 hidden"
+    assert found.summary == f"{tmp_path}: {expected}"
+    picture(tmp_path / "loose.png")
+    found = data.load(f"folder:{tmp_path}")
+    expected = "4 images; no classes, as 1 lie loose beside cats, dogs; no images in birds"
+    assert found.summary == f"{tmp_path}: {expected}; skipped 1 hidden"
+    assert found.labels is None
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])

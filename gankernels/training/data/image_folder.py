@@ -32,11 +32,13 @@ class Listing:
         root: The folder.
         images: Their paths, sorted.
         skipped: How many files or folders were left out, by reason.
+        empty: The folders right below the root that hold no image.
     """
 
     root: Path
     images: list[Path]
     skipped: Counter[str] = field(default_factory=Counter)
+    empty: tuple[str, ...] = ()
 
     def classes(self) -> tuple[str, ...]:
         """The top subfolders; none where an image lies in no subfolder."""
@@ -49,12 +51,18 @@ class Listing:
         return path.relative_to(self.root).parts[0]
 
     def summary(self) -> str:
-        """One line: images, classes with their counts, and what was skipped."""
+        """One line: images, classes with their counts or why there are none, and what was skipped."""
         text = f"{self.root}: {len(self.images):,} images"
         counts = Counter(self.top(path) for path in self.images)
         if classes := self.classes():
             named = ", ".join(f"{name} {counts[name]:,}" for name in classes)
             text += f" in {len(classes)} classes ({named})"
+        elif loose := sum(path.parent == self.root for path in self.images):
+            folders = sorted({self.top(path) for path in self.images if path.parent != self.root})
+            if folders:
+                text += f"; no classes, as {loose:,} lie loose beside {', '.join(folders)}"
+        if self.empty:
+            text += f"; no images in {', '.join(self.empty)}"
         if self.skipped:
             text += "; skipped " + ", ".join(
                 f"{n} {why}" for why, n in sorted(self.skipped.items())
@@ -79,6 +87,9 @@ def find_images(root: Path) -> Listing:
         else:
             listing.skipped[f"files ending in {path.suffix or 'nothing'}"] += 1
     listing.images.sort()
+    used = {listing.top(path) for path in listing.images}
+    folders = (e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+    listing.empty = tuple(sorted(name for name in folders if name not in used))
     if not listing.images:
         raise ValueError(
             f"{root}: no images; expected files ending in {' '.join(sorted(wanted))}"

@@ -12,7 +12,7 @@ import torch
 
 from gankernels.training.data.files import DIGIT_NAMES
 from gankernels.training.data.images import ImageData
-from gankernels.training.data.pictures import decode, stack
+from gankernels.training.data.pictures import common_white, decode, peak, stack
 from gankernels.training.data.sources import Shape, no_location
 from gankernels.training.extras import require
 
@@ -57,7 +57,9 @@ def load_torchvision(location: str, train: bool, shape: Shape) -> ImageData:
 
 def _from_torchvision(name: str, source: Any, shape: Shape) -> ImageData:
     pairs = [source[index] for index in range(len(source))]
-    pictures = ((f"{name}[{i}]", decode(pair[0], shape)) for i, pair in enumerate(pairs))
+    peaks = (peak(pair[0]) for pair in pairs)
+    white = common_white(found for found in peaks if found is not None)
+    pictures = ((f"{name}[{i}]", decode(pair[0], shape, white)) for i, pair in enumerate(pairs))
     images = stack(pictures)
     targets = [pair[1] for pair in pairs]
     if not all(isinstance(target, int) for target in targets):

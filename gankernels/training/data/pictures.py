@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from gankernels.training.data.images import ImageData
 from gankernels.training.data.sources import Shape, find_folder
 from gankernels.training.extras import require
 
-__all__ = ["decode", "fit", "load_folder", "stack"]
+__all__ = ["common_white", "decode", "fit", "load_folder", "peak", "stack"]
+
+T = TypeVar("T")
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of Pillow's convert("L")
 _BLOCK = 1024  # images converted to float at a time when a data set is resized
@@ -27,9 +29,7 @@ _BLOCK = 1024  # images converted to float at a time when a data set is resized
 def load_folder(location: str, train: bool, shape: Shape) -> ImageData:
     """``folder:PATH`` of :func:`gankernels.training.data.load`."""
     found = find_images(find_folder("folder", location))
-    # Pillow releases the interpreter lock while it decodes, so threads are enough.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        pictures = list(pool.map(lambda path: _read_picture(path, shape), found.images))
+    pictures = _read_pictures(found.images, shape)
     images = stack(zip(map(str, found.images), pictures, strict=True))
     name, classes, summary = found.root.name, found.classes(), found.summary()
     if not classes:
@@ -39,17 +39,43 @@ def load_folder(location: str, train: bool, shape: Shape) -> ImageData:
     return ImageData(images, labels, name, classes, summary)
 
 
-def _read_picture(path: Path, shape: Shape) -> Tensor:
+def _read_pictures(paths: list[Path], shape: Shape) -> list[Tensor]:
+    """Every picture; grey of unknown range is read twice, as its white is that of the whole folder."""
+
+    def read_or_peak(path: Path) -> Tensor | int:
+        def look(picture: Any) -> Tensor | int:
+            found = peak(picture)
+            return decode(picture, shape) if found is None else found
+
+        return _opened(path, look)
+
+    # Pillow releases the interpreter lock while it decodes, so threads are enough.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = list(pool.map(read_or_peak, paths))
+        white = common_white(x for x in found if isinstance(x, int))
+
+        def read_again(path: Path, picture: Tensor | int) -> Tensor:
+            if isinstance(picture, Tensor):
+                return picture
+            return _opened(path, lambda opened: decode(opened, shape, white))
+
+        return list(pool.map(read_again, paths, found))
+
+
+def _opened(path: Path, use: Callable[[Any], T]) -> T:
     Image = require("PIL.Image")
     try:
         with Image.open(path) as picture:
-            return decode(picture, shape)
+            return use(picture)
     except Exception as error:  # Pillow's decoders raise nearly anything on a corrupt file
         raise ValueError(f"{path}: expected an image that can be read ({error})") from error
 
 
-def decode(picture: Any, shape: Shape) -> Tensor:
-    """Turn a Pillow image into a square ``uint8`` ``(C, S, S)``; transparency becomes white."""
+def decode(picture: Any, shape: Shape, white: int = 65535) -> Tensor:
+    """Turn a Pillow image into a square ``uint8`` ``(C, S, S)``; transparency becomes white.
+
+    ``white`` is the value of white in grey pixels of more than eight bits, where no tag tells it.
+    """
     Image, ImageOps = require("PIL.Image"), require("PIL.ImageOps")
     tags = getattr(picture, "tag_v2", {})  # which turning a picture loses
     picture = ImageOps.exif_transpose(picture)
@@ -57,32 +83,44 @@ def decode(picture: Any, shape: Shape) -> Tensor:
         raise ValueError("images of floating-point pixels have no known range")
     if picture.mode.startswith("I"):  # grey of 9 to 16 bits, which convert("L") would clip at 255
         wide = np.asarray(picture).astype(np.float64)
-        array = np.rint(wide * (255 / _white(wide, tags))).clip(0, 255).astype(np.uint8)
+        scale = 255 / (_tagged_white(tags) or white)
+        array = np.rint(wide * scale).clip(0, 255).astype(np.uint8)
     else:
         mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(white, picture)
+            ground = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(ground, picture)
         array = np.asarray(picture.convert(mode))
     planes = torch.from_numpy(np.atleast_3d(array).transpose(2, 0, 1).copy())
     return fit(_centre_crop(planes.unsqueeze(0)), shape)[0]
 
 
-def _white(pixels: np.ndarray[Any, np.dtype[np.float64]], tags: Any) -> int:
-    """The value of white in grey pixels of more than eight bits.
-
-    What the tags MaxSampleValue or BitsPerSample say, if that is not 16 bits: Pillow widens pixels of 12
-    bits without scaling them. Cameras also write 12 bits into pixels of 16 without a word; so pixels of
-    which none exceeds 4095 are taken for those, since as 16 bits they would be nearly black.
+def _tagged_white(tags: Any) -> int | None:
+    """What the tags MaxSampleValue or BitsPerSample say, if that is not 16 bits: Pillow widens pixels of
+    12 bits without scaling them.
     """
     maximum, bits = (tags.get(number) for number in (281, 258))
     maximum, bits = (v[0] if isinstance(v, tuple) else v for v in (maximum, bits))
     if maximum and int(maximum) < 65535:
         return int(maximum)
-    if bits and int(bits) < 16:
-        return int(2 ** int(bits)) - 1
-    return 4095 if pixels.size and pixels.max() <= 4095 else 65535
+    return int(2 ** int(bits)) - 1 if bits and int(bits) < 16 else None
+
+
+def peak(picture: Any) -> int | None:
+    """The largest value of grey pixels whose white no tag tells; None for every other picture."""
+    if not picture.mode.startswith("I") or _tagged_white(getattr(picture, "tag_v2", {})):
+        return None
+    return int(np.asarray(picture).max(initial=0))
+
+
+def common_white(peaks: Iterable[int]) -> int:
+    """The value of white in pictures of one source, whose largest values are ``peaks``.
+
+    Cameras also write 12 bits into pixels of 16 without a word; so pictures of which none exceeds 4095
+    are taken for those, since as 16 bits they would be nearly black.
+    """
+    return 4095 if max(peaks, default=65535) <= 4095 else 65535
 
 
 def stack(pictures: Iterable[tuple[str, Tensor]]) -> Tensor:
