@@ -135,7 +135,7 @@ def sample(arguments: argparse.Namespace) -> int:
         columns=columns,
     )
     if arguments.tensor:
-        with open(arguments.tensor, "wb") as file:
+        with run_folder.naming_file(arguments.tensor), open(arguments.tensor, "wb") as file:
             checkpoint.save_tensors(samples, file)
     print(out)
     return 0

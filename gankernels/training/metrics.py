@@ -11,7 +11,7 @@ import torch
 
 from gankernels.training.distributed import World
 from gankernels.training.players import Metrics
-from gankernels.training.run_folder import write_whole
+from gankernels.training.run_folder import naming_file, write_whole
 
 __all__ = ["MetricLog", "NonFiniteError"]
 
@@ -84,7 +84,7 @@ class MetricLog:
         record |= self._notes | more
         self._notes = {}
         if self.world.is_main:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with naming_file(self.path), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **record}) + "\n")
         return record
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["FILES", "clear", "drop_beyond", "frames", "holds_a_run", "write_whole"]
+__all__ = ["FILES", "clear", "drop_beyond", "frames", "holds_a_run", "naming_file", "write_whole"]
 
 _WHOLE = (
     "config.json",
@@ -55,26 +55,45 @@ def frames(run_dir: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
-def drop_beyond(run_dir: Path, step: int) -> None:
-    """Remove the pictures of later steps than ``step``, and what was made from them."""
-    for path in frames(run_dir):
-        if _step(path) > step:
-            path.unlink(missing_ok=True)
-    for path in list(_found(run_dir, _DRAWN)):
+def drop_beyond(run_dir: Path, step: int) -> list[Path]:
+    """Remove the pictures of later steps than ``step``, and what was made from them.
+
+    Returns:
+        What was removed.
+    """
+    removed = [path for path in frames(run_dir) if _step(path) > step]
+    removed += _found(run_dir, _DRAWN)
+    for path in removed:
         path.unlink(missing_ok=True)
+    return removed
+
+
+@contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Put the file's name into an error that has none, as that of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        error.filename = str(path)
+        raise
 
 
 def write_whole(path: str | Path, save: Callable[[Path], object]) -> Path:
     """Save beside the target and rename, so that a killed or failed write leaves no half file.
 
     Raises:
-        OSError: The file cannot be written; an old one is still there.
+        OSError: The file cannot be written; an old one is still there. The message names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        save(part)
+        with naming_file(path):
+            save(part)
         os.replace(part, path)
     finally:
         with suppress(OSError):

@@ -159,7 +159,7 @@ class Trainer:
         """Train until ``config.steps`` are done, a signal comes, or a value is not finite."""
         if progress and self.data_summary:
             print(self.data_summary)
-        self._open()
+        self._open(progress)
         config = self.config
         with stop_signals() as stop, self._bar(progress) as bar:
             while self.done < config.steps:
@@ -191,7 +191,7 @@ class Trainer:
         self.done += 1
         self.metrics.add(self.done, metrics)
 
-    def _open(self) -> None:
+    def _open(self, progress: bool) -> None:
         self._writer = None
         self._clock = (time.perf_counter(), self.done)
         if not self.world.is_main:
@@ -200,7 +200,11 @@ class Trainer:
         if self.done == 0:
             run_folder.clear(self.run_dir)
         elif self.done < self.config.steps:
-            run_folder.drop_beyond(self.run_dir, self.done)
+            scores = self.run_dir / "evaluation.json"
+            if scores in run_folder.drop_beyond(self.run_dir, self.done) and progress:
+                print(
+                    f"{scores} was removed: it scored the run at an earlier step; evaluate it anew"
+                )
         self.config.save(self.run_dir / "config.json")
         if self.done == 0:
             self.metrics.path.write_text("", encoding="utf-8")

@@ -164,7 +164,7 @@ class Watched(Trainer):
             ] + [next(self.stream).shape]
         self.done = 0
         for name in ("_open", "_finish", "sample", "save"):
-            setattr(self, name, lambda name=name: self.events.append((name, self.done)))
+            setattr(self, name, lambda *_, name=name: self.events.append((name, self.done)))
         self._log = lambda _bar: self.events.append(("log", self.done))  # type: ignore[method-assign]
         self.step = self._count  # type: ignore[method-assign]
         Trainer.run(self, progress=False)

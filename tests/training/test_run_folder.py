@@ -6,14 +6,17 @@ import base64
 import errno
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from gankernels.training import checkpoint, configuration, report, run_folder
+from gankernels.training import TrainConfig, checkpoint, configuration, report, run_folder
 from gankernels.training.cli import main
+from gankernels.training.distributed import World
 from gankernels.training.loop import train
+from gankernels.training.metrics import MetricLog
 
 TINY = {"steps": 4, "batch_size": 8, "samples": 4, "sample_every": 2, "log_every": 2}
 TOY = ["train", "toy", "--quiet", "--steps", "4", "--batch-size", "8", "--samples", "9"]
@@ -151,8 +154,50 @@ def test_a_disk_that_is_full_while_the_command_line_trains(
     monkeypatch.setattr(torch, "save", full)
     assert main([*TOY, "--out", str(tmp_path / "run")]) == 1
     message = capsys.readouterr().err
-    assert message.splitlines() == ["gankernels: [Errno 28] No space left on device"]
+    place = tmp_path / "run" / "checkpoint.pt"
+    assert message.splitlines() == [f"gankernels: [Errno 28] No space left on device: '{place}'"]
     assert not list((tmp_path / "run").glob("checkpoint*"))
+
+
+def test_every_file_on_a_full_disk_is_named(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+
+    def unnamed(_: Path) -> None:
+        raise OSError("broken data stream")
+
+    for number, save in enumerate((lambda _: full.write_text("x" * 10**6), unnamed)):
+        place = tmp_path / f"{number}.json"
+        with pytest.raises(OSError, match=f"{place}") as caught:
+            run_folder.write_whole(place, save)
+        assert ("No space left", "broken data stream")[number] in str(caught.value)
+    log = MetricLog(full, World(0, 1, torch.device("cpu")))
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        log.write(1, d_loss=1.0)
+
+
+def test_a_tensor_file_on_a_full_disk_is_named(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", str(clean), "--samples", "4", "--out", str(tmp_path / "a.png")]
+    assert main([*command, "--tensor", "/dev/full"]) == 1
+    assert capsys.readouterr().err.endswith("No space left on device: '/dev/full'\n")
+
+
+def test_a_resumed_run_says_that_scores_are_stale(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, quiet in (("told", []), ("quiet", ["--quiet"])):
+        folder = shutil.copytree(clean, tmp_path / name)
+        scores = folder / "evaluation.json"
+        scores.write_text("{}")
+        steps = TrainConfig.load(folder / "config.json").steps
+        command = ["train", "--resume", str(folder), "--steps"]
+        assert main([*command, str(steps), *quiet]) == 0
+        assert scores.exists()  # no step was left to do
+        assert f"{scores} was removed" not in capsys.readouterr().out
+        assert main([*command, str(steps + 1), *quiet]) == 0
+        assert not scores.exists()
+        assert (f"{scores} was removed" in capsys.readouterr().out) == (not quiet)
 
 
 def test_a_checkpoint_that_no_longer_fits(tmp_path: Path) -> None:
