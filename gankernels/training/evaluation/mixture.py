@@ -38,6 +38,7 @@ def evaluate_mixture(
         ValueError: A shape or ``sigma`` is wrong.
 
     Example:
+        >>> import torch
         >>> evaluate_mixture(torch.tensor([[0.0, 0.1], [9.0, 9.0]]), torch.zeros(1, 2), 0.05)
         {'modes_recovered': 1, 'high_quality_share': 0.5}
     """
