@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import zlib
 
+import backends
 import pytest
 import torch
 from hypothesis import settings
@@ -19,6 +21,7 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "compiled: a test of the compiled operators themselves")
+    config.addinivalue_line("markers", "backends(*names): which backends run this test, if not all")
     # Two workers on two cores: more threads would only wait for each other.
     torch.set_num_threads(1)
     # The process that xdist's workers report to collects nothing, so it would not load gpu/conftest.py.
@@ -28,13 +31,20 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(gpu, "gpu-conftest")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shard", default="0/1", help="i/n: every n-th test, from the i-th on")
+
+
 def pytest_report_header() -> str:
     if _ops.EXTENSION is None:
         return f"gankernels: PyTorch reference ({_ops.REASON})"
     return f"gankernels: C++ extension ({_ops.EXTENSION.cpu_capability()})"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    first, step = map(int, config.getoption("--shard").split("/"))
+    items[:] = items[first::step]
     if _ops.EXTENSION is not None:
         return
     skip = pytest.mark.skip(reason=f"needs the compiled operators: {_ops.REASON}")
@@ -46,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Who serves the operators of CPU tensors in this test: a name of backends.BACKENDS."""
+    name = str(getattr(request, "param", "cpu"))
+    backends.serve(name, zlib.crc32(request.node.nodeid.encode()))
+    return name
 
 
 @pytest.fixture(params=DEVICES)

@@ -92,3 +92,8 @@ def assert_same(got: Sequence[Tensor | None], expected: Sequence[Tensor | None])
             assert a is b
         else:
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def targets_of(operator: Operator) -> tuple[str, ...]:
+    """The kinds of target that a row can be drawn with, for a case without one."""
+    return ("shared", "rows") if operator.targets else ("shared",)

@@ -1,88 +1,115 @@
-"""The same contract on every backend of this machine: each instruction set, and without kernels.
-
-What runs is chosen at import, so each backend is a fresh interpreter that runs contract tests.
-"""
+"""Which backends the contract runs on: conftest.py adds them; here is what cannot be switched in a process."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import backends
 import pytest
+import torch
 
 from gankernels import build_info
+from gankernels.testing import OPERATORS, differentiate
 
 CONTRACT = Path(__file__).parent
 CAPABILITIES = ("avx512", "avx2", "portable")
-
-# The numbers of every case and at every extreme.
-NUMERIC = ["test_values.py", "test_extremes.py"]
-# All but what looks at kernels, and what reads strides that the reference leaves to PyTorch.
-FALLBACK = [
-    *NUMERIC,
-    "test_ownership.py",
-    "test_derivatives.py",
-    "test_transforms.py",
-    "test_modes.py",
-    "test_value_and_grad.py",
-    "test_properties.py",
-    "test_bad_calls.py",
-]
-
-pytestmark = pytest.mark.skipif(
-    "GANKERNELS_INNER_RUN" in os.environ, reason="this is one of the runs that these tests start"
-)
+SHARDS = 2
 
 
-def run_contract(files: list[str], *options: str, **environment: str) -> tuple[str, int, int]:
-    """The output, and how many tests passed and were skipped; raises if any failed."""
-    paths = [str(CONTRACT / name) for name in files]
-    arguments = ["-q", "-rs", "-p", "no:cacheprovider", "-p", "no:xdist", *options, *paths]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=CONTRACT.parent.parent,
-        env={**os.environ, "GANKERNELS_INNER_RUN": "1", **environment},
-        check=False,
-    )
-    if result.returncode:
-        raise AssertionError(result.stdout[-8000:] + result.stderr[-2000:])
-    counts = dict(
-        (word, int(n)) for n, word in re.findall(r"(\d+) (passed|skipped)", result.stdout)
-    )
-    return result.stdout, counts["passed"], counts.get("skipped", 0)
+@pytest.mark.backends("cpu")
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_the_contract_runs_on_every_backend(name: str) -> None:
+    if backends.BACKENDS[name].missing:
+        pytest.skip(f"not on {name}: {backends.BACKENDS[name].missing}")
+    assert name in list(backends.available()) or build_info()["reason"]
 
 
 @pytest.mark.compiled
+@pytest.mark.backends("triton", "cuda")
+def test_the_table_calls_every_kernel_of_the_backend(backend: str) -> None:
+    """Nothing passes for want of a redirected operator."""
+    gpu = backends.BACKENDS[backend]
+    assert isinstance(gpu, backends.Gpu)
+    assert backends.of_a_backend() <= set(gpu.kernels())
+    gpu.calls.clear()
+    for operator in filter(backends.serves, OPERATORS):
+        before = gpu.calls.total()
+        for reduction in operator.reductions or (None,):
+            case = next(operator.few_cases())
+            arguments = operator.draw(case, torch.float32, reduction=reduction)
+            # A gradient of one is not multiplied by.
+            factor = None if reduction in (None, "none") else torch.tensor(2.0)
+            differentiate(operator.functional, arguments, operator.inputs(arguments), factor)
+        assert gpu.calls.total() > before, operator.name
+    # Autograd scales two gradients in one launch on GPUs alone: see test_derivatives.py.
+    assert set(gpu.calls) | {"scale_gradients"} == set(gpu.kernels())
+
+
+@pytest.mark.compiled
+def test_a_backend_gives_the_operators_back(backend: str) -> None:
+    name = "gankernels::softmax_kl_value_and_grad"
+    backends.serve("cpu")
+    own = repr(torch.library.get_kernel(name, "CPU"))
+    assert "csrc/cpu" in own
+    backends.serve(backend)
+    changed = repr(torch.library.get_kernel(name, "CPU")) != own
+    assert changed == (backend in ("triton", "cuda"))
+
+
+# --- instruction sets ----------------------------------------------------------------------------
+# Chosen where the kernels are first called: each is a fresh interpreter that runs the contract's numbers.
+
+NUMERIC = ["test_values.py", "test_extremes.py"]
+
+
+@pytest.mark.compiled
+@pytest.mark.backends("cpu")
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_instruction_set(capability: str, record_property: pytest.FixtureRequest) -> None:
-    environment = {"GANKERNELS_CPU_CAPABILITY": capability}
+def test_an_instruction_set_is_chosen_by_its_name(capability: str) -> None:
+    if CAPABILITIES.index(capability) < CAPABILITIES.index(str(build_info()["cpu_capability"])):
+        pytest.skip(f"this CPU has no {capability}")
     probe = "import gankernels; print(gankernels.build_info()['cpu_capability'])"
     chosen = subprocess.run(
         [sys.executable, "-c", probe],
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, **environment},
-    ).stdout.strip()
-    best = CAPABILITIES.index(str(build_info()["cpu_capability"]))
-    if CAPABILITIES.index(capability) < best:
-        pytest.skip(f"this CPU has no {capability}")
-    assert chosen == capability
-    if capability == build_info()["cpu_capability"]:
-        return  # the tests around this one run on it
-    _, passed, _ = run_contract(NUMERIC, **environment)
-    assert passed > 300
+        env={**os.environ, "GANKERNELS_CPU_CAPABILITY": capability},
+    )
+    assert chosen.stdout.strip() == capability
 
 
-def test_the_reference_alone_keeps_the_contract() -> None:
-    output, passed, skipped = run_contract(FALLBACK, GANKERNELS_BACKEND="reference")
-    assert passed > 300
-    # What is skipped needs kernels by its nature, and says so.
-    reasons = re.findall(r"^SKIPPED \[(\d+)\] \S+:\d+: (.*)$", output, re.MULTILINE)
-    assert sum(int(n) for n, _ in reasons) == skipped
-    assert all(reason.startswith("needs the compiled operators") for _, reason in reasons)
+@pytest.mark.compiled
+@pytest.mark.backends("cpu")
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_instruction_set(capability: str, shard: int) -> None:
+    if CAPABILITIES.index(capability) <= CAPABILITIES.index(str(build_info()["cpu_capability"])):
+        pytest.skip(f"the tests around this one run on {capability}, or the CPU has none")
+    arguments = [
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--shard",
+        f"{shard}/{SHARDS}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments, *(str(CONTRACT / name) for name in NUMERIC)],
+        capture_output=True,
+        text=True,
+        cwd=CONTRACT.parent.parent,
+        env={
+            **os.environ,
+            "GANKERNELS_CPU_CAPABILITY": capability,
+            "GANKERNELS_TEST_BACKENDS": "cpu",
+        },
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert int(done.stdout.rsplit(" passed", 1)[0].split()[-1]) > 300

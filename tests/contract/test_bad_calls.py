@@ -29,6 +29,7 @@ def test_the_functions_refuse(bad: BadCall) -> None:
     refuse(getattr(functional, bad.function), bad)
 
 
+@pytest.mark.backends("cpu")
 @pytest.mark.parametrize("bad", BAD_CALLS, ids=lambda bad: bad.label)
 def test_the_reference_refuses(bad: BadCall) -> None:
     refuse(getattr(reference, bad.function), bad)

@@ -13,6 +13,9 @@ from contract.common import bounded_settings, call, every_setting, few_cases, lo
 from gankernels import value_and_grad
 from gankernels.testing import Arguments, Case, Operator, differentiate
 
+# What the compiler sees of an operator, its Meta kernel, is the same for every backend.
+pytestmark = pytest.mark.backends("cpu")
+
 # aot_eager traces forward and backward like inductor, but generates no code.
 AOT = "aot_eager"
 

@@ -12,6 +12,8 @@ import gankernels as gk
 from gankernels import reference
 from gankernels.testing import OPERATORS, Arguments, compare
 
+pytestmark = pytest.mark.backends("cpu", "triton", "cuda")
+
 SOFTMAX_KL = next(row for row in OPERATORS if row.name == "softmax_kl")
 SIZES = [4097, 20_001]  # the first one past the limit, and several chunks with a ragged end
 INF = math.inf

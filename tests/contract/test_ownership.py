@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from backends import in_turn
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -45,9 +46,9 @@ def expected_gradients(
 @pytest.mark.parametrize("dtype", DTYPES)
 @every_case
 def test_inputs_are_never_written(operator: Operator, case: Case, dtype: torch.dtype) -> None:
-    for reduction in operator.reductions_of(case):
+    for reduction in in_turn(operator.reductions_of(case)):
         drawn = operator.draw(case, dtype, reduction=reduction)
-        for names in operator.differentiations(drawn):
+        for names in in_turn(operator.differentiations(drawn)):
             arguments = with_leaves(drawn, names)
             before = snapshot(arguments)
             value = call(operator, arguments)
@@ -62,7 +63,7 @@ def test_inputs_are_never_written(operator: Operator, case: Case, dtype: torch.d
 def test_the_gradient_passed_in_is_left_alone(
     operator: Operator, case: Case, dtype: torch.dtype
 ) -> None:
-    for reduction in operator.reductions_of(case):
+    for reduction in in_turn(operator.reductions_of(case)):
         arguments = operator.draw(case, dtype, reduction=reduction)
         leaves = with_leaves(arguments, operator.inputs(arguments))
         for factor in (1.0, -0.75):
@@ -99,7 +100,7 @@ def test_an_expanded_gradient_is_read_element_by_element(
 def test_a_retained_graph_gives_the_same_gradients_again(
     operator: Operator, case: Case, dtype: torch.dtype
 ) -> None:
-    for reduction in operator.reductions_of(case):
+    for reduction in in_turn(operator.reductions_of(case)):
         arguments = operator.draw(case, dtype, reduction=reduction)
         expected = expected_gradients(operator, arguments)
         names = operator.inputs(arguments)

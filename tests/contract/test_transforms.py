@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from backends import in_turn
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -26,7 +27,7 @@ def tangents(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 @few_cases
 def test_func_grad(operator: Operator, case: Case) -> None:
     arguments = operator.draw(case, torch.float64)
-    for names in operator.differentiations(arguments):
+    for names in in_turn(operator.differentiations(arguments)):
         function, inputs = of_tensors(operator, arguments, names)
         places = tuple(range(len(inputs)))
         got = torch.func.grad(lambda *x, f=function: f(*x).sum(), argnums=places)(*inputs)
@@ -82,7 +83,7 @@ def test_vmap_of_grad(operator: Operator, case: Case) -> None:
 
 @few_cases
 def test_jvp_and_dual_numbers(operator: Operator, case: Case) -> None:
-    for reduction in operator.reductions_of(case):
+    for reduction in in_turn(operator.reductions_of(case)):
         arguments = operator.draw(case, torch.float64, reduction=reduction)
         names = operator.inputs(arguments)
         function, inputs = of_tensors(operator, arguments, names)

@@ -7,6 +7,7 @@ from itertools import takewhile
 
 import pytest
 import torch
+from backends import in_turn
 from torch import Tensor
 
 import gankernels as gk
@@ -30,7 +31,7 @@ def present(operator: Operator, arguments: Arguments) -> list[int]:
 @every_dtype
 @fused_cases
 def test_equals_backward(operator: Operator, case: Case, dtype: torch.dtype) -> None:
-    for reduction in operator.reductions_of(case):
+    for reduction in in_turn(operator.reductions_of(case)):
         arguments = operator.draw(case, dtype, reduction=reduction)
         value, gradients = gk.value_and_grad(operator.functional)(**arguments)
         expected, expected_gradients = backward(operator, arguments)
@@ -89,7 +90,7 @@ def test_works_in_every_grad_mode(operator: Operator, case: Case, mode: type) ->
 def test_grad_scale_scales_gradients_and_not_the_value(
     operator: Operator, case: Case, scale: float
 ) -> None:
-    for reduction in operator.reductions:
+    for reduction in in_turn(operator.reductions):
         arguments = operator.draw(case, reduction=reduction)
         function = gk.value_and_grad(operator.functional)
         value, expected = function(**arguments)

@@ -8,13 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gankernels import testing
+from gankernels import testing, triton
 from gankernels.reference import accumulation_dtype
 from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate, in_dtype
 from gankernels.triton import operators as launchers
 
 ROWS = {operator.name: operator for operator in OPERATORS}
-FUSED = [o for o in OPERATORS if o.fused_operator and not o.fused_operator.startswith("resampled")]
+# What is made of other operators launches theirs.
+FUSED = [o for o in OPERATORS if o.fused_operator in triton.OPERATORS]
 
 # Every layout, kind of target and form of kernel; small, as the emulator takes its time.
 CASES = (

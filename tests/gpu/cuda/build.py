@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -143,6 +144,19 @@ def host_operators() -> Path:
     """Bindings and kernels as host C++: a library of operators on CPU tensors."""
     jobs = [partial(host_object, s) for s in (*BINDINGS, *KERNELS)]
     return linked("host.so", [*side_by_side(jobs), c_object(HERE / "host_runtime.c")])
+
+
+def kernels(library: Path) -> dict[str, Callable[..., Any]]:
+    """The kernels of a library of operators, by the operators' names, for CPU tensors.
+
+    Both libraries register theirs under one dispatch key, where the one that is loaded last hides the other.
+    """
+    torch.ops.load_library(str(library))
+    key = torch._C.DispatchKey.PrivateUse1
+    names = torch._C._dispatch_get_registrations_for_dispatch_key("PrivateUse1")
+    found = {n: torch.library.get_kernel(n, key) for n in names if n.startswith("gankernels::")}
+    keys = torch._C.DispatchKeySet(key)
+    return {n.removeprefix("gankernels::"): partial(k.call_boxed, keys) for n, k in found.items()}
 
 
 def emulated_operators() -> Path:

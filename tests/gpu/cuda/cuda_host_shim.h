@@ -23,6 +23,7 @@
 #include <mutex>
 #include <thread>
 #else
+#include <setjmp.h>
 #include <ucontext.h>
 #endif
 
@@ -103,7 +104,9 @@ void run_block(int n, F&& kernel) {
 enum class Waits { kNot, kForBlock, kForWarp };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // for the first entry
+  jmp_buf place;       // for every other: swapcontext asks the system for the signal mask each time
+  bool entered = false;
   bool done = false;
   Waits waits = Waits::kNot;
 };
@@ -113,15 +116,13 @@ inline int thread = 0;
 inline std::vector<Fiber> fibers;
 inline std::vector<char*> stacks;
 inline std::vector<uint64_t> exchange_memory;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline const std::function<void()>* body = nullptr;
 
 inline void take_turns(Waits waits) {
-  const int mine = thread;
-  fibers[static_cast<size_t>(mine)].waits = waits;
-  swapcontext(&fibers[static_cast<size_t>(mine)].context, &scheduler);
-  thread = mine;
-  thread_index.x = static_cast<unsigned>(mine);
+  Fiber& mine = fibers[static_cast<size_t>(thread)];
+  mine.waits = waits;
+  if (_setjmp(mine.place) == 0) _longjmp(scheduler, 1);
 }
 inline void meet_block() { take_turns(Waits::kForBlock); }
 inline void meet_warp() { take_turns(Waits::kForWarp); }
@@ -129,9 +130,16 @@ inline std::vector<uint64_t>& exchanged() { return exchange_memory; }
 
 inline void enter() {
   (*body)();
-  Fiber& mine = fibers[static_cast<size_t>(thread)];
-  mine.done = true;
-  swapcontext(&mine.context, &scheduler);
+  fibers[static_cast<size_t>(thread)].done = true;
+  _longjmp(scheduler, 1);
+}
+
+// Runs a fiber until it waits or ends. Not inline: what changes between _setjmp and its second return must be memory.
+__attribute__((noinline)) inline void resume(Fiber& fiber) {
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.entered) _longjmp(fiber.place, 1);
+  fiber.entered = true;
+  setcontext(&fiber.context);
 }
 
 // Frees the fibers [first, last) where all that live wait for the same thing.
@@ -151,7 +159,7 @@ inline void run_ready() {
     if (fibers[i].done || fibers[i].waits != Waits::kNot) continue;
     thread = static_cast<int>(i);
     thread_index.x = static_cast<unsigned>(i);
-    swapcontext(&scheduler, &fibers[i].context);
+    resume(fibers[i]);
   }
 }
 

@@ -29,7 +29,6 @@ from gpu.emulation.tensors import reached
 
 UNTOUCHED = 0xCB  # what the recorder fills new memory with
 LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
-KEY = "PrivateUse1"  # the dispatch key of these operators: no other tensor or library uses it here
 CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int,
     ctypes.c_char_p,
@@ -190,10 +189,15 @@ _callback = CALLBACK(_launch)
 
 
 @cache
+def kernels() -> dict[str, Callable[..., Any]]:
+    return build.kernels(build.emulated_operators())
+
+
+@cache
 def library() -> ctypes.CDLL:
     """Builds and loads the operators; from now on every CPU tensor's memory is known."""
     path = build.emulated_operators()
-    torch.ops.load_library(str(path))
+    kernels()
     loaded = ctypes.CDLL(str(path))
     loaded.gk_find.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]
     loaded.gk_allocations.restype = ctypes.c_uint64
@@ -237,24 +241,18 @@ class Redirected(TorchDispatchMode):
     """Operators of gankernels on CPU tensors go to the CUDA kernels of a library that ``build`` made."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == "gankernels" and has_kernel(func._opname):
-            return redispatch(func, *args, **(kwargs or {}))
+        if func.namespace == "gankernels" and func._opname in kernels():
+            return launch(func._opname, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-@cache
-def has_kernel(name: str) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"gankernels::{name}", KEY))
-
-
-def redispatch(overload: Any, *args: Any, **kwargs: Any) -> Any:
-    """The overload's CUDA kernel, whatever its tensors' device; what there is now counts as its input."""
+def launch(name: str, *args: Any, **kwargs: Any) -> Any:
+    """An operator's CUDA kernel, whatever its tensors' device; what there is now counts as its input."""
     if _current is not None:
         _current.mark = library().gk_allocations()
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, KEY))
-    return overload.redispatch(keys, *args, **kwargs)
+    return kernels()[name](*args, **kwargs)
 
 
 def operator(name: str) -> Callable[..., Any]:
     """A ``gankernels`` operator on its CUDA kernel, for CPU tensors."""
-    return partial(redispatch, getattr(torch.ops.gankernels, name).default)
+    return partial(launch, name)
