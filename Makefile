@@ -4,21 +4,31 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 JOBS ?= 2
+# What `make check` leaves to `make test`.
+SLOW := emulated or builds or inductor or processes
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train test lint format bench info clean mutants gpu-test gpu-bench gpu-table cuda-build
+.PHONY: build train check test lint format bench info clean mutants gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
 train: build
 	$(BIN)/python -m gankernels train
 
+# Everything but emulation, nested builds, Inductor and processes; of one operator, everything, with OP=softmax_kl.
+check: build
+ifdef OP
+	$(BIN)/python -m pytest -q tests/contract tests/test_registration.py -k "$(OP) and not $(OP)_" -m "not ($(SLOW))"
+else
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not ($(SLOW))"
+endif
+
 test: build
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 lint: build
 	$(BIN)/ruff check .

@@ -20,8 +20,6 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "compiled: a test of the compiled operators themselves")
-    config.addinivalue_line("markers", "backends(*names): which backends run this test, if not all")
     # Two workers on two cores: more threads would only wait for each other.
     torch.set_num_threads(1)
     # The process that xdist's workers report to collects nothing, so it would not load gpu/conftest.py.

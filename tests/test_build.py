@@ -16,6 +16,8 @@ import torch
 import gankernels
 from gankernels import build_info
 
+pytestmark = pytest.mark.builds
+
 PACKAGE = Path(gankernels.__file__).parent
 ROOT = Path(__file__).parent.parent
 

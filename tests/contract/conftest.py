@@ -18,7 +18,9 @@ AVAILABLE = tuple(name for name in backends.available() if name in WANTED)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = next(metafunc.definition.iter_markers("backends"), None)
     names = [n for n in AVAILABLE if chosen is None or n in chosen.args]
-    metafunc.parametrize("backend", names, indirect=True)
+    emulated = pytest.mark.emulated
+    marked = [pytest.param(n, marks=emulated if n in ("triton", "cuda") else ()) for n in names]
+    metafunc.parametrize("backend", marked, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

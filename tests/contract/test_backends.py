@@ -66,6 +66,7 @@ NUMERIC = ["test_values.py", "test_extremes.py"]
 
 
 @pytest.mark.compiled
+@pytest.mark.processes
 @pytest.mark.backends("cpu")
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_an_instruction_set_is_chosen_by_its_name(capability: str) -> None:
@@ -83,6 +84,7 @@ def test_an_instruction_set_is_chosen_by_its_name(capability: str) -> None:
 
 
 @pytest.mark.compiled
+@pytest.mark.processes
 @pytest.mark.backends("cpu")
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("capability", CAPABILITIES)

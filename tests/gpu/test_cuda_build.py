@@ -15,6 +15,8 @@ from types import ModuleType
 import pytest
 import torch
 
+pytestmark = pytest.mark.builds
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

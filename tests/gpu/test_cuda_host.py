@@ -12,9 +12,13 @@ pytest.importorskip("triton", reason="the emulation needs triton")
 from gpu.cuda import build
 from gpu.emulation import toolchain
 
-pytestmark = pytest.mark.skipif(
-    toolchain.NVCC is None, reason="nvcc is not on PATH: its headers hold the types of the kernels"
-)
+pytestmark = [
+    pytest.mark.builds,
+    pytest.mark.skipif(
+        toolchain.NVCC is None,
+        reason="nvcc is not on PATH: its headers hold the types of the kernels",
+    ),
+]
 
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

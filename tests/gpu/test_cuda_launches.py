@@ -14,6 +14,7 @@ import gankernels as gk
 from gpu.cuda import emulated
 
 pytestmark = [
+    pytest.mark.emulated,
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
     pytest.mark.compiled,
 ]

@@ -14,6 +14,7 @@ from gpu.cuda import emulated
 from gpu.emulation.ptxsim import KernelFault
 
 pytestmark = [
+    pytest.mark.emulated,
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
     pytest.mark.compiled,
 ]

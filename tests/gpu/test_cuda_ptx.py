@@ -25,6 +25,7 @@ from gpu.cuda.cases import (
 from gpu.emulation import toolchain
 
 pytestmark = [
+    pytest.mark.emulated,
     pytest.mark.skipif(emulated.skip_reason is not None, reason=str(emulated.skip_reason)),
     pytest.mark.compiled,
 ]

@@ -14,6 +14,8 @@ pytest.importorskip("triton", reason="needs the triton wheel: its compiler and d
 
 from gpu.emulation import toolchain
 
+pytestmark = pytest.mark.emulated
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The D loss at these sizes has to come within 90 % of the DRAM rate, as far as a bound can tell.
 TARGET_SHAPES = ("8192 × 1024", "8192 × 4096")

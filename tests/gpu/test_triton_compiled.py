@@ -20,6 +20,8 @@ from gpu.emulation.execution import Execution
 from gpu.emulation.loop_reductions import carried_reductions
 from gpu.emulation.offline_compile import compile_triton, cuda
 
+pytestmark = pytest.mark.emulated
+
 MEAN = 1
 TYPES = {
     torch.float16: "fp16",

@@ -20,6 +20,8 @@ from gpu.emulation import triton_ptxsim
 from gpu.emulation.initcheck import TrackEmpty
 from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
 
+pytestmark = pytest.mark.emulated
+
 ARCHITECTURES = (80, 90, 100)
 SCHEDULES = ("lockstep", "warps", "warps_reversed")
 MEAN = 1

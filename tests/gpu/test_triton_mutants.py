@@ -21,6 +21,8 @@ from gpu.emulation import triton_ptxsim
 from gpu.emulation.ptxsim import KernelFault
 from gpu.triton_cases import ROWS, Case, check, draw
 
+pytestmark = pytest.mark.emulated
+
 
 class Mutant(NamedTuple):
     """A change of a kernel's source, and what runs into it."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 
 import numpy as np
+import pytest
 
 from gpu.emulation import census
 from gpu.emulation.ptxsim import Memory, Module
+
+pytestmark = pytest.mark.emulated
 
 COPY = """
 .version 8.0

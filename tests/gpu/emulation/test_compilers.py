@@ -15,6 +15,8 @@ from gpu.emulation.roofline import GPUS, Work, bound  # noqa: E402
 from gpu.emulation.samples import triton_kernels as kernels  # noqa: E402
 from gpu.emulation.samples.reference import ELEMENTS  # noqa: E402
 
+pytestmark = pytest.mark.emulated
+
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 NEGATE = {"X": "*bf16", "Y": "*bf16", "n": "i32"}
 

@@ -15,6 +15,8 @@ from gpu.emulation.ptxsim.types import Array
 from gpu.emulation.samples.cuda import ARCHITECTURES, kernel_named, sample_module
 from gpu.emulation.samples.reference import ELEMENTS, Element, softmax_kl
 
+pytestmark = pytest.mark.emulated
+
 ROWS_PER_BLOCK = 4  # of the kernel with a row per warp
 SCHEDULES = ("lockstep", "warps", "warps_reversed")
 

@@ -12,6 +12,8 @@ pytest.importorskip("triton", reason="needs the triton wheel's assembler")
 from gpu.emulation.ptxsim import KernelFault, Memory, Module, Unsupported
 from gpu.emulation.samples.cuda import kernel_named, sample_ptx
 
+pytestmark = pytest.mark.emulated
+
 ROWS, WIDTH = 3, 1000
 
 

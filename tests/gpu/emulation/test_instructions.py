@@ -8,6 +8,8 @@ import pytest
 from gpu.emulation.ptxsim import Memory, Module, Unsupported, fma32
 from gpu.emulation.ptxsim.types import fma64, fma_in_fractions
 
+pytestmark = pytest.mark.emulated
+
 ONE_INSTRUCTION = """
 .version 8.6
 .target sm_100

@@ -7,6 +7,8 @@ import pytest
 
 from gpu.emulation.ptxsim import KernelFault, Memory, Module
 
+pytestmark = pytest.mark.emulated
+
 MATRICES = """
 .version 8.6
 .target sm_100

@@ -8,6 +8,8 @@ import pytest
 from gpu.emulation.ptxsim import KernelFault, Memory, Module
 from gpu.emulation.ptxsim.ordering import Ordering
 
+pytestmark = pytest.mark.emulated
+
 BLOCKS, THREADS = 5, 64
 
 # Every block writes 64 partial sums, takes a ticket, and the last one adds up all of them.

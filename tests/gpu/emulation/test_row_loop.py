@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from gpu.emulation import row_loop
 from gpu.emulation.ptxsim import Memory, Module, Result
+
+pytestmark = pytest.mark.emulated
 
 # Two warps; each thread takes ten elements, 64 apart, with one special function each.
 LOOP = """

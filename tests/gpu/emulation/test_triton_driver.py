@@ -12,6 +12,8 @@ triton = pytest.importorskip("triton", reason="needs the triton wheel")
 from gpu.emulation import initcheck, ptxsim, triton_ptxsim  # noqa: E402
 from gpu.emulation.samples import triton_kernels as kernels  # noqa: E402
 
+pytestmark = pytest.mark.emulated
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -7,6 +7,8 @@ import pytest
 
 from gpu.emulation.ptxsim import Memory, Module
 
+pytestmark = pytest.mark.emulated
+
 WARP = """
 .version 8.6
 .target sm_100

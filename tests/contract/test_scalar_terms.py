@@ -1,0 +1,113 @@
+"""The operator of scalar losses takes any terms, not only those of a row, on every backend."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import backends
+import pytest
+import torch
+from torch import Tensor
+
+from gankernels import _ops
+from gankernels._scalar import FUNCTIONS, Term, term
+
+F64 = torch.float64
+FORMULAS = {
+    "softplus": torch.nn.Softplus(threshold=1e9),
+    "hinge": lambda u: torch.relu(1 + u),
+    "square": lambda u: u * u / 2,
+    "identity": lambda u: u,
+}
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+pytestmark = pytest.mark.compiled
+
+
+def reduced(rows: Tensor, reduction: str) -> Tensor:
+    return rows if reduction == "none" else getattr(rows, reduction)()
+
+
+def rows_of(numbers: Term, x: Tensor, mean: Tensor | float) -> Tensor:
+    function, sign, offset, weight, slope = numbers
+    u = sign * (x - mean - offset)
+    return weight * FORMULAS[FUNCTIONS[int(function)]](u) + slope * x
+
+
+def expected(
+    real: Tensor, fake: Tensor, real_term: Term, fake_term: Term, relativistic: bool, reduction: str
+) -> Tensor:
+    means = (fake.mean(), real.mean()) if relativistic else (0.0, 0.0)
+    of_real = reduced(rows_of(real_term, real, means[0]), reduction)
+    return of_real + reduced(rows_of(fake_term, fake, means[1]), reduction)
+
+
+def curvature(gradients: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A derivative of the gradients; of the leaves too, as linear terms have none."""
+    total = sum((g * g).sum() + (x * x).sum() for g, x in zip(gradients, leaves, strict=True))
+    return torch.autograd.grad(total, leaves)
+
+
+# Each number of each term differs from its neighbours', and from what it is where nothing is said.
+PAIRS = [
+    (
+        term(a, sign=-1.0, offset=0.3, weight=1.7, slope=0.2),
+        term(b, sign=1.0, offset=-0.4, weight=0.6, slope=-0.1),
+    )
+    for a, b in itertools.product(FUNCTIONS, FUNCTIONS)
+]
+
+
+def named(terms: tuple[Term, Term]) -> str:
+    return "-".join(FUNCTIONS[int(t[0])] for t in terms)
+
+
+@pytest.mark.parametrize("relativistic", [False, True], ids=["plain", "relativistic"])
+@pytest.mark.parametrize("terms", PAIRS, ids=named)
+def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: bool) -> None:
+    for reduction in backends.in_turn(list(REDUCTIONS)):
+        generator = torch.Generator().manual_seed(1)
+        sizes = (7, 7) if reduction == "none" else (7, 5)
+        leaves = [torch.randn(n, dtype=F64, generator=generator).requires_grad_() for n in sizes]
+        weights = torch.randn(7, dtype=F64, generator=generator) if reduction == "none" else 1.0
+
+        value = _ops.scalar_loss(*leaves, *terms, relativistic, REDUCTIONS[reduction])
+        found = torch.autograd.grad((value * weights).sum(), leaves, create_graph=True)
+        wanted = expected(*leaves, *terms, relativistic, reduction)
+        right = torch.autograd.grad((wanted * weights).sum(), leaves, create_graph=True)
+        torch.testing.assert_close(value, wanted, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(
+            curvature(found, leaves), curvature(right, leaves), rtol=1e-11, atol=1e-12
+        )
+
+        plain = _ops.scalar_loss_value_and_grad(
+            *(x.detach() for x in leaves),
+            *terms,
+            relativistic,
+            REDUCTIONS[reduction],
+            True,
+            True,
+            True,
+            1.0,
+        )
+        of_sum = torch.autograd.grad(
+            expected(*leaves, *terms, relativistic, reduction).sum(), leaves
+        )
+        torch.testing.assert_close(plain[1:], of_sum, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "wrong", [(), (0.0,) * 4, (0.0,) * 6, (4.0, 1.0, 0.0, 1.0, 0.0), (-1.0,) * 5]
+)
+@pytest.mark.parametrize("which", ["real_term", "fake_term"])
+def test_a_term_that_is_none_is_named(backend: str, which: str, wrong: Term) -> None:
+    x = torch.zeros(3)
+    terms = {"real_term": term("hinge"), "fake_term": term("hinge"), which: wrong}
+    if which == "real_term" and not wrong:
+        with pytest.raises(ValueError, match="real_term is required by a relativistic loss"):
+            _ops.scalar_loss(x, x, (), terms["fake_term"], True, 1)
+        return
+    with pytest.raises(ValueError, match=f"{which} must be .function, sign, offset, weight, slope"):
+        _ops.scalar_loss(x, x, terms["real_term"], terms["fake_term"], False, 1)
