@@ -282,8 +282,9 @@ META: dict[str, tuple[Any, ...]] = {
     "scalar_loss_value_and_grad": (
         "rows",
         "rows",
-        "logistic_d",
-        0.0,
+        [0.0, -1.0, 0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0, 1.0, 0.0],
+        False,
         "reduction",
         True,
         True,

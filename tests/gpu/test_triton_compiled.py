@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.triton import distribution_losses, layers, operators, scalar_losses
 from gpu.emulation import triton_ptxsim
 from gpu.emulation.execution import Execution
@@ -69,8 +70,9 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     operators.realness_g_loss(None, fake, rows, rows, 3, 1, MEAN, *gradients)
     operators.softmax_kl_logits(real, fake, 1, MEAN, *gradients)
     operators.softmax_kl(real, rows, 1, MEAN, *gradients)
-    operators.scalar_loss(real, fake, "logistic_d", 0.1, MEAN, *gradients)
-    operators.scalar_loss(real, fake, "relativistic_d", 0.0, MEAN, *gradients)
+    for loss in ("logistic_d_loss", "relativistic_d_loss"):
+        row = SCALAR_LOSSES[loss].smoothed(0.1)
+        operators.scalar_loss(real, fake, row.real, row.fake, row.relativistic, MEAN, *gradients)
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(wide)

@@ -159,7 +159,7 @@ MUTANTS = {
         scalar, "(real_sum / ", "(fake_sum / ", loss("relativistic_d_loss", FEW)
     ),
     "no gradient through the mean": Mutant(
-        scalar, "slope * SIGN + constant", "slope * SIGN", loss("relativistic_d_loss", FEW)
+        scalar, "(derivative + constant)", "derivative", loss("relativistic_d_loss", FEW)
     ),
     "average forgotten": Mutant(layer_kernels, "* number(average, tl.float64)", "* 1.0", scaled),
     "log-variance not halved": Mutant(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gankernels._scalar import SCALAR_LOSSES
 from gpu.cuda import build, emulated
 from gpu.emulation.execution import Execution
 
@@ -143,9 +144,9 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
 
         def call() -> None:
             if name == "scalar_loss":
-                x = torch.randn(n).to(dtype)
+                x, row = torch.randn(n).to(dtype), SCALAR_LOSSES["nonsaturating_g_loss"]
                 outputs[:] = emulated.operator("scalar_loss_value_and_grad")(
-                    None, x, "nonsaturating_g", 0.0, MEAN, False, True, True, 1.0
+                    None, x, (), row.fake, False, MEAN, False, True, True, 1.0
                 )
             elif name == "scale_gradients":
                 x = torch.randn(n).to(dtype)
