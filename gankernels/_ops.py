@@ -10,10 +10,12 @@ import importlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from gankernels import _checks
@@ -142,10 +144,8 @@ def reduction_code(reduction: str) -> int:
     return code
 
 
-def _bind(name: str) -> Any:
+def _bind(name: str) -> Callable[..., Any]:
     """The operator's only overload, looked up once, behind a call that torch.ops need not parse."""
-    if EXTENSION is None:
-        return None
     overload = getattr(torch.ops.gankernels, name).default
     direct = EXTENSION.bind_operator(f"gankernels::{name}", overload)
 
@@ -156,23 +156,30 @@ def _bind(name: str) -> Any:
     return operator
 
 
-softmax_kl = _bind("softmax_kl")
-softmax_kl_logits = _bind("softmax_kl_logits")
-realness_d_loss = _bind("realness_d_loss")
-realness_g_loss = _bind("realness_g_loss")
-softmax_kl_value_and_grad = _bind("softmax_kl_value_and_grad")
-softmax_kl_logits_value_and_grad = _bind("softmax_kl_logits_value_and_grad")
-realness_d_loss_value_and_grad = _bind("realness_d_loss_value_and_grad")
-realness_g_loss_value_and_grad = _bind("realness_g_loss_value_and_grad")
-scalar_loss = _bind("scalar_loss")
-scalar_loss_value_and_grad = _bind("scalar_loss_value_and_grad")
-gradient_scale = _bind("gradient_scale")
-negate_ = _bind("negate_")
-resample_logits = _bind("resample_logits")
-resampled_realness_d_loss = _bind("resampled_realness_d_loss")
-resampled_realness_g_loss = _bind("resampled_realness_g_loss")
-resampled_realness_d_loss_value_and_grad = _bind("resampled_realness_d_loss_value_and_grad")
-resampled_realness_g_loss_value_and_grad = _bind("resampled_realness_g_loss_value_and_grad")
+def _bound() -> dict[str, Callable[..., Any]]:
+    """Every operator that the extension has registered, by its name."""
+    if EXTENSION is None:
+        return {}
+    names = (n.partition("::") for n in torch._C._dispatch_get_all_op_names())
+    return {name: _bind(name) for namespace, _, name in names if namespace == "gankernels"}
+
+
+_OPERATORS = _bound()
+_SUFFIX = "_value_and_grad"
+
+VALUE_AND_GRAD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
+    name.removesuffix(_SUFFIX): operator
+    for name, operator in _OPERATORS.items()
+    if name.endswith(_SUFFIX)
+}
+"""By the name of the loss: what returns its value and two gradients."""
+
+# The others return one tensor: _ops.softmax_kl(...).
+globals().update({n: op for n, op in _OPERATORS.items() if not n.endswith(_SUFFIX)})
+
+if TYPE_CHECKING:
+
+    def __getattr__(operator: str) -> Callable[..., Tensor]: ...
 
 
 def build_info() -> dict[str, Any]:

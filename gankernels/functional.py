@@ -9,6 +9,31 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from gankernels import _checks, _ops, reference
 from gankernels._scalar import SCALAR_LOSSES
 
+__all__ = [
+    "gradient_reversal",
+    "gradient_scale",
+    "hinge_d_loss",
+    "hinge_g_loss",
+    "logistic_d_loss",
+    "lsgan_d_loss",
+    "lsgan_g_loss",
+    "negate_",
+    "nonsaturating_g_loss",
+    "nonsaturating_ratio",
+    "realness_d_loss",
+    "realness_g_loss",
+    "relativistic_d_loss",
+    "relativistic_g_loss",
+    "resample_logits",
+    "resampled_realness_d_loss",
+    "resampled_realness_g_loss",
+    "saturating_g_loss",
+    "softmax_kl",
+    "softmax_kl_logits",
+    "wasserstein_d_loss",
+    "wasserstein_g_loss",
+]
+
 
 def softmax_kl(
     logits: Tensor,

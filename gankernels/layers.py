@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from gankernels import _checks as check
 from gankernels import functional
 
+__all__ = [
+    "DeferredGradientScale",
+    "FeatureResampling",
+    "GradientReversal",
+]
+
 SCHEDULES = ("constant", "linear", "ganin")
 
 

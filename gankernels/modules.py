@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gankernels import _checks as check
 from gankernels import functional as F
-from gankernels.value_and_grad import value_and_grad
+from gankernels._value_and_grad import value_and_grad
 
 __all__ = [
     "GANLoss",

@@ -341,7 +341,7 @@ def standard_normal(shape: list[int], like: Tensor, generator: torch.Generator |
 def _scale_gradient(x: Tensor, scale: float | Tensor) -> Tensor:
     # torch.compile takes no autograd.Function with a jvp, and needs none.
     function = _ScaleGradient if torch.compiler.is_compiling() else _ScaleGradientJvp
-    return function.apply(x, scale)
+    return function.apply(x, scale)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -372,5 +372,5 @@ class _ScaleGradientJvp(_ScaleGradient):
 
 
 def _scaled(ctx: Any, gradient: Tensor) -> Tensor:
-    scale = ctx.saved_tensors[0] if ctx.scale is None else ctx.scale
+    scale: float | Tensor = ctx.saved_tensors[0] if ctx.scale is None else ctx.scale
     return (gradient * scale).to(gradient.dtype)

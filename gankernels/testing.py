@@ -37,7 +37,7 @@ from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels._checks import REDUCTIONS
 from gankernels._counters import gradient_scale_counts
 from gankernels._ops import REDUCTIONS as REDUCTION_CODES
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 from gankernels.reference import accumulation_dtype
 
 __all__ = [
@@ -478,52 +478,46 @@ def _one_batch(case: Case, draw: Draw) -> Arguments:
     return {"fake_logits": draw.normal(*case.shape)}
 
 
-def _bce(x: Tensor, target: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(x, torch.full_like(x, target), reduction="none")
+def _formulas(loss: ScalarLoss) -> Callable[..., Tensor]:
+    """A row's formulas, in the dtype of the logits."""
 
-
-def _eager_d(
-    real_rows: Callable[..., Tensor], fake_rows: Callable[..., Tensor]
-) -> Callable[..., Tensor]:
-    def eager(
-        real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean", **options: Any
+    def of_two(
+        real_logits: Tensor,
+        fake_logits: Tensor,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> Tensor:
-        real = _reduce(real_rows(real_logits, **options), reduction)
-        return real + _reduce(fake_rows(fake_logits), reduction)
+        assert loss.of_real is not None
+        real, fake = real_logits, fake_logits
+        if loss.relativistic:
+            real, fake = real - fake_logits.mean(), fake - real_logits.mean()
+        of_real = loss.of_real(real)
+        if label_smoothing:
+            of_real = of_real + label_smoothing * real_logits
+        return _reduce(of_real, reduction) + _reduce(loss.of_fake(fake), reduction)
 
-    return eager
+    def of_fake(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
+        return _reduce(loss.of_fake(fake_logits), reduction)
 
-
-def _eager_g(rows: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda fake_logits, reduction="mean": _reduce(rows(fake_logits), reduction)
-
-
-def _eager_relativistic(real_target: float) -> Callable[..., Tensor]:
-    def eager(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-        real = _bce(real_logits - fake_logits.mean(), real_target)
-        fake = _bce(fake_logits - real_logits.mean(), 1 - real_target)
-        return _reduce(real, reduction) + _reduce(fake, reduction)
-
-    return eager
+    return of_two if loss.real else of_fake
 
 
-def _scalar_loss(name: str, eager: Callable[..., Tensor], **more: Any) -> Operator:
+def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:
     """The row of a loss with one logit per row: one compiled operator serves them all."""
-    loss = SCALAR_LOSSES[name]
-    one_batch = not loss.real
     terms = {"real_term": loss.real, "fake_term": loss.fake, "relativistic": loss.relativistic}
-    absent = {"real_logits": None} if one_batch else {}
+    smoothing = ({"label_smoothing": 0.1},) if name == "logistic_d_loss" else ()
     return Operator(
         name=name,
-        arguments=_one_batch if one_batch else _two_batches,
-        eager=eager,
-        logits=("fake_logits",) if one_batch else ("real_logits", "fake_logits"),
+        arguments=_two_batches if loss.real else _one_batch,
+        eager=_formulas(loss),
+        logits=("real_logits", "fake_logits") if loss.real else ("fake_logits",),
         shapes=PLAIN_SHAPES,
+        options=({}, *smoothing),
         has_classes=False,
-        uneven_batches=not one_batch,
+        uneven_batches=bool(loss.real),
         public="scalar_loss",
-        constants={**terms, **absent},
-        **more,
+        constants=terms if loss.real else {**terms, "real_logits": None},
+        couples_rows=loss.relativistic,
     )
 
 
@@ -545,7 +539,7 @@ def _gradient_scale_arguments(case: Case, draw: Draw) -> Arguments:
 
 
 def _gradient_scale(x: Tensor, scale: Tensor) -> Tensor:
-    return _Scaled.apply(x, scale.reshape([-1] + [1] * (x.ndim - 1)))  # type: ignore[no-any-return]
+    return _Scaled.apply(x, scale.reshape([-1] + [1] * (x.ndim - 1)))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _resample_arguments(case: Case, draw: Draw) -> Arguments:
@@ -632,27 +626,11 @@ OPERATORS: tuple[Operator, ...] = (
         targets=("real_anchor", "fake_anchor"),
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
     ),
-    _scalar_loss(
-        "logistic_d_loss",
-        _eager_d(lambda r, label_smoothing=0.0: _bce(r, 1 - label_smoothing), lambda f: _bce(f, 0)),
-        options=({}, {"label_smoothing": 0.1}),
-    ),
-    _scalar_loss("nonsaturating_g_loss", _eager_g(lambda f: _bce(f, 1))),
-    _scalar_loss("saturating_g_loss", _eager_g(lambda f: -_bce(f, 0))),
-    _scalar_loss("hinge_d_loss", _eager_d(lambda r: F.relu(1 - r), lambda f: F.relu(1 + f))),
-    _scalar_loss("hinge_g_loss", _eager_g(torch.neg)),
-    _scalar_loss("wasserstein_d_loss", _eager_d(torch.neg, torch.clone)),
-    _scalar_loss("wasserstein_g_loss", _eager_g(torch.neg)),
-    _scalar_loss(
-        "lsgan_d_loss", _eager_d(lambda r: (r - 1).square() / 2, lambda f: f.square() / 2)
-    ),
-    _scalar_loss("lsgan_g_loss", _eager_g(lambda f: (f - 1).square() / 2)),
-    _scalar_loss("relativistic_d_loss", _eager_relativistic(1), couples_rows=True),
-    _scalar_loss("relativistic_g_loss", _eager_relativistic(0), couples_rows=True),
+    *(_scalar_loss(name, loss) for name, loss in SCALAR_LOSSES.items()),
     Operator(
         name="gradient_reversal",
         arguments=lambda case, draw: {"x": draw.normal(*case.shape)},
-        eager=lambda x, alpha: _Scaled.apply(x, -alpha),
+        eager=lambda x, alpha: _Scaled.apply(x, -alpha),  # type: ignore[no-untyped-call]
         logits=("x",),
         shapes=PLAIN_SHAPES,
         options=({"alpha": 1.0}, {"alpha": 0.3}),

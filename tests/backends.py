@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from gankernels import _ops
+from gankernels import _ops, triton
 from gankernels.testing import Operator
 
-NAMESPACE = "gankernels::"
 Choice = TypeVar("Choice")
 
 
@@ -83,9 +82,7 @@ class Triton(Gpu):
 
     @cache  # noqa: B019  one instance
     def kernels(self) -> dict[str, Callable[..., Any]]:
-        from gankernels import triton
-
-        return {name: triton._on_first_call(name) for name in triton.OPERATORS}
+        return {name: triton._on_first_call(name) for name in triton.implemented()}
 
     def switch_on(self) -> None:
         from gpu.triton_interpreter import Interpreter
@@ -165,12 +162,6 @@ def available() -> Iterator[str]:
             yield name
 
 
-def of_a_backend() -> set[str]:
-    """The operators that the CPU has kernels for: what every backend implements."""
-    found = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
-    return {n.removeprefix(NAMESPACE) for n in found if n.startswith(NAMESPACE)}
-
-
 def serves(operator: Operator) -> bool:
     """Whether a row of the operator table has kernels that differ from backend to backend."""
-    return not of_a_backend().isdisjoint(operator.compiled)
+    return not set(triton.implemented()).isdisjoint(operator.compiled)

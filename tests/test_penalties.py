@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import gankernels as gk
 from gankernels import anchors, reference
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.penalties import gradient_penalty, r1_penalty
 
 F64 = torch.float64
@@ -149,6 +150,11 @@ def test_gradient_penalty_of_a_distribution() -> None:
 
 # --- penalties through the losses of the package -------------------------------------------------
 
+
+def of_scalar_loss(name: str, both: bool) -> Callable[[object, Tensor, Tensor], Tensor]:
+    return lambda m, r, f: getattr(m, name)(r, f) if both else getattr(m, name)(f)
+
+
 # (functional, reference) of (D(real), D(fake)).
 THROUGH: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
     "softmax_kl": lambda m, r, f: m.softmax_kl(r, A1) + m.softmax_kl(f, A0),
@@ -157,16 +163,7 @@ THROUGH: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
     "realness_g_loss 1": lambda m, r, f: m.realness_g_loss(None, f, None, A0, objective=1),
     "realness_g_loss 2": lambda m, r, f: m.realness_g_loss(r, f, None, A0, objective=2),
     "realness_g_loss 3": lambda m, r, f: m.realness_g_loss(None, f, A1, A0, objective=3),
-    "logistic_d_loss": lambda m, r, f: m.logistic_d_loss(r, f),
-    "nonsaturating_g_loss": lambda m, r, f: m.nonsaturating_g_loss(f),
-    "saturating_g_loss": lambda m, r, f: m.saturating_g_loss(f),
-    "hinge_d_loss": lambda m, r, f: m.hinge_d_loss(r, f),
-    "hinge_g_loss": lambda m, r, f: m.hinge_g_loss(f),
-    "wasserstein_d_loss": lambda m, r, f: m.wasserstein_d_loss(r, f),
-    "lsgan_d_loss": lambda m, r, f: m.lsgan_d_loss(r, f),
-    "lsgan_g_loss": lambda m, r, f: m.lsgan_g_loss(f),
-    "relativistic_d_loss": lambda m, r, f: m.relativistic_d_loss(r, f),
-    "relativistic_g_loss": lambda m, r, f: m.relativistic_g_loss(r, f),
+    **{name: of_scalar_loss(name, bool(loss.real)) for name, loss in SCALAR_LOSSES.items()},
 }
 
 

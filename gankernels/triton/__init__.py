@@ -12,20 +12,13 @@ from typing import Any
 
 import torch
 
-OPERATORS = (
-    "softmax_kl_value_and_grad",
-    "softmax_kl_logits_value_and_grad",
-    "realness_d_loss_value_and_grad",
-    "realness_g_loss_value_and_grad",
-    "scalar_loss_value_and_grad",
-    "scale_gradient",
-    "scale_gradients",
-    "resample_forward",
-    "resample_backward",
-)
-"""What a backend implements, by the name in ``torch.ops.gankernels``."""
-
 _libraries: dict[str, torch.library.Library] = {}
+
+
+def implemented() -> tuple[str, ...]:
+    """What a backend implements, by the name in ``torch.ops.gankernels``: what the C++ one of the CPU does."""
+    found = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
+    return tuple(n.removeprefix("gankernels::") for n in found if n.startswith("gankernels::"))
 
 
 def unavailable() -> str | None:
@@ -41,7 +34,7 @@ def unavailable() -> str | None:
 def _launchers() -> dict[str, Callable[..., Any]]:
     from gankernels.triton import operators
 
-    names = (name.removesuffix("_value_and_grad") for name in OPERATORS)
+    names = (name.removesuffix("_value_and_grad") for name in implemented())
     return {name: getattr(operators, name) for name in names}
 
 
@@ -64,7 +57,7 @@ def register(key: str = "CUDA") -> None:
     """
     if key in _libraries:
         return
-    library = torch.library.Library("gankernels", "IMPL")
-    for name in OPERATORS:
-        library.impl(name, _on_first_call(name), key, allow_override=True)
+    library = torch.library.Library("gankernels", "IMPL")  # type: ignore[no-untyped-call]
+    for name in implemented():
+        library.impl(name, _on_first_call(name), key, allow_override=True)  # type: ignore[no-untyped-call]
     _libraries[key] = library

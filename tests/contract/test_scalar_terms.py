@@ -82,7 +82,7 @@ def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: boo
             curvature(found, leaves), curvature(right, leaves), rtol=1e-11, atol=1e-12
         )
 
-        plain = _ops.scalar_loss_value_and_grad(
+        plain = _ops.VALUE_AND_GRAD["scalar_loss"](
             *(x.detach() for x in leaves),
             *terms,
             relativistic,

@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("triton", reason="the emulation needs triton")
 
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.testing import Case, compare, differentiate
 from gpu.cuda import build, cases, emulated
 from gpu.cuda.cases import (
@@ -19,7 +20,6 @@ from gpu.cuda.cases import (
     LAYOUTS,
     LONG_LAYOUTS,
     ROWS,
-    SCALAR_LOSSES,
     Problem,
 )
 from gpu.emulation import toolchain

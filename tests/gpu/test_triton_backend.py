@@ -17,12 +17,12 @@ PREPARE
 import gankernels as gk
 from gankernels import _ops
 has = torch._C._dispatch_has_kernel_for_dispatch_key
-from gankernels.triton import OPERATORS
+from gankernels.triton import implemented
 info = gk.build_info()
 print(json.dumps({
     "backends": info["backends"],
     "reasons": info["reasons"],
-    "kernels": [has("gankernels::" + name, "CUDA") for name in OPERATORS if _ops.EXTENSION],
+    "kernels": [has("gankernels::" + name, "CUDA") for name in implemented() if _ops.EXTENSION],
     "devices": sorted(_ops.DEVICE_TYPES),
     "imported": "triton" in sys.modules,
 }))

@@ -15,7 +15,7 @@ from gankernels.triton import operators as launchers
 
 ROWS = {operator.name: operator for operator in OPERATORS}
 # What is made of other operators launches theirs.
-FUSED = [o for o in OPERATORS if o.fused_operator in triton.OPERATORS]
+FUSED = [o for o in OPERATORS if o.fused_operator in triton.implemented()]
 
 # Every layout, kind of target and form of kernel; small, as the emulator takes its time.
 CASES = (

@@ -1,6 +1,6 @@
 """What the kernels share: where rows lie, logarithms of nothing, and one sum from many programs."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Elementwise kernels: gradients times grad_output, and feature resampling."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

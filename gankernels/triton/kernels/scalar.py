@@ -4,7 +4,7 @@ One launch computes the loss and both gradients. The relativistic losses, whose 
 batch's mean, take one program where both batches are small and one launch per stage where not.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ Rows that fit are held in registers and read once; longer ones are walked twice,
 Strides are those of (outer row, inner row, class), in elements.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 

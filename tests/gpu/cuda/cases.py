@@ -6,6 +6,7 @@ import dataclasses
 
 import torch
 
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.testing import OPERATORS, Arguments, Case, Operator
 
 ROWS = {operator.name: operator for operator in OPERATORS}
@@ -37,14 +38,6 @@ DIVERGENCES: dict[str, tuple[str, Case]] = {
     "softmax and anchor": ("realness_g_loss", Case(empty_bins=True, options={"objective": 2})),
 }
 
-SCALAR_LOSSES = (
-    "logistic_d_loss",
-    "nonsaturating_g_loss",
-    "hinge_d_loss",
-    "wasserstein_d_loss",
-    "lsgan_d_loss",
-    "relativistic_d_loss",
-)
 ELEMENTS: dict[str, tuple[int, ...]] = {"aligned": (32, 16), "odd": (1037,)}
 
 

@@ -130,7 +130,7 @@ def _softmax_kl(
     if _ops.reference_serves(logits, target):
         args = (logits, target, dim, reduction)
         return _through_autograd(reference.softmax_kl, args, {}, (0,), grad_scale)
-    loss, grad, _ = _ops.softmax_kl_value_and_grad(
+    loss, grad, _ = _ops.VALUE_AND_GRAD["softmax_kl"](
         logits, target, dim, _ops.reduction_code(reduction), True, False, True, grad_scale
     )
     return loss, (grad,)
@@ -147,7 +147,7 @@ def _softmax_kl_logits(
     if _ops.reference_serves(p_logits, q_logits):
         args = (p_logits, q_logits, dim, reduction)
         return _through_autograd(reference.softmax_kl_logits, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.softmax_kl_logits_value_and_grad, _ops.reduction_code(reduction)
+    operator, code = _ops.VALUE_AND_GRAD["softmax_kl_logits"], _ops.reduction_code(reduction)
     return _of_two(operator, p_logits, q_logits, dim, code, grad_scale=grad_scale)
 
 
@@ -168,7 +168,7 @@ def _realness_d_loss(
     if _ops.reference_serves(*tensors):
         args = (*tensors, dim, reduction)
         return _through_autograd(reference.realness_d_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.realness_d_loss_value_and_grad, _ops.reduction_code(reduction)
+    operator, code = _ops.VALUE_AND_GRAD["realness_d_loss"], _ops.reduction_code(reduction)
     return _of_two(operator, *tensors, dim, code, grad_scale=grad_scale)
 
 
@@ -191,7 +191,7 @@ def _realness_g_loss(
     if _ops.reference_serves(*functional._present(*tensors)):
         args = (*tensors, objective, dim, reduction)
         return _through_autograd(reference.realness_g_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.realness_g_loss_value_and_grad, _ops.reduction_code(reduction)
+    operator, code = _ops.VALUE_AND_GRAD["realness_g_loss"], _ops.reduction_code(reduction)
     return _of_two(operator, *tensors, objective, dim, code, grad_scale=grad_scale)
 
 
@@ -213,7 +213,7 @@ def _resampled_realness_d_loss(
         fn = functional.resampled_realness_d_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
     noises = functional._noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
-    operator = _ops.resampled_realness_d_loss_value_and_grad
+    operator = _ops.VALUE_AND_GRAD["resampled_realness_d_loss"]
     code = _ops.reduction_code(reduction)
     return _of_two(operator, *tensors, *noises, dim, code, grad_scale=grad_scale)
 
@@ -239,7 +239,7 @@ def _resampled_realness_g_loss(
         fn = functional.resampled_realness_g_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
     noises = functional._noises(used, fake_statistics, dim, real_noise, fake_noise)
-    operator = _ops.resampled_realness_g_loss_value_and_grad
+    operator = _ops.VALUE_AND_GRAD["resampled_realness_g_loss"]
     code = _ops.reduction_code(reduction)
     return _of_two(operator, *tensors, *noises, objective, dim, code, grad_scale=grad_scale)
 
@@ -270,7 +270,7 @@ def _of_two_batches(name: str) -> ValueAndGrad:
         if _ops.reference_serves(real_logits, fake_logits):
             args = (loss, real_logits, fake_logits, reduction, label_smoothing)
             return _through_autograd(reference.scalar_loss, args, {}, (1, 2), grad_scale)
-        operator, code = _ops.scalar_loss_value_and_grad, _ops.reduction_code(reduction)
+        operator, code = _ops.VALUE_AND_GRAD["scalar_loss"], _ops.reduction_code(reduction)
         arguments = (real_logits, fake_logits, row.real, row.fake, row.relativistic, code)
         return _of_two(operator, *arguments, grad_scale=grad_scale)
 
@@ -288,7 +288,7 @@ def _of_fake_batch(name: str) -> ValueAndGrad:
             args = (loss, None, fake_logits, reduction)
             return _through_autograd(reference.scalar_loss, args, {}, (2,), grad_scale)
         code = _ops.reduction_code(reduction)
-        value, _, to_fake = _ops.scalar_loss_value_and_grad(
+        value, _, to_fake = _ops.VALUE_AND_GRAD["scalar_loss"](
             None, fake_logits, (), loss.fake, False, code, False, True, True, grad_scale
         )
         return value, (to_fake,)
