@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gankernels._scalar import SCALAR_LOSSES
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -36,21 +38,8 @@ def _zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
 A = torch.full((5,), 0.2)
 REDUCTION = "reduction must be 'mean', 'sum' or 'none', got 'avg'"
 
-_TWO_BATCH = [
-    "logistic_d_loss",
-    "hinge_d_loss",
-    "wasserstein_d_loss",
-    "lsgan_d_loss",
-    "relativistic_d_loss",
-    "relativistic_g_loss",
-]
-_ONE_BATCH = [
-    "nonsaturating_g_loss",
-    "saturating_g_loss",
-    "hinge_g_loss",
-    "wasserstein_g_loss",
-    "lsgan_g_loss",
-]
+_TWO_BATCH = [name for name, loss in SCALAR_LOSSES.items() if loss.real]
+_ONE_BATCH = [name for name, loss in SCALAR_LOSSES.items() if not loss.real]
 
 DISTRIBUTION_LOSSES = [
     # softmax_kl

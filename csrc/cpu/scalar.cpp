@@ -52,10 +52,11 @@ void make_relative(ScalarProblem& real, int64_t reals, ScalarProblem& fake, int6
     return sums_of(p, term, n).slope;
   };
   const double of_real = slopes(real, reals), of_fake = slopes(fake, fakes);
-  // Under "mean" each batch's terms have their own 1/N, of which the weight applies only its own.
-  const bool mean = reduction == kMean;
-  real.gradient_constant = -of_fake / count(mean ? fakes : reals);
-  fake.gradient_constant = -of_real / count(mean ? reals : fakes);
+  // Under "mean" each batch's terms have their own 1/N, of which the weight applies only its own; of none there is
+  // nothing to share out.
+  const int64_t of_fakes = reduction == kMean ? fakes : reals, of_reals = reduction == kMean ? reals : fakes;
+  real.gradient_constant = -of_fake / count(std::max<int64_t>(1, of_fakes));
+  fake.gradient_constant = -of_real / count(std::max<int64_t>(1, of_reals));
 }
 
 }  // namespace

@@ -207,9 +207,13 @@ struct RelativisticTerms {
   template <int kWidth>
   GK_DEVICE void finish(const ScalarLaunch& p, const double (&slopes)[2]) const {
     using A = Accumulate<T>;
-    // Under "mean" each batch's terms have their own 1/N, of which ScalarBatch::weight applies only its own.
-    const A to_real = static_cast<A>(-slopes[1] * (p.mean ? p.fake : p.real).per_element);
-    const A to_fake = static_cast<A>(-slopes[0] * (p.mean ? p.real : p.fake).per_element);
+    // Under "mean" each batch's terms have their own 1/N, of which ScalarBatch::weight applies only its own; of none
+    // there is nothing to share out.
+    const auto share = [](double slope, const ScalarBatch& of) {
+      return of.elements > 0 ? static_cast<A>(-slope * of.per_element) : A(0);
+    };
+    const A to_real = share(slopes[1], p.mean ? p.fake : p.real);
+    const A to_fake = share(slopes[0], p.mean ? p.real : p.fake);
     write_total<A>(scalar_batches<T, kWidth>(p, real, to_real, fake, to_fake), p.total);
   }
 };

@@ -98,6 +98,18 @@ def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: boo
         torch.testing.assert_close(plain[1:], of_sum, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0)], ids=["no real logits", "no fake logits"])
+@pytest.mark.parametrize("terms", PAIRS, ids=named)
+def test_one_empty_batch(backend: str, terms: tuple[Term, Term], sizes: tuple[int, int]) -> None:
+    """Its mean is NaN, and what it shares out among the other batch is nothing."""
+    for reduction in backends.in_turn(["mean", "sum"]):
+        leaves = [torch.linspace(-2, 2, n, dtype=F64).requires_grad_() for n in sizes]
+        code = REDUCTIONS[reduction]
+        found = torch.autograd.grad(_ops.scalar_loss(*leaves, *terms, True, code), leaves)
+        right = torch.autograd.grad(expected(*leaves, *terms, True, reduction), leaves)
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     "wrong", [(), (0.0,) * 4, (0.0,) * 6, (4.0, 1.0, 0.0, 1.0, 0.0), (-1.0,) * 5]
 )
