@@ -216,6 +216,8 @@ def _define(name: str, loss: ScalarLoss) -> None:
 for _name, _loss in SCALAR_LOSSES.items():
     _define(_name, _loss)
 
+_LOGISTIC = SCALAR_LOSSES["logistic_d_loss"]
+
 
 def logistic_d_loss(
     real_logits: Tensor,
@@ -225,8 +227,7 @@ def logistic_d_loss(
 ) -> Tensor:
     """softplus(-r) + s r  +  softplus(f): the BCE of targets 1 - s (real) and 0 (fake)."""
     check.check_label_smoothing(label_smoothing)
-    loss = SCALAR_LOSSES["logistic_d_loss"]
-    return scalar_loss(loss, real_logits, fake_logits, reduction, label_smoothing)
+    return scalar_loss(_LOGISTIC, real_logits, fake_logits, reduction, label_smoothing)
 
 
 # --- layers --------------------------------------------------------------------------------------

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from gankernels.testing import OPERATORS
+from gankernels._scalar import FUNCTIONS, SCALAR_LOSSES, ScalarLoss, Term
+from gankernels.testing import OPERATORS, Case, compare
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +48,42 @@ def test_there_are_enough_in_both_languages() -> None:
 
 
 def test_every_operator_has_one() -> None:
-    assert {operator.name for operator in OPERATORS} <= covered
+    """But for the scalar losses, each of which is a row that the test below changes."""
+    rows = {operator.name for operator in OPERATORS} - set(SCALAR_LOSSES)
+    assert {*rows, "scalar_loss"} <= covered
+
+
+def changed(term: Term) -> Iterator[Term]:
+    """The term with another function, sign, offset, weight and slope, one at a time."""
+    function, sign, offset, weight, slope = term
+    yield ((function + 1) % len(FUNCTIONS), sign, offset, weight, slope)
+    if FUNCTIONS[int(function)] != "square":  # the same square
+        yield (function, -sign, offset, weight, slope)
+    yield (function, sign, offset + 0.01, weight, slope)
+    yield (function, sign, offset, weight * 1.01, slope)
+    yield (function, sign, offset, weight, slope + 0.01)
+
+
+def changed_rows() -> Iterator[tuple[str, ScalarLoss]]:
+    for name, loss in SCALAR_LOSSES.items():
+        yield from ((name, loss._replace(fake=term)) for term in changed(loss.fake))
+        if loss.real:
+            yield from ((name, loss._replace(real=term)) for term in changed(loss.real))
+            yield name, loss._replace(relativistic=not loss.relativistic)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "loss"), list(changed_rows()))
+def test_no_number_of_a_scalar_losss_row_changes_unnoticed(
+    name: str, loss: ScalarLoss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Value and gradients as the contract compares them, with the formulas left as they are."""
+    row = next(operator for operator in OPERATORS if operator.name == name)
+    arguments = row.draw(Case((33, 20)), reduction="mean")
+    compare(row, arguments, row.inputs(arguments))
+    monkeypatch.setitem(SCALAR_LOSSES, name, loss)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        compare(row, arguments, row.inputs(arguments))
 
 
 @pytest.mark.compiled
