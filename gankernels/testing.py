@@ -303,6 +303,9 @@ class Operator:
         values = {**self.constants, **arguments, "fold_mean": True, "grad_scale": 1.0}
         if self.reductions:
             values["reduction"] = REDUCTION_CODES[arguments.get("reduction", "mean")]
+        if arguments.get("label_smoothing"):
+            smoothed = SCALAR_LOSSES[self.name].smoothed(arguments["label_smoothing"])
+            values["real_term"] = smoothed.real
         schema = operator._schema.arguments
         for argument in schema:
             values.setdefault(argument.name, argument.default_value)

@@ -11,6 +11,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 import gankernels as gk
+from gankernels._scalar import SCALAR_LOSSES
 from gpu.cuda import emulated
 
 pytestmark = [
@@ -220,7 +221,8 @@ def test_a_row_of_262144_classes() -> None:
 def relativistic(n: int, dtype: torch.dtype, reduction: int) -> tuple[Tensor, ...]:
     torch.manual_seed(2)
     real, fake = torch.randn(n).to(dtype) + 0.5, torch.randn(n).to(dtype)
-    return (real, fake, "relativistic_d", 0.0, reduction, True, True, True, 1.0)
+    row = SCALAR_LOSSES["relativistic_d_loss"]
+    return (real, fake, row.real, row.fake, True, reduction, True, True, True, 1.0)
 
 
 @pytest.mark.parametrize("reduction", [0, MEAN])

@@ -252,7 +252,8 @@ def test_extremes(arch: int) -> None:
 def test_sixteen_bits_use_the_special_function_unit_and_lose_nothing(dtype: torch.dtype) -> None:
     """The losses of 16-bit logits are those of their exact values: small ones, subnormal targets."""
     logits = torch.linspace(-15, 15, 480).to(dtype)
-    arguments = (None, logits, "nonsaturating_g", 0.0, 0, False, True, True, 1.0)
+    term = SCALAR_LOSSES["nonsaturating_g_loss"].fake
+    arguments = (None, logits, (), term, False, 0, False, True, True, 1.0)
     with emulated.launches(90) as found:
         loss, _, grad = emulated.operator("scalar_loss_value_and_grad")(*arguments)
     assert "ex2.approx.ftz" in emulated.kernel_text(found[0].entry, 90)
