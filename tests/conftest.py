@@ -11,6 +11,7 @@ import torch
 from hypothesis import settings
 
 from gankernels import _ops
+from gankernels.testing import OPERATORS
 
 # The same examples on every run: a failure is a change in the code.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--operator", help="only the tests of one row of the operator table")
     parser.addoption("--shard", default="0/1", help="i/n: every n-th test, from the i-th on")
 
 
@@ -41,6 +43,8 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (name := config.getoption("--operator")) is not None:
+        items[:] = of_operator(name, items)
     first, step = map(int, config.getoption("--shard").split("/"))
     items[:] = items[first::step]
     if _ops.EXTENSION is not None:
@@ -49,6 +53,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("compiled"):
             item.add_marker(skip)
+
+
+def of_operator(name: str, items: list[pytest.Item]) -> list[pytest.Item]:
+    names = [operator.name for operator in OPERATORS]
+    if name not in names:
+        raise pytest.UsageError(f"--operator must be one of {names}, got {name!r}")
+    parameters = ((item, getattr(item, "callspec", None)) for item in items)
+    return [i for i, c in parameters if c and getattr(c.params.get("operator"), "name", "") == name]
 
 
 @pytest.fixture(autouse=True)

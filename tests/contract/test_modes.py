@@ -104,7 +104,7 @@ def assert_scaled(operator: Operator, arguments: Arguments, got: list[Tensor]) -
     exact, scale = testing.in_dtype(arguments, torch.float64), torch.tensor(SCALE)
     _, expected = differentiate(operator.reference, exact, names, scale)
     for gradient, want in zip(got, expected.values(), strict=True):
-        # Rounded to half precision twice at most, before scaling and after; float32 rounds log-ratios of up to 16.
+        # Rounded to half precision twice at most, before scaling and after; float32 rounds log-ratios up to 16.
         torch.testing.assert_close(
             gradient.double(), want, rtol=torch.finfo(torch.float16).eps, atol=16 * 2**-23
         )
