@@ -158,10 +158,8 @@ def _bind(name: str) -> Callable[..., Any]:
 
 def _bound() -> dict[str, Callable[..., Any]]:
     """Every operator that the extension has registered, by its name."""
-    if EXTENSION is None:
-        return {}
-    names = (n.partition("::") for n in torch._C._dispatch_get_all_op_names())
-    return {name: _bind(name) for namespace, _, name in names if namespace == "gankernels"}
+    names = [] if EXTENSION is None else EXTENSION.operator_names()
+    return {name: _bind(name) for name in names}
 
 
 _OPERATORS = _bound()

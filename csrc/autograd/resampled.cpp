@@ -52,9 +52,7 @@ TwoGradients ResampledRealnessG::compose(const Arguments& a) {
   if (a.objective == 2) {
     const Tensor& statistics = required("real_statistics", a.real, a.objective);
     r.emplace(statistics, required("real_noise", a.real_noise, a.objective), a.dim, "real_statistics", "real_noise");
-    check_same_device("real_statistics", statistics, "fake_statistics", a.fake);
-    check_same_dtype("real_statistics", statistics, "fake_statistics", a.fake);
-    check_same_shape("real_statistics", statistics, "fake_statistics", a.fake);
+    check_alike("real_statistics", statistics, "fake_statistics", a.fake);
   }
   const bool real_grad = r && request.first_grad;
   const auto [loss, g_real, g_fake] = Kernel<RealnessG>::call(

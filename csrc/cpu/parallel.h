@@ -1,4 +1,4 @@
-// What the CPU operators share: dtypes, units of parallel work, scalars in memory.
+// What the CPU operators share: units of parallel work, scalars in memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,15 +11,6 @@ namespace gankernels {
 
 // Elements per unit of parallel work. Units, not threads, own partial sums: results do not depend on their number.
 constexpr int64_t kChunkElements = 16384;
-
-inline Dtype kernel_dtype(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf: return Dtype::kHalf;
-    case at::kBFloat16: return Dtype::kBFloat16;
-    case at::kFloat: return Dtype::kFloat;
-    default: return Dtype::kDouble;
-  }
-}
 
 inline void write_scalar(const at::Tensor& t, double value) {
   if (t.scalar_type() == at::kDouble) *t.mutable_data_ptr<double>() = value;

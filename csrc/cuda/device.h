@@ -42,15 +42,6 @@ inline void check_launch(int error, const char* what) {
               ")");
 }
 
-inline Dtype kernel_dtype(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf: return Dtype::kHalf;
-    case at::kBFloat16: return Dtype::kBFloat16;
-    case at::kFloat: return Dtype::kFloat;
-    default: return Dtype::kDouble;
-  }
-}
-
 // Where the blocks of a launch add up, and what several launches hand on to each other. Its memory is the one
 // allocation beside the outputs: a CUDA graph keeps it with these. The ticket is one of a ring; as many launches must
 // be under way on one device before two of them share it, and a captured launch keeps its own.

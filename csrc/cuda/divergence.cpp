@@ -87,7 +87,7 @@ void Cuda::divergences(const char* name, const Tensor& loss, int64_t dim, const 
   DivergenceLaunch launch;
   launch.count = 0;
   launch.classes = static_cast<int>(logits.size(dim));
-  launch.dtype = cuda::kernel_dtype(logits.scalar_type());
+  launch.dtype = kernel_dtype(logits.scalar_type());
   launch.wide = launch.columns = true;
   std::optional<Bound> bound[2];
   for (const Divergence& d : divergences) {

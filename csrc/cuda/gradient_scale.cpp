@@ -47,7 +47,7 @@ void Cuda::scale_gradients(const Tensor& grad_output, int64_t dim, std::initiali
   const Tensor factors = grad_output.to(accumulate_type(gradient.scalar_type())).contiguous();
   cuda::ScaleLaunch launch;
   launch.grad_output = factors.const_data_ptr();
-  launch.dtype = cuda::kernel_dtype(gradient.scalar_type());
+  launch.dtype = kernel_dtype(gradient.scalar_type());
   launch.wide = true;
   if (factors.dim() > 0) {
     launch.spread = factors.dim() == gradient.dim() ? cuda::Spread::kElements : cuda::Spread::kRows;

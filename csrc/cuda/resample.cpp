@@ -14,7 +14,7 @@ void Cuda::resample(const ResampleProblem& problem, const Tensor& statistics, co
   launch.grad_statistics = problem.grad_statistics;
   launch.elements = statistics.numel() / 2;
   launch.block = blocks.block;
-  launch.dtype = cuda::kernel_dtype(statistics.scalar_type());
+  launch.dtype = kernel_dtype(statistics.scalar_type());
   launch.wide = launch.block % (16 / static_cast<int64_t>(statistics.element_size())) == 0;
   for (const void* data : {launch.statistics, launch.noise, static_cast<const void*>(launch.out), launch.grad_out,
                            static_cast<const void*>(launch.grad_statistics)})

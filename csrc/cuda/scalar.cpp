@@ -27,7 +27,7 @@ void Cuda::scalar_loss(const Tensor& loss, int64_t reduction, bool relativistic,
   const cuda::OnDeviceOf device(loss);
   cuda::ScalarLaunch launch;
   launch.fake = batch_of(fake, reduction);
-  launch.dtype = cuda::kernel_dtype(fake.logits.scalar_type());
+  launch.dtype = kernel_dtype(fake.logits.scalar_type());
   launch.wide = is_wide(launch.fake);
   launch.relativistic = relativistic;
   launch.mean = reduction == kMean;

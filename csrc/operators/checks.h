@@ -86,6 +86,12 @@ inline void check_same_shape(const char* a_name, const at::Tensor& a, const char
                     a.sym_sizes(), " and ", b.sym_sizes());
 }
 
+inline void check_alike(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b) {
+  check_same_device(a_name, a, b_name, b);
+  check_same_dtype(a_name, a, b_name, b);
+  check_same_shape(a_name, a, b_name, b);
+}
+
 inline void check_same_classes(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b,
                                int64_t dim) {
   TORCH_CHECK_VALUE(a.dim() == b.dim(), a_name, " and ", b_name, " must have the same number of dimensions, got ",

@@ -67,6 +67,13 @@ struct Divergence {
   const Tensor* positive_grad = nullptr;
 };
 
+// The loss of the rows of `logits`, and the gradients that are asked for.
+inline TwoGradients empty_outputs(const Tensor& logits, int64_t dim, const Request& request, const Tensor& first,
+                                  const Tensor& second) {
+  return {empty_loss(logits, dim, request.reduction), empty_gradient(first, request.first_grad),
+          empty_gradient(second, request.second_grad)};
+}
+
 struct Prepared {
   int64_t dim;
   TwoGradients outputs;
@@ -97,9 +104,7 @@ struct SoftmaxKl {
     const int64_t dim = check_logits("logits", a.logits, a.dim);
     check_target("target", a.target, "logits", a.logits, dim);
     if (a.request.second_grad) check_target_gradient(a.target, a.logits);
-    return {dim,
-            {empty_loss(a.logits, dim, a.request.reduction), empty_gradient(a.logits, a.request.first_grad),
-             empty_gradient(a.target, a.request.second_grad)}};
+    return {dim, empty_outputs(a.logits, dim, a.request, a.logits, a.target)};
   }
 
   template <class Backend>
@@ -128,12 +133,8 @@ struct SoftmaxKlLogits {
     check_reduction(a.request.reduction);
     const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
     check_floating("q_logits", a.q_logits);
-    check_same_device("p_logits", a.p_logits, "q_logits", a.q_logits);
-    check_same_dtype("p_logits", a.p_logits, "q_logits", a.q_logits);
-    check_same_shape("p_logits", a.p_logits, "q_logits", a.q_logits);
-    return {dim,
-            {empty_loss(a.q_logits, dim, a.request.reduction), empty_gradient(a.p_logits, a.request.first_grad),
-             empty_gradient(a.q_logits, a.request.second_grad)}};
+    check_alike("p_logits", a.p_logits, "q_logits", a.q_logits);
+    return {dim, empty_outputs(a.q_logits, dim, a.request, a.p_logits, a.q_logits)};
   }
 
   template <class Backend>
@@ -168,9 +169,7 @@ struct RealnessD {
     if (a.request.reduction == kNone) check_same_shape("real_logits", a.real, "fake_logits", a.fake);
     check_target("real_anchor", a.real_anchor, "real_logits", a.real, dim);
     check_target("fake_anchor", a.fake_anchor, "fake_logits", a.fake, dim);
-    return {dim,
-            {empty_loss(a.real, dim, a.request.reduction), empty_gradient(a.real, a.request.first_grad),
-             empty_gradient(a.fake, a.request.second_grad)}};
+    return {dim, empty_outputs(a.real, dim, a.request, a.real, a.fake)};
   }
 
   template <class Backend>
@@ -213,9 +212,7 @@ struct RealnessG {
     if (objective == 2) {
       const Tensor& real = required("real_logits", a.real, objective);
       check_floating("real_logits", real);
-      check_same_device("real_logits", real, "fake_logits", a.fake);
-      check_same_dtype("real_logits", real, "fake_logits", a.fake);
-      check_same_shape("real_logits", real, "fake_logits", a.fake);
+      check_alike("real_logits", real, "fake_logits", a.fake);
     }
     if (objective == 3)
       check_target("real_anchor", required("real_anchor", a.real_anchor, objective), "fake_logits", a.fake, dim);

@@ -68,11 +68,8 @@ struct ScaleGradient {
     int64_t dim;
     c10::SymInt rows;
   };
-  struct Prepared {
-    Tensor outputs;
-  };
 
-  static Prepared prepare(const Arguments& a) { return {at::empty_like(a.gradient)}; }
+  static Outputs<Tensor> prepare(const Arguments& a) { return {at::empty_like(a.gradient)}; }
 
   template <class Backend>
   static Tensor evaluate(const Arguments& a) {
@@ -95,11 +92,10 @@ struct ScaleGradients {
     int64_t dim;
     c10::SymInt rows, other_rows;
   };
-  struct Prepared {
-    std::tuple<Tensor, Tensor> outputs;
-  };
 
-  static Prepared prepare(const Arguments& a) { return {{at::empty_like(a.gradient), at::empty_like(a.other)}}; }
+  static Outputs<std::tuple<Tensor, Tensor>> prepare(const Arguments& a) {
+    return {{at::empty_like(a.gradient), at::empty_like(a.other)}};
+  }
 
   template <class Backend>
   static std::tuple<Tensor, Tensor> evaluate(const Arguments& a) {

@@ -10,6 +10,15 @@ namespace gankernels {
 
 using at::Tensor;
 
+inline Dtype kernel_dtype(at::ScalarType type) {
+  switch (type) {
+    case at::kHalf: return Dtype::kHalf;
+    case at::kBFloat16: return Dtype::kBFloat16;
+    case at::kFloat: return Dtype::kFloat;
+    default: return Dtype::kDouble;
+  }
+}
+
 class Operands {
  public:
   void input(const Tensor& t, Rows& rows) { list_.push_back({t, &rows, false, {}}); }

@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include <string>
+#include <vector>
 
 namespace gankernels {
 
@@ -23,6 +24,12 @@ template <class Signature>
 c10::TypedOperatorHandle<Signature> find(const std::string& name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(("gankernels::" + name).c_str(), "").typed<Signature>();
 }
+
+// What `prepare` returns, or has among what it returns.
+template <class Result>
+struct Outputs {
+  Result outputs;
+};
 
 template <class Op, class Signature = typename Op::Signature>
 struct Kernel;
@@ -48,6 +55,8 @@ struct Kernel<Op, Result(Args...)> {
 
 template <class... Ops>
 struct Operators {
+  static std::vector<std::string> names() { return {Ops::kName...}; }
+
   static void define(torch::Library& m) { (m.def((std::string(Ops::kName) + Ops::kSchema).c_str()), ...); }
 
   static void implement_meta(torch::Library& m) { (m.impl(Ops::kName, TORCH_FN(Kernel<Ops>::meta)), ...); }

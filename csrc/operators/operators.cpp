@@ -3,36 +3,45 @@
 
 namespace gankernels {
 
+namespace {
+
+// The differentiable operators, which users call.
+constexpr const char* kPublic[] = {
+    "softmax_kl(Tensor logits, Tensor target, int dim=1, int reduction=1) -> Tensor",
+    "softmax_kl_logits(Tensor p_logits, Tensor q_logits, int dim=1, int reduction=1) -> Tensor",
+    "realness_d_loss(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim=1, "
+    "int reduction=1) -> Tensor",
+    "realness_g_loss(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, "
+    "int objective=2, int dim=1, int reduction=1) -> Tensor",
+    // Losses of the generator take no real logits, and no term for them.
+    "scalar_loss(Tensor? real_logits, Tensor fake_logits, float[] real_term, float[] fake_term, "
+    "bool relativistic=False, int reduction=1) -> Tensor",
+    "resampled_realness_d_loss(Tensor real_statistics, Tensor fake_statistics, Tensor real_anchor, "
+    "Tensor fake_anchor, Tensor real_noise, Tensor fake_noise, int dim=1, int reduction=1) -> Tensor",
+    "resampled_realness_g_loss(Tensor? real_statistics, Tensor fake_statistics, Tensor? real_anchor, "
+    "Tensor? fake_anchor, Tensor? real_noise, Tensor fake_noise, int objective=2, int dim=1, int reduction=1) "
+    "-> Tensor",
+    // Identity; its backward multiplies by `factor` and by `scale`, one for all or one per sample.
+    "gradient_scale(Tensor x, Tensor? scale, float factor) -> Tensor",
+    "negate_(Tensor(a!) t) -> Tensor(a!)",
+    "resample_logits(Tensor mu_logvar, Tensor noise, int dim=1) -> Tensor",
+};
+
+}  // namespace
+
+std::vector<std::string> operator_names() {
+  std::vector<std::string> names = Losses::names();
+  for (const auto& more : {ComposedLosses::names(), Layers::names()})
+    names.insert(names.end(), more.begin(), more.end());
+  for (const std::string schema : kPublic) names.push_back(schema.substr(0, schema.find('(')));
+  return names;
+}
+
 TORCH_LIBRARY(gankernels, m) {
   // Meta kernels live in this library: importing gankernels is enough to compile.
   m.set_python_module("gankernels");
 
-  m.def("softmax_kl(Tensor logits, Tensor target, int dim=1, int reduction=1) -> Tensor");
-  m.def("softmax_kl_logits(Tensor p_logits, Tensor q_logits, int dim=1, int reduction=1) -> Tensor");
-  m.def(
-      "realness_d_loss(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim=1, "
-      "int reduction=1) -> Tensor");
-  m.def(
-      "realness_g_loss(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, "
-      "int objective=2, int dim=1, int reduction=1) -> Tensor");
-  // Losses of the generator take no real logits, and no term for them.
-  m.def(
-      "scalar_loss(Tensor? real_logits, Tensor fake_logits, float[] real_term, float[] fake_term, "
-      "bool relativistic=False, int reduction=1) -> Tensor");
-
-  m.def(
-      "resampled_realness_d_loss(Tensor real_statistics, Tensor fake_statistics, Tensor real_anchor, "
-      "Tensor fake_anchor, Tensor real_noise, Tensor fake_noise, int dim=1, int reduction=1) -> Tensor");
-  m.def(
-      "resampled_realness_g_loss(Tensor? real_statistics, Tensor fake_statistics, Tensor? real_anchor, "
-      "Tensor? fake_anchor, Tensor? real_noise, Tensor fake_noise, int objective=2, int dim=1, int reduction=1) "
-      "-> Tensor");
-
-  // Identity; its backward multiplies by `factor` and by `scale`, one for all or one per sample.
-  m.def("gradient_scale(Tensor x, Tensor? scale, float factor) -> Tensor");
-  m.def("negate_(Tensor(a!) t) -> Tensor(a!)");
-  m.def("resample_logits(Tensor mu_logvar, Tensor noise, int dim=1) -> Tensor");
-
+  for (const char* schema : kPublic) m.def(schema);
   Losses::define(m);
   ComposedLosses::define(m);
   Layers::define(m);

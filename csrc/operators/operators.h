@@ -13,6 +13,9 @@ using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, Scala
 using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
 using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients>;
 
+// Of every operator that this library registers.
+std::vector<std::string> operator_names();
+
 template <class Backend>
 void implement(torch::Library& m) {
   Losses::implement<Backend>(m);

@@ -3,8 +3,8 @@
 
 #include <ATen/ops/empty.h>
 
-#include "../problems.h"
 #include "checks.h"
+#include "operands.h"
 #include "operator.h"
 
 namespace gankernels {
@@ -23,10 +23,6 @@ inline int64_t check_resample(const Tensor& statistics, const Tensor& noise, int
                     " to match ", name, ", got ", noise.sym_sizes());
   return d;
 }
-
-struct OneOutput {
-  Tensor outputs;
-};
 
 // Elements of a block of means, each followed by as many log-variances, and the number of such pairs.
 struct ResampleBlocks {
@@ -48,7 +44,7 @@ struct ResampleForward {
   };
 
   // z is dense and contiguous.
-  static OneOutput prepare(const Arguments& a) {
+  static Outputs<Tensor> prepare(const Arguments& a) {
     return {at::empty_symint(a.noise.sym_sizes(), a.statistics.options())};
   }
 
@@ -77,7 +73,7 @@ struct ResampleBackward {
   };
 
   // The gradient of the statistics is dense and contiguous.
-  static OneOutput prepare(const Arguments& a) {
+  static Outputs<Tensor> prepare(const Arguments& a) {
     return {at::empty_symint(a.statistics.sym_sizes(), a.statistics.options())};
   }
 

@@ -5,7 +5,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include "../cpu/capability.h"
-#include "../operators/gradient_scale.h"
+#include "../operators/operators.h"
 #include "binding.h"
 
 #if defined(GANKERNELS_CUDA)
@@ -15,6 +15,15 @@
 namespace {
 
 PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(gankernels::cpu_kernels().name); }
+
+PyObject* operator_names(PyObject*, PyObject*) {
+  const std::vector<std::string> names = gankernels::operator_names();
+  PyObject* list = PyList_New(static_cast<Py_ssize_t>(names.size()));
+  if (list == nullptr) return nullptr;
+  for (size_t i = 0; i < names.size(); ++i)
+    PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), PyUnicode_FromString(names[i].c_str()));
+  return list;
+}
 
 PyObject* transforms_active(PyObject*, PyObject*) {
   return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
@@ -81,6 +90,7 @@ PyMethodDef methods[] = {
     {"cuda_launch_error", cuda_launch_error, METH_NOARGS,
      "None, or why a CUDA kernel cannot be launched on the current device."},
 #endif
+    {"operator_names", operator_names, METH_NOARGS, "The names of the operators that this library registers."},
     {"serve_device_type", serve_device_type, METH_O, "Lets kernels_serve accept tensors on this type of device."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
     {"kernels_serve", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kernels_serve)), METH_FASTCALL,
