@@ -52,6 +52,18 @@ class ScalarLoss(NamedTuple):
     of_real: Formula | None = None
     relativistic: bool = False
 
+    def rows(
+        self, real: Tensor | None, fake: Tensor, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, ...]:
+        """The loss of every real logit and of every fake one by the formulas, in the dtype of the logits."""
+        if self.of_real is None or real is None:
+            return (self.of_fake(fake),)
+        of_real = self.of_real(real - fake.mean() if self.relativistic else real)
+        of_fake = self.of_fake(fake - real.mean() if self.relativistic else fake)
+        if label_smoothing:  # 0 * inf is NaN
+            of_real = of_real + label_smoothing * real
+        return of_real, of_fake
+
     def smoothed(self, label_smoothing: float) -> ScalarLoss:
         """With targets of ``1 - label_smoothing`` for the real logits of a logistic loss."""
         return self._replace(real=(*self.real[:4], float(label_smoothing)))

@@ -301,10 +301,18 @@ def realness_g_loss(
     )
 
 
-def _of_two_batches(name: str, real_logits: Tensor, fake_logits: Tensor, reduction: str) -> Tensor:
+def _of_two_batches(
+    name: str,
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    reduction: str,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     loss = SCALAR_LOSSES[name]
     if _ops.reference_serves(real_logits, fake_logits):
-        return reference.scalar_loss(loss, real_logits, fake_logits, reduction)
+        return reference.scalar_loss(loss, real_logits, fake_logits, reduction, label_smoothing)
+    if label_smoothing:
+        loss = loss.smoothed(label_smoothing)
     code = _ops.reduction_code(reduction)
     return _ops.scalar_loss(real_logits, fake_logits, loss.real, loss.fake, loss.relativistic, code)
 
@@ -354,14 +362,8 @@ def logistic_d_loss(
         >>> gk.logistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
         tensor(1.3863)
     """
-    if not label_smoothing:
-        return _of_two_batches("logistic_d_loss", real_logits, fake_logits, reduction)
     _checks.check_label_smoothing(label_smoothing)
-    if _ops.reference_serves(real_logits, fake_logits):
-        return reference.logistic_d_loss(real_logits, fake_logits, reduction, label_smoothing)
-    loss = SCALAR_LOSSES["logistic_d_loss"].smoothed(label_smoothing)
-    code = _ops.reduction_code(reduction)
-    return _ops.scalar_loss(real_logits, fake_logits, loss.real, loss.fake, False, code)
+    return _of_two_batches("logistic_d_loss", real_logits, fake_logits, reduction, label_smoothing)
 
 
 def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:

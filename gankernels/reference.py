@@ -178,18 +178,21 @@ def scalar_loss(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """A row of the scalar losses by its formulas; ``label_smoothing`` s adds s r to the real terms."""
-    if loss.of_real is None:
+    if not loss.real:
         _check_one_batch(fake_logits, reduction)
-        return _reduce(loss.of_fake(_upcast(fake_logits)), reduction)
-    check.check_tensor("real_logits", real_logits)
-    assert real_logits is not None
-    _check_two_batches(real_logits, fake_logits, reduction)
-    real, fake = _upcast(real_logits), _upcast(fake_logits)
-    of_fake = loss.of_fake(fake - real.mean() if loss.relativistic else fake)
-    of_real = loss.of_real(real - fake.mean() if loss.relativistic else real)
-    if label_smoothing:  # 0 * inf is NaN
-        of_real = of_real + label_smoothing * real
-    return _reduce(of_real, reduction) + _reduce(of_fake, reduction)
+        rows = loss.rows(None, _upcast(fake_logits))
+    else:
+        check.check_tensor("real_logits", real_logits)
+        assert real_logits is not None
+        _check_two_batches(real_logits, fake_logits, reduction)
+        rows = loss.rows(_upcast(real_logits), _upcast(fake_logits), label_smoothing)
+    return add_up(rows, reduction)
+
+
+def add_up(rows: tuple[Tensor, ...], reduction: str) -> Tensor:
+    """One batch's losses reduced, or the sum of two."""
+    reduced = [_reduce(batch, reduction) for batch in rows]
+    return reduced[0] if len(reduced) == 1 else reduced[0] + reduced[1]
 
 
 def _of_two_batches(loss: ScalarLoss) -> Callable[..., Tensor]:

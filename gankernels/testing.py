@@ -484,25 +484,16 @@ def _one_batch(case: Case, draw: Draw) -> Arguments:
 def _formulas(loss: ScalarLoss) -> Callable[..., Tensor]:
     """A row's formulas, in the dtype of the logits."""
 
-    def of_two(
-        real_logits: Tensor,
+    def eager(
         fake_logits: Tensor,
+        real_logits: Tensor | None = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        assert loss.of_real is not None
-        real, fake = real_logits, fake_logits
-        if loss.relativistic:
-            real, fake = real - fake_logits.mean(), fake - real_logits.mean()
-        of_real = loss.of_real(real)
-        if label_smoothing:
-            of_real = of_real + label_smoothing * real_logits
-        return _reduce(of_real, reduction) + _reduce(loss.of_fake(fake), reduction)
+        rows = loss.rows(real_logits, fake_logits, label_smoothing)
+        return reference_operators.add_up(rows, reduction)
 
-    def of_fake(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-        return _reduce(loss.of_fake(fake_logits), reduction)
-
-    return of_two if loss.real else of_fake
+    return eager
 
 
 def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:

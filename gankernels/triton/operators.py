@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from gankernels import _ops
@@ -28,9 +28,9 @@ Outputs = tuple[Tensor, Tensor, Tensor]
 
 
 @cache
-def outputs_of(name: str) -> Callable[..., Outputs]:
+def outputs_of(name: str) -> Callable[..., Any]:
     """What checks an operator's arguments and allocates its outputs."""
-    bound: Callable[..., Outputs] = _ops.EXTENSION.bind_outputs(f"gankernels::{name}")
+    bound: Callable[..., Any] = _ops.EXTENSION.bind_outputs(f"gankernels::{name}")
     return bound
 
 
@@ -59,7 +59,7 @@ def softmax_kl(
     grad_scale: float,
 ) -> Outputs:
     arguments = (logits, target, dim, reduction, logits_grad, target_grad, fold_mean, grad_scale)
-    outputs = outputs_of("softmax_kl_value_and_grad")(*arguments)
+    outputs: Outputs = outputs_of("softmax_kl_value_and_grad")(*arguments)
     loss, *gradients = outputs
     call = Call(dim % logits.ndim, reduction, fold_mean, grad_scale)
     given = [target.detach()] if target_grad else _targets(logits, call.dim, target)
@@ -79,7 +79,7 @@ def softmax_kl_logits(
     grad_scale: float,
 ) -> Outputs:
     arguments = (p_logits, q_logits, dim, reduction, p_grad, q_grad, fold_mean, grad_scale)
-    outputs = outputs_of("softmax_kl_logits_value_and_grad")(*arguments)
+    outputs: Outputs = outputs_of("softmax_kl_logits_value_and_grad")(*arguments)
     loss, *gradients = outputs
     call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale)
     batch = Batch(call.dim, [p_logits.detach(), q_logits.detach()], [], gradients)
@@ -102,7 +102,7 @@ def realness_d_loss(
 ) -> Outputs:
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
     settings = (dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
-    outputs = outputs_of("realness_d_loss_value_and_grad")(*tensors, *settings)
+    outputs: Outputs = outputs_of("realness_d_loss_value_and_grad")(*tensors, *settings)
     loss, *gradients = outputs
     call = Call(dim % real_logits.ndim, reduction, fold_mean, grad_scale)
     real_targets = _targets(real_logits, call.dim, real_anchor)
@@ -137,7 +137,7 @@ def realness_g_loss(
 ) -> Outputs:
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
     settings = (objective, dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
-    outputs = outputs_of("realness_g_loss_value_and_grad")(*tensors, *settings)
+    outputs: Outputs = outputs_of("realness_g_loss_value_and_grad")(*tensors, *settings)
     loss, *gradients = outputs
     call = Call(dim % fake_logits.ndim, reduction, fold_mean, grad_scale)
     if objective == 2:
@@ -171,7 +171,7 @@ def scalar_loss(
 ) -> Outputs:
     loss = (real_logits, fake_logits, real_term, fake_term, relativistic)
     settings = (reduction, real_grad, fake_grad, fold_mean, grad_scale)
-    outputs = outputs_of("scalar_loss_value_and_grad")(*loss, *settings)
+    outputs: Outputs = outputs_of("scalar_loss_value_and_grad")(*loss, *settings)
     value, to_real, to_fake = outputs
     terms = scalar_losses.terms_of(real_term, fake_term, relativistic)
     batches = [scalar_losses.Batch(fake_logits.detach(), to_fake, value, reduction)]
@@ -212,7 +212,7 @@ def scale_gradients(
 @on_device_of(0)
 def resample_forward(mu_logvar: Tensor, noise: Tensor, dim: int) -> Tensor:
     statistics = mu_logvar.detach()
-    z = torch.empty(noise.shape, dtype=statistics.dtype, device=statistics.device)
+    z: Tensor = outputs_of("resample_forward")(mu_logvar, noise, dim)
     layers.resample(statistics, noise.detach(), z, dim % statistics.ndim)
     return z
 
@@ -220,6 +220,6 @@ def resample_forward(mu_logvar: Tensor, noise: Tensor, dim: int) -> Tensor:
 @on_device_of(1)
 def resample_backward(grad: Tensor, mu_logvar: Tensor, saved: Tensor, dim: int) -> Tensor:
     statistics = mu_logvar.detach()
-    out = torch.empty(statistics.shape, dtype=statistics.dtype, device=statistics.device)
+    out: Tensor = outputs_of("resample_backward")(grad, mu_logvar, saved, dim)
     layers.resample_backward(grad, statistics, saved, out, dim % statistics.ndim)
     return out

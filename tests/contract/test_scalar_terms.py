@@ -20,7 +20,6 @@ FORMULAS = {
     "square": lambda u: u * u / 2,
     "identity": lambda u: u,
 }
-REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 pytestmark = pytest.mark.compiled
 
@@ -66,13 +65,13 @@ def named(terms: tuple[Term, Term]) -> str:
 @pytest.mark.parametrize("relativistic", [False, True], ids=["plain", "relativistic"])
 @pytest.mark.parametrize("terms", PAIRS, ids=named)
 def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: bool) -> None:
-    for reduction in backends.in_turn(list(REDUCTIONS)):
+    for reduction in backends.in_turn(list(_ops.REDUCTIONS)):
         generator = torch.Generator().manual_seed(1)
         sizes = (7, 7) if reduction == "none" else (7, 5)
         leaves = [torch.randn(n, dtype=F64, generator=generator).requires_grad_() for n in sizes]
         weights = torch.randn(7, dtype=F64, generator=generator) if reduction == "none" else 1.0
 
-        value = _ops.scalar_loss(*leaves, *terms, relativistic, REDUCTIONS[reduction])
+        value = _ops.scalar_loss(*leaves, *terms, relativistic, _ops.REDUCTIONS[reduction])
         found = torch.autograd.grad((value * weights).sum(), leaves, create_graph=True)
         wanted = expected(*leaves, *terms, relativistic, reduction)
         right = torch.autograd.grad((wanted * weights).sum(), leaves, create_graph=True)
@@ -86,7 +85,7 @@ def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: boo
             *(x.detach() for x in leaves),
             *terms,
             relativistic,
-            REDUCTIONS[reduction],
+            _ops.REDUCTIONS[reduction],
             True,
             True,
             True,
@@ -104,7 +103,7 @@ def test_one_empty_batch(backend: str, terms: tuple[Term, Term], sizes: tuple[in
     """Its mean is NaN, and what it shares out among the other batch is nothing."""
     for reduction in backends.in_turn(["mean", "sum"]):
         leaves = [torch.linspace(-2, 2, n, dtype=F64).requires_grad_() for n in sizes]
-        code = REDUCTIONS[reduction]
+        code = _ops.REDUCTIONS[reduction]
         found = torch.autograd.grad(_ops.scalar_loss(*leaves, *terms, True, code), leaves)
         right = torch.autograd.grad(expected(*leaves, *terms, True, reduction), leaves)
         torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13, equal_nan=True)
