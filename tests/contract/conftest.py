@@ -20,6 +20,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = [n for n in AVAILABLE if chosen is None or n in chosen.args]
     emulated = pytest.mark.emulated
     marked = [pytest.param(n, marks=emulated if n in ("triton", "cuda") else ()) for n in names]
+    if chosen is not None and not names:
+        reason = f"of {', '.join(chosen.args)}, and this run has {', '.join(AVAILABLE)}"
+        marked = [pytest.param("cpu", marks=pytest.mark.skip(reason=reason))]
     metafunc.parametrize("backend", marked, indirect=True)
 
 

@@ -59,6 +59,26 @@ def test_a_backend_gives_the_operators_back(backend: str) -> None:
     assert changed == (backend in ("triton", "cuda"))
 
 
+@pytest.mark.processes
+@pytest.mark.backends("cpu")
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_the_contract_can_be_asked_of_one_backend_alone(name: str) -> None:
+    """A test of others alone is skipped with a reason there: collected, as where they are missing."""
+    arguments = ["-q", "-p", "no:cacheprovider", "-rs", str(CONTRACT)]
+    arguments += ["-k", "every_kernel_of_the_backend or runs_on_every_backend"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=CONTRACT.parent.parent,
+        env={**os.environ, "GANKERNELS_TEST_BACKENDS": name},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    others = "of cpu" if name != "cpu" else "of triton, cuda"
+    assert f"{others}, and this run has {name}" in done.stdout
+
+
 # --- instruction sets ----------------------------------------------------------------------------
 # Chosen where the kernels are first called: each is a fresh interpreter that runs the contract's numbers.
 
