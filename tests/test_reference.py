@@ -76,6 +76,20 @@ SCALAR = {
     "relativistic_d_loss": 2 * softplus(-2.5),
     "relativistic_g_loss": 2 * softplus(2.5),
 }
+# The same for a real logit 0.25 and a fake one 1.5, where no term lies as far from one label as from another.
+ELSEWHERE = {
+    "logistic_d_loss": softplus(-0.25) + softplus(1.5),
+    "nonsaturating_g_loss": softplus(-1.5),
+    "saturating_g_loss": -softplus(1.5),
+    "hinge_d_loss": 0.75 + 2.5,
+    "hinge_g_loss": -1.5,
+    "wasserstein_d_loss": -0.25 + 1.5,
+    "wasserstein_g_loss": -1.5,
+    "lsgan_d_loss": 0.28125 + 1.125,
+    "lsgan_g_loss": 0.125,
+    "relativistic_d_loss": 2 * softplus(1.25),
+    "relativistic_g_loss": 2 * softplus(-1.25),
+}
 TWO_BATCH = {name for name in SCALAR if "_d_" in name or "relativistic" in name}
 
 
@@ -209,6 +223,12 @@ def test_hand_computed_scalar_losses(name: str) -> None:
     for shape in [(), (1,), (1, 1, 1)]:
         loss = call_scalar(name, real.view(shape), fake.view(shape))
         assert loss.item() == pytest.approx(SCALAR[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_hand_computed_scalar_losses_elsewhere(name: str) -> None:
+    loss = call_scalar(name, torch.tensor([0.25]), torch.tensor([1.5]))
+    assert loss.item() == pytest.approx(ELSEWHERE[name], rel=1e-6)
 
 
 def test_logistic_losses_are_binary_cross_entropies() -> None:

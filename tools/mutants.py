@@ -97,7 +97,6 @@ SCALAR = Tests((GAPS,), "scalar")
 REVERSAL = Tests((GAPS, "test_gradient_reversal.py"), "reversal and not compile")
 RESAMPLE = Tests((GAPS,), "resample")
 NEGATE = Tests((GAPS,), "negate")
-META = Tests((GAPS,), "meta")
 SPECIFICATION = Tests(("test_reference.py",), "not compile and not bad_call")
 
 PORTABLE = ("csrc/cpu/simd/kernels_portable.cpp",)
@@ -489,14 +488,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # --- shapes and dtypes without data
     Mutant(
-        "meta-loss-shape",
+        "outputs-loss-shape",
         ("softmax_kl",),
         "csrc/operators/divergence.h",
-        "return {empty_loss(logits, dim, request.reduction),",
-        "return {empty_loss(logits, dim, kSum),",
-        META,
-        "per-row losses have no rows",
-        ("csrc/operators/operators.cpp",),
+        "if (i != dim) sizes.push_back(logits.sym_size(i));",
+        "sizes.push_back(logits.sym_size(i));",
+        Tests((VALUES,), "softmax_kl and 6x5"),
+        "per-row losses have a class dimension",
     ),
     # --- the reference
     Mutant(
@@ -612,9 +610,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("hinge_d_loss",),
         "gankernels/_scalar.py",
         "F.relu(1 - x)",
-        "F.relu(1 + x) + 0",
+        "F.relu(2 - x)",
         SPECIFICATION,
-        "real logits are lowered",
+        "a margin of 2",
     ),
     Mutant(
         "reference-critic-generator-sign",
