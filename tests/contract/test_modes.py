@@ -91,7 +91,7 @@ def test_a_network_under_autocast(operator: Operator, case: Case) -> None:
 
 # --- loss scaling --------------------------------------------------------------------------------
 
-ROWS, FEWER_ROWS = 200_000, 60_000  # 1/60,000 has lost two bits, twice what is allowed below
+ROWS, FEWER_ROWS = 200_000, 100_000  # 1/100,000 has lost three bits, more than is allowed below
 SCALE = 65536.0
 
 
@@ -104,9 +104,9 @@ def assert_scaled(operator: Operator, arguments: Arguments, got: list[Tensor]) -
     exact, scale = testing.in_dtype(arguments, torch.float64), torch.tensor(SCALE)
     _, expected = differentiate(operator.reference, exact, names, scale)
     for gradient, want in zip(got, expected.values(), strict=True):
-        # Rounded to half precision twice at most, before scaling and after; float32 rounds log-ratios up to 16.
+        # Rounded to half precision twice at most: before scaling and after.
         torch.testing.assert_close(
-            gradient.double(), want, rtol=torch.finfo(torch.float16).eps, atol=16 * 2**-23
+            gradient.double(), want, rtol=torch.finfo(torch.float16).eps, atol=1e-6
         )
 
 
