@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import json
 import os
@@ -74,6 +75,13 @@ def test_the_recorded_build_has_every_operator() -> None:
     for arch in ("sm_80", "sm_90", "sm_100"):
         assert arch in found["device_code"]["machine_code"]
     assert cuda_build.PAGE.read_text() == cuda_build.page(found)
+
+
+def test_no_two_sources_compile_to_one_object() -> None:
+    """torch's build names objects by stem: x.cpp and x.cu in one folder would overwrite each other."""
+    sources = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")]
+    objects = collections.Counter(p.with_suffix(".o") for p in sources)
+    assert [str(o) for o, n in objects.items() if n > 1] == []
 
 
 def test_every_operator_of_a_backend_has_a_cuda_kernel() -> None:
