@@ -2,9 +2,11 @@
 
 python -m benchmarks.gpu                  every backend of this machine, the sizes of `make gpu-bench`
 python -m benchmarks.gpu --save           the same, kept
+python -m benchmarks.gpu --quick          fewer sizes
 
 Medians of triton.testing.do_bench (device events), which empties the L2 cache before every call; `replay_us` is
-the same call replayed from a CUDA graph, with a warm cache and without Python. A column beside the times gives
+the same call replayed from a CUDA graph, with a warm cache and without Python. Rivals are timed beside the first
+backend; another one has rows of its own kernels. A column beside the times gives
 the rate at which the bytes that a loss has to move (logits read, gradients written) moved, and its share of the
 rate of a copy on the same device. The contenders are the formulas of benchmarks/formulas.py, as PyTorch runs them
 and compiled; each is checked against ours before it is timed.
@@ -43,15 +45,6 @@ class Case:
     contenders: dict[str, Callable[[], object]]
 
 
-def _check(ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
-    """Gradients agree before anything is timed; a rival's own rounding sets the tolerance."""
-    for a, b in zip(ours(), theirs(), strict=True):
-        scale = float(b.abs().max())
-        difference = float((a.float() - b.float()).abs().max())
-        if difference > 16 * torch.finfo(a.dtype).eps * scale:
-            raise AssertionError(f"gradients differ by {difference / scale:.2e} of their maximum")
-
-
 def _case(
     operator: str,
     dtype: str,
@@ -61,6 +54,10 @@ def _case(
     checked: str,
     anchors: Sequence[Tensor] = (),
 ) -> Case:
+    def with_anchors(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *x: formula(*x, *(a.to(x[0].dtype) for a in anchors))
+
+    losses.check(with_anchors(ours), with_anchors(rivals[checked]), logits)
     fused = gk.value_and_grad(ours)
     arguments = (*logits, *anchors)
     contenders = losses.forward_backward("gankernels", partial(ours, *arguments), logits)
@@ -68,7 +65,6 @@ def _case(
     for name, formula in rivals.items():
         loss = partial(formula, *arguments)
         contenders |= losses.forward_backward(name, loss, logits, compiled=True)
-    _check(contenders["gankernels"], contenders[checked])
     # Logits read, gradients written.
     moved = 2 * sum(x.numel() * x.element_size() for x in logits)
     return Case(operator, tuple(logits[0].shape), dtype, moved, contenders)
@@ -89,22 +85,18 @@ def logistic_d(shape: tuple[int, ...], dtype: str, device: str = "cuda") -> Case
     return _case("logistic_d_loss", dtype, logits, loss, rivals, "BCE with logits")
 
 
+_ROWS = ((128, 20), (128, 51), (4096, 20), (4096, 64), (8192, 1024), (8192, 4096), (1024, 32768))
 CASES: list[Callable[[], Case]] = [
-    *(
-        (lambda n=n, k=k, d=d: realness_d(n, k, d))
-        for d in DTYPES
-        for n, k in (
-            (128, 20),
-            (128, 51),
-            (4096, 20),
-            (4096, 64),
-            (8192, 1024),
-            (8192, 4096),
-            (1024, 32768),
-        )
-    ),
-    *((lambda s=s, d=d: logistic_d(s, d)) for d in DTYPES for s in ((128,), (64, 1, 30, 30))),
-    lambda: logistic_d((4096, 4096), "bf16"),
+    *(partial(realness_d, n, k, d) for d in DTYPES for n, k in (*_ROWS, (8, 262144))),
+    *(partial(logistic_d, s, d) for d in DTYPES for s in ((128,), (64, 1, 30, 30))),
+    partial(logistic_d, (4096, 4096), "bf16"),
+]
+QUICK: list[Callable[[], Case]] = [
+    partial(realness_d, 128, 20, "fp32"),
+    partial(realness_d, 4096, 64, "fp32"),
+    *(partial(realness_d, n, k, "bf16") for n, k in (_ROWS[4], _ROWS[5], _ROWS[6], (8, 262144))),
+    partial(logistic_d, (128,), "fp32"),
+    partial(logistic_d, (4096, 4096), "bf16"),
 ]
 
 
@@ -112,7 +104,7 @@ def median_us(call: Callable[[], object]) -> float:
     """Microseconds of a call on the device with a cold L2 cache."""
     from triton.testing import do_bench
 
-    return float(do_bench(call, warmup=25, rep=200, return_mode="median")) * 1e3
+    return float(do_bench(call, warmup=25, rep=100, return_mode="median")) * 1e3
 
 
 def replay_us(call: Callable[[], object]) -> float | None:
@@ -120,7 +112,7 @@ def replay_us(call: Callable[[], object]) -> float | None:
     from triton.testing import do_bench_cudagraph
 
     try:
-        return round(do_bench_cudagraph(call, rep=200, return_mode="median") * 1e3, 2)
+        return round(do_bench_cudagraph(call, rep=20, return_mode="median") * 1e3, 2)
     except RuntimeError:
         torch.cuda.synchronize()
         return None
@@ -133,14 +125,11 @@ def copy_rate() -> float:
     return 2 * COPIED / median_us(lambda: target.copy_(source))
 
 
-def rows_of(case: Case, rate: float) -> list[dict[str, Any]]:
+def rows_of(case: Case, rate: float, rivals: bool = True) -> list[dict[str, Any]]:
     """One row per contender."""
-    times = {name: median_us(call) for name, call in case.contenders.items()}
-    # A compiled function is replayed by torch.compile's own graphs, if at all.
-    replays = {
-        name: None if name.endswith("compiled") else replay_us(call)
-        for name, call in case.contenders.items()
-    }
+    timed = {n: c for n, c in case.contenders.items() if rivals or not losses.is_rival(n)}
+    times = {name: median_us(call) for name, call in timed.items()}
+    replays = {name: replay_us(call) for name, call in timed.items()}
     return [
         {
             "operator": case.operator,
@@ -191,33 +180,37 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--save", action="store_true", help="keep the results")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes")
+    parser.add_argument("--ours", action="store_true", help="leave the rivals out")
     parser.add_argument("--backend", choices=BACKENDS, help="this one alone; by default all")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         raise SystemExit(f"no CUDA device: torch {torch.__version__} sees none")
     if options.backend and os.environ.get("GANKERNELS_BACKEND") != options.backend:
-        _run_again(options.backend, options.save)
+        _run_again(options.backend, options)
         return
     rate = copy_rate()
     header = environment(rate)
     print("  ".join(f"{key}={value}" for key, value in header.items()))
     rows: list[dict[str, Any]] = []
-    for make_case in CASES:
+    for make_case in QUICK if options.quick else CASES:
         torch._dynamo.reset()  # its cache of compiled shapes is bounded
-        rows += (measured := rows_of(make_case(), rate))
+        rows += (measured := rows_of(make_case(), rate, rivals=not options.ours))
         print_rows(measured)
-    if options.save:
-        name = "cuda" if header["backend"] == "CUDA C++" else "triton"
-        results.save(f"gpu-{name}", header, rows)
+        if options.save:  # after every case: what was measured is kept, whatever comes
+            name = "cuda" if header["backend"] == "CUDA C++" else "triton"
+            results.save(f"gpu-{name}", header, rows)
     for backend in _others(options):
-        _run_again(backend, options.save)
+        options.ours = True
+        _run_again(backend, options)
 
 
-def _run_again(backend: str, save: bool) -> None:
+def _run_again(backend: str, options: argparse.Namespace) -> None:
     """In a process of its own: a backend is chosen when the package is imported."""
     command = [sys.executable, "-m", "benchmarks.gpu", "--backend", backend]
+    command += [f"--{flag}" for flag in ("save", "quick", "ours") if getattr(options, flag)]
     environment = {**os.environ, "GANKERNELS_BACKEND": backend}
-    subprocess.run([*command, *(["--save"] if save else [])], check=True, env=environment)
+    subprocess.run(command, check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -44,6 +46,10 @@ def commit() -> str:
         found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
         return found.stdout.strip()
 
+    if given := os.environ.get("GANKERNELS_COMMIT"):
+        return given  # where the sources were copied without their repository
+    if shutil.which("git") is None:
+        return "unknown"
     dirty = git("status", "--porcelain", "--untracked-files=no", "--", *MEASURED)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-modified" if dirty else "")
 

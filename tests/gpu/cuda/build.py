@@ -136,7 +136,9 @@ def side_by_side(jobs: Sequence[Callable[[], Path]]) -> list[Path]:
 def linked(name: str, objects: Sequence[Path], *options: str) -> Path:
     library = TORCH / "lib"
     torch_libraries = [f"-L{library}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{library}"]
-    command = [compiler(), "-shared", *objects, *torch_libraries, *options, "-o"]
+    # Its own stand-in for the CUDA runtime, also where a CUDA torch has loaded the real one.
+    bound_inside = "-Wl,-Bsymbolic"
+    command = [compiler(), "-shared", bound_inside, *objects, *torch_libraries, *options, "-o"]
     return cached(name, [], lambda target: run([*command, target]), command)
 
 

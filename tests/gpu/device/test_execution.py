@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 import gankernels as gk
@@ -101,10 +105,10 @@ class Step:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.generator = torch.nn.Sequential(
+        self.generator: torch.nn.Module = torch.nn.Sequential(
             torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32)
         ).cuda()
-        self.discriminator = torch.nn.Sequential(
+        self.discriminator: torch.nn.Module = torch.nn.Sequential(
             torch.nn.Linear(32, 64), torch.nn.LeakyReLU(0.2), torch.nn.Linear(64, K)
         ).cuda()
         options = {"lr": 1e-3, "capturable": True}
@@ -218,6 +222,26 @@ def test_compile_as_a_cuda_graph() -> None:
     expected = loss(real * 2, fake * 2)
     for _ in range(4):
         torch.testing.assert_close(compiled(real, fake), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ddp_on_nccl(tmp_path: Path) -> None:
+    """One process of one: the losses' gradients go through the reducer's hooks, and the parameters move alike."""
+    if not dist.is_nccl_available():
+        pytest.skip("this torch has no NCCL")
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("nccl", store=store, rank=0, world_size=1)
+    try:
+        plain, parallel = Step(), Step()
+        options: dict[str, Any] = {"device_ids": [0], "broadcast_buffers": False}
+        parallel.generator = DistributedDataParallel(parallel.generator, **options)
+        parallel.discriminator = DistributedDataParallel(parallel.discriminator, **options)
+        for _ in range(3):
+            plain()
+            parallel()
+        for a, b in zip(parallel.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_autocast_and_grad_scaler() -> None:

@@ -35,12 +35,17 @@ def finish(ins: Instruction, value: Array, type_: str) -> Array:
 
 
 def approximate(machine: Machine, value: Array) -> Array:
-    """An .approx result: float32, with the launch's random relative error."""
+    """An .approx result: float32, with a relative error that is the same wherever the result is the same.
+
+    Lanes that hold copies of one number go on holding copies, as on a GPU.
+    """
     value = np.asarray(value, np.float32)
     noise = machine.options.approx_noise
     if not noise:
         return value
-    error = 1 + noise * machine.rng.uniform(-1, 1, value.shape)
+    # Knuth's multiplicative hash of the bits: as good as random, and a function of the number.
+    mixed = (value.view(np.uint32) ^ np.uint32(machine.options.seed)) * np.uint32(2654435761)
+    error = 1 + noise * ((mixed >> np.uint32(8)).astype(np.float64) / (1 << 23) - 1)
     return (value.astype(np.float64) * error).astype(np.float32)
 
 
