@@ -156,6 +156,7 @@ def _add_step_options(group: argparse._ArgumentGroup) -> None:
     add("--channels-last", action=yes_no, help="memory format of networks and batches (default)")
     add("--compile", action=yes_no, help="torch.compile both networks")
     add("--optimizer", choices=("fused", "foreach", "loop"), help="form of Adam")
+    add("--cuda-graph", action=yes_no, help="replay whole steps as CUDA graphs (GPU)")
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:

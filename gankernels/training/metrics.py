@@ -96,6 +96,7 @@ class MetricLog:
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> None:
         """Continue at ``step``: later lines, and half a last one, are taken out of the file."""
+        self._on_device.clear()
         self._on_host = [(s, dict(numbers)) for s, numbers in state["pending"]]
         self._notes = dict(state["notes"])
         if self.world.is_main and self.path.exists():

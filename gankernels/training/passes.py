@@ -38,7 +38,7 @@ class DiscriminatorRoots:
         config: StepConfig,
         iteration: int,
     ) -> None:
-        penalise = config.r1_gamma > 0 and iteration % config.r1_every == 0
+        penalise = config.r1_due(iteration)
         if penalise:
             real = real.detach().requires_grad_()
         with autocast(real, config):

@@ -47,6 +47,8 @@ class StepConfig:
             small images are much faster in it on a CPU.
         compile: Run both networks through ``torch.compile``.
         optimizer: ``"fused"``, ``"foreach"`` or ``"loop"``: which form of Adam runs.
+        cuda_graph: Capture whole steps as CUDA graphs and replay them: the same kernels without
+            their launches. For one CUDA device and fused Adam, whose learning rate is then float32.
 
     Raises:
         ValueError: An option is outside its range, or two of them exclude each other.
@@ -65,6 +67,7 @@ class StepConfig:
     channels_last: bool = True
     compile: bool = False
     optimizer: str = "fused"
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         check_choice("order", self.order, ("d_first", "g_first"))
@@ -78,3 +81,16 @@ class StepConfig:
         if self.compile and self.r1_gamma:
             # The compiled backward has no derivative of its own (AOTAutograd).
             raise ValueError("r1_gamma needs double backward, which compile=True does not have")
+        if self.cuda_graph and self.optimizer != "fused":
+            raise ValueError(
+                f"cuda_graph=True needs optimizer='fused', got {self.optimizer!r}, which counts its "
+                "steps on the host"
+            )
+        if self.cuda_graph and self.compile:
+            raise ValueError(
+                "cuda_graph=True excludes compile=True, which may compile anew within a capture"
+            )
+
+    def r1_due(self, iteration: int) -> bool:
+        """Whether the R1 penalty is applied at a step."""
+        return self.r1_gamma > 0 and iteration % self.r1_every == 0

@@ -32,12 +32,14 @@ from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare
 from gankernels.training.extras import require
+from gankernels.training.graphs import GraphedStep, check_graphable
 from gankernels.training.interruption import RunInterruptedError, stop_signals
 from gankernels.training.losses import check_loss
 from gankernels.training.metrics import MetricLog, NonFiniteError
 from gankernels.training.modes import same_randomness
-from gankernels.training.players import Players, adam, grad_scaler, prepare
+from gankernels.training.players import Metrics, Players, adam, grad_scaler, prepare
 from gankernels.training.sampling import fixed_noise, generate
+from gankernels.training.updates import continue_average
 
 __all__ = ["Trainer"]
 
@@ -72,6 +74,8 @@ class Trainer:
             "image_data": image_data,
         }
         self.given = {k: type(v).__name__ for k, v in handed.items() if v is not None}
+        if config.step.cuda_graph:
+            check_graphable(world.device, world.size)
         if loss is not None:
             check_loss(loss)
         _seed(config.seed)
@@ -93,6 +97,11 @@ class Trainer:
         self.noise_generator = torch.Generator(world.device)
         self.noise_generator.manual_seed(config.seed + 1 + 1_000_003 * world.rank)
         self.noise = parts.make_noise(config, world.device, self.noise_generator)
+        self.graphed: GraphedStep | None = None
+        if config.step.cuda_graph:
+            self.graphed = GraphedStep(
+                self._update, self.players, config.step, [self.noise_generator]
+            )
         self.metrics = MetricLog(
             run_dir / "metrics.jsonl", world, scaled=self.players.scaler is not None
         )
@@ -104,6 +113,7 @@ class Trainer:
         if config.find_unused_parameters and self.world.size == 1:
             raise ValueError("find_unused_parameters has no effect: there is one process only")
         self.ema: AveragedModel | None = None
+        self._averaged = False  # whether an update of the average is known to be behind it
         if config.ema:
             average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             try:
@@ -181,15 +191,22 @@ class Trainer:
 
     def step(self) -> None:
         """One training step."""
-        real = next(self.stream)
-        run = steps.STEPS[self.config.step_kind]
-        metrics = run(self.players, self.loss, real, self.noise, self.config.step, self.done)
+        update = self._update if self.graphed is None else self.graphed
+        metrics = update(next(self.stream), self.done)
         for scheduler in self.schedulers:
             scheduler.step()
-        if self.ema is not None:
-            self.ema.update_parameters(bare(self.players.generator))
         self.done += 1
         self.metrics.add(self.done, metrics)
+
+    def _update(self, real: Tensor, iteration: int) -> Metrics:
+        """What a step does on the device."""
+        run = steps.STEPS[self.config.step_kind]
+        metrics = run(self.players, self.loss, real, self.noise, self.config.step, iteration)
+        if self.ema is not None:
+            average = continue_average if self._averaged else AveragedModel.update_parameters
+            average(self.ema, bare(self.players.generator))
+            self._averaged = True
+        return metrics
 
     def _open(self, progress: bool) -> None:
         self._writer = None
@@ -335,12 +352,15 @@ class Trainer:
             resuming.load_network(bare(getattr(players, name)), state[name], "the checkpoint")
         resuming.restore_loss(self.loss, state["loss"], before, self.config)
         resuming.restore_average(self.ema, state["ema"], bare(players.generator))
+        self._averaged = False
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             resuming.restore_optimizer(optimizer, saved)
         for scheduler in self.schedulers:
             resuming.restore_schedule(scheduler, state["step"])
         if players.scaler is not None and state["scaler"] is not None:
             players.scaler.load_state_dict(state["scaler"])
+        if self.graphed is not None:
+            self.graphed.forget()  # the optimizers have other tensors
         changed = [resuming.restore_stream(self.stream, state["stream"])]
         self.done = state["step"]
         self.metrics.load_state_dict(state["metrics"], self.done)

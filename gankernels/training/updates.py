@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
+import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from gankernels.training.players import Metrics, Players
 from gankernels.training.step_config import StepConfig
 
-__all__ = ["add_metrics", "update", "zero_grad"]
+__all__ = ["add_metrics", "continue_average", "update", "zero_grad"]
 
 
 def add_metrics(total: Metrics, part: Metrics, config: StepConfig) -> None:
@@ -55,3 +59,25 @@ def _clip(network: nn.Module, config: StepConfig) -> Tensor | None:
     if not config.grad_norms:
         return None
     return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+@torch.no_grad()
+def continue_average(average: AveragedModel, network: nn.Module) -> None:
+    """Average once more, as ``average.update_parameters(network)`` does after its first call.
+
+    That method asks the device at every call how often it was called.
+
+    Args:
+        average: Has a ``multi_avg_fn`` and averages buffers too; one update is behind it.
+        network: What it averages, on the same device.
+    """
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    own = chain(average.module.parameters(), average.module.buffers())
+    for mean, value in zip(own, chain(network.parameters(), network.buffers()), strict=True):
+        means, values = pairs.setdefault(mean.dtype, ([], []))
+        means.append(mean.detach())
+        values.append(value.detach())
+    assert average.multi_avg_fn is not None
+    for means, values in pairs.values():
+        average.multi_avg_fn(means, values, average.n_averaged)
+    average.n_averaged += 1
