@@ -68,10 +68,7 @@ class GraphedStep:
         self._step, self._players, self._config = step, players, config
         self._generators = tuple(generators)
         self._device = next(players.generator.parameters()).device
-        check_graphable(self._device)
-        for network in (players.generator, players.discriminator):
-            if isinstance(network, DistributedDataParallel):
-                raise ValueError(_MANY_PROCESSES)
+        check_graphable(self._device, players)
         for optimizer in (players.g_optimizer, players.d_optimizer):
             make_capturable(optimizer)
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
@@ -173,26 +170,25 @@ class _Captured:
         return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 
 
-_MANY_PROCESSES = (
-    "cuda_graph=True is for one process: a graph does not hold what DistributedDataParallel does on "
-    "the host between the processes"
-)
-
-
-def check_graphable(device: torch.device, processes: int = 1) -> None:
-    """Refuse to capture where no graph can be.
+def check_graphable(device: torch.device, players: Players) -> None:
+    """Refuse players whose step no graph can hold.
 
     Args:
-        device: Where the run computes.
-        processes: How many take part in it.
+        device: Where they are.
+        players: Networks and optimizers.
 
     Raises:
-        ValueError: The device is no CUDA device, or there are several processes.
+        ValueError: The device is no CUDA device, or processes share the networks.
     """
     if device.type != "cuda":
         raise ValueError(f"cuda_graph=True needs a CUDA device, and the networks are on {device}")
-    if processes > 1:
-        raise ValueError(_MANY_PROCESSES)
+    if any(
+        isinstance(n, DistributedDataParallel) for n in (players.generator, players.discriminator)
+    ):
+        raise ValueError(
+            "cuda_graph=True is for one process: DistributedDataParallel works on the host between "
+            "processes, which a graph does not hold"
+        )
 
 
 def make_capturable(optimizer: Optimizer) -> None:

@@ -191,7 +191,7 @@ OPTIONS: dict[str, Option] = {
     "channels_last": Option(FREE, idle=_channels_last),
     "compile": Option(FREE),
     "optimizer": Option(OPTIMIZER),
-    "cuda_graph": Option(FREE),  # refused by Trainer where there is no CUDA device
+    "cuda_graph": Option(FREE),  # refused where there is no CUDA device
 }
 
 LOSS_OPTIONS: dict[str, Option] = {

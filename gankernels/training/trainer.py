@@ -32,7 +32,7 @@ from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare
 from gankernels.training.extras import require
-from gankernels.training.graphs import GraphedStep, check_graphable
+from gankernels.training.graphs import GraphedStep
 from gankernels.training.interruption import RunInterruptedError, stop_signals
 from gankernels.training.losses import check_loss
 from gankernels.training.metrics import MetricLog, NonFiniteError
@@ -74,8 +74,6 @@ class Trainer:
             "image_data": image_data,
         }
         self.given = {k: type(v).__name__ for k, v in handed.items() if v is not None}
-        if config.step.cuda_graph:
-            check_graphable(world.device, world.size)
         if loss is not None:
             check_loss(loss)
         _seed(config.seed)

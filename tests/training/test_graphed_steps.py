@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 import gankernels as gk
-from gankernels.training import StepConfig, Trainer, checkpoint, configuration
+from gankernels.training import StepConfig, Trainer, checkpoint, configuration, graphs
 from gankernels.training.cli import main
 from gankernels.training.distributed import World
 from gankernels.training.graphs import WARM_UP, GraphedStep, check_graphable, make_capturable
@@ -227,11 +227,13 @@ def test_compiled_networks_are_refused() -> None:
 
 
 def test_no_device_and_several_processes_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    of, gpu = players(smooth_pair()), torch.device("cuda", 0)
+    check_graphable(gpu, of)
+    monkeypatch.setattr(graphs, "DistributedDataParallel", type(of.discriminator))
     with pytest.raises(ValueError, match="cuda_graph=True is for one process"):
-        check_graphable(torch.device("cuda", 0), 2)
-    check_graphable(torch.device("cuda", 0))
+        check_graphable(gpu, of)
     run = tmp_path / "run"
     command = f"train toy --cuda-graph --device cpu --quiet --out {run}"
     assert main(command.split()) == 1
@@ -265,3 +267,15 @@ def test_the_average_without_questions_is_the_average() -> None:
     assert averages[0]["n_averaged"] == 4
     for name, value in averages[0].items():
         assert torch.equal(value, averages[1][name]), name
+
+
+def test_an_average_restored_before_its_first_update_begins_anew(tmp_path: Path) -> None:
+    config = configuration("dcgan", "quick", **tiny("dcgan", "quick"))
+    run, fresh = (Trainer(config, tmp_path, ALONE) for _ in range(2))
+    run.save()
+    run.step()
+    run.step()
+    run.restore(checkpoint.load(tmp_path))
+    run.step()
+    fresh.step()
+    assert_same_run(run, fresh)
