@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import gankernels as gk
-from benchmarks import dispatch, gpu, losses, scaling, steps
+from benchmarks import dispatch, gpu, gpu_steps, losses, scaling, steps
 from benchmarks.timing import Measurement, interleaved, paired_ratio
 
 
@@ -74,6 +75,51 @@ def test_a_step_with_other_updates_is_not_timed() -> None:
     wrong = steps.Contender("wrong", one_pass.system, "one_pass", options=one_pass.options)
     with pytest.raises(AssertionError, match="weights differ"):
         steps.check(wrong)
+
+
+@pytest.mark.parametrize("name", ["grl 28", "dcgan 32", "realness 32"])
+def test_steps_of_the_gpu_update_as_the_articles_do(name: str) -> None:
+    assert gpu_steps.check(gpu_steps.SYSTEMS[name], "cpu") <= steps.TOLERANCE
+
+
+def test_a_step_with_other_updates_is_not_timed_on_the_gpu() -> None:
+    wrong = replace(gpu_steps.SYSTEMS["dcgan 32"], step="one_pass")
+    with pytest.raises(AssertionError, match=r"one_pass, .* weights differ"):
+        gpu_steps.check(wrong, "cpu")
+    found, refused = gpu_steps.differences({"wrong": wrong, "small": gpu_steps.SMALL}, "cpu")
+    assert list(found) == ["small"]
+    assert [line.partition(":")[0] for line in refused] == ["wrong"]
+    order = gpu_steps.cases(["a", "b", "c"])
+    assert sorted(order) == [(n, p) for n in "abc" for p in ("bf16", "fp32")]
+    assert {name for name, _ in order[:3]} == {"a", "b", "c"}
+
+
+def test_a_contender_that_cannot_run_is_a_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ready(system: object, contender: gpu_steps.Contender, *_: object) -> object:
+        return (lambda: None) if contender.step == "article" else "it broke"
+
+    gpu_steps.main(["--device", "cpu"])
+    assert "small, fp32: one step of batch 8" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_steps, "ready", ready)
+    rows = gpu_steps.measure("small", gpu_steps.SMALL, "cpu", "bf16", False, 1)
+    found = {row["contender"]: row["absent"] for row in rows}
+    assert found == {
+        "article's loop": None,
+        "article's loop, channels-last, fused Adam": None,
+        "the same, torch.compile": "left out",
+        "the same, mode=reduce-overhead": "left out",
+        "reversal, channels-last, fused Adam": "it broke",
+        "reversal, the same as a CUDA graph": "no CUDA device",
+    }
+    for amp in (None, "bf16"):
+        for contender in gpu_steps.contenders(gpu_steps.SMALL, amp):
+            if contender.mode is None and not contender.config.cuda_graph:
+                assert callable(READY(gpu_steps.SMALL, contender, "cpu", amp))
+
+
+READY = gpu_steps.ready
 
 
 def test_exponents_are_fitted_to_the_large_sizes() -> None:
