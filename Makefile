@@ -55,6 +55,7 @@ gpu-test: build
 
 gpu-bench: build
 	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu_steps
 
 # The extension with its CUDA kernels, against a CUDA torch in an environment of its own; needs nvcc, but no GPU.
 cuda-build:

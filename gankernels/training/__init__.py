@@ -2,6 +2,7 @@
 
 from gankernels.training.config import StepConfig, TrainConfig
 from gankernels.training.data import BatchStream, ImageData
+from gankernels.training.graphs import GraphedStep
 from gankernels.training.loop import RunInterruptedError, Trainer, load_generator, train
 from gankernels.training.losses import FunctionLoss
 from gankernels.training.metrics import NonFiniteError
@@ -18,6 +19,7 @@ __all__ = [
     "RECIPES",
     "BatchStream",
     "FunctionLoss",
+    "GraphedStep",
     "ImageData",
     "NonFiniteError",
     "Players",
