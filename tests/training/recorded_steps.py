@@ -78,7 +78,11 @@ class Recorder(TorchDispatchMode):
     def forget_calls(self) -> int:
         """Let go of arguments and results; how many memories made inside are still in use then."""
         self.calls.clear()
-        gc.collect()
+        if self._in_use():
+            gc.collect()  # which takes longer than the step
+        return self._in_use()
+
+    def _in_use(self) -> int:
         return sum(not made.expired() for made in self._made.values())
 
     @torch.no_grad()
