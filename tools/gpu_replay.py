@@ -208,7 +208,7 @@ def on_gpu(argument: Any) -> Any:
 
 def compared(got: list[Tensor], exact: list[Tensor], bounds: list[float]) -> dict[str, Any]:
     """``equal``, ``within`` or ``differs``, and by how much of what is allowed."""
-    share, off = 0.0, 0.0
+    share, off, approximates = 0.0, 0.0, any(bounds)
     for a, b, bound in zip(got, exact, bounds, strict=True):
         a = a.cpu()
         if a.shape != b.shape or a.dtype != b.dtype:
@@ -219,7 +219,8 @@ def compared(got: list[Tensor], exact: list[Tensor], bounds: list[float]) -> dic
         off = max(off, difference := deviation(a, b))
         if not difference:
             continue
-        allowed = ALLOWED * bound + last_place(b) if bound else 0.0
+        # A few rows' loss may round to the same number with every noise, and to its neighbour on the device.
+        allowed = ALLOWED * bound + 2 * last_place(b) if approximates else 0.0
         share = max(share, difference / allowed if allowed else float("inf"))
     verdict = "equal" if not off else "within" if share <= 1 else "differs"
     return {"verdict": verdict, "off": off, "of_allowed": round(share, 3)}

@@ -81,13 +81,12 @@ GK_DEVICE A masked_dot(const A (&b)[kValues], const A (&t)[kValues], const Share
   return sum;
 }
 
-// P is an anchor, or a target whose gradient is asked for. Returns the row's loss.
+// P is an anchor, or a target whose gradient is asked for. Overwrites the logits z; returns the row's loss.
 template <class T, bool kTargetGrad, int kWidth, class A, int kValues, class Group>
-GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
-                       Group& group) {
+GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& share, A (&z)[kValues],
+                       const Anchors<A, kValues>& anchors, Group& group) {
   const A weight = static_cast<A>(term.weight);
-  A z[kValues], top[1] = {-infinity<A>()};
-  load<kWidth>(z, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
+  A top[1] = {-infinity<A>()};
 #pragma unroll
   for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], z[v]);
   group.template reduce<Larger>(top);
@@ -180,16 +179,36 @@ struct InRegisters {
   // flight.
   static constexpr int kMinBlocks = kPositive == Positive::kAnchor && kWidth > 1 && kValues == 8 ? 2 : 1;
 
+  // The next row's logits are on their way while a row is computed.
+  static constexpr bool kAhead = kPositive != Positive::kSoftmax && sizeof(T) < 8;
+
   Anchors<A, kValues> anchors;
+  Raw<T, kAhead ? kValues : kWidth, kWidth> ahead;
+
+  GK_DEVICE void fetch(const DivergenceTerm& term, const Turn& turn) {
+    ahead.load(row_of<const T>(term.q_logits, turn.at), term.q_logits.cls, turn.share);
+  }
 
   GK_DEVICE void begin(const DivergenceTerm& term, const Share& share, Group& group) {
     if (all_shared(term)) anchors.template load<T, kWidth>(term, Position{0, 0}, share, group);
   }
 
-  GK_DEVICE A row(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
+  GK_DEVICE A row(const DivergenceTerm& term, const Turn& turn, const Turn& next, Group& group) {
+    const Position at = turn.at;
+    const Share& share = turn.share;
     if (!all_shared(term)) anchors.template load<T, kWidth>(term, at, share, group);
-    if constexpr (kPositive == Positive::kSoftmax) return softmax_row<T, kWidth>(term, at, share, anchors, group);
-    else return anchor_row<T, kPositive == Positive::kTarget, kWidth>(term, at, share, anchors, group);
+    if constexpr (kPositive == Positive::kSoftmax) {
+      return softmax_row<T, kWidth>(term, at, share, anchors, group);
+    } else {
+      A z[kValues];
+      if constexpr (kAhead) {
+        ahead.widen_from(z, 0);
+        fetch(term, next);
+      } else {
+        load<kWidth>(z, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
+      }
+      return anchor_row<T, kPositive == Positive::kTarget, kWidth>(term, at, share, z, anchors, group);
+    }
   }
 
   GK_DEVICE static bool all_shared(const DivergenceTerm& term) { return term.positive.shared && term.negative.shared; }

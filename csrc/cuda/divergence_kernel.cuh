@@ -50,18 +50,26 @@ __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) divergence_k
     __syncthreads();  // the rows of the term before have been read
     if (threadIdx.x == 0) select(term, which == 1, problem.terms[0], problem.terms[1]);
     __syncthreads();
+    const int64_t step = static_cast<int64_t>(gridDim.x) * group.rows_per_block();
+    // Those without a row have no classes.
+    const auto turn_of = [&](int64_t row) {
+      const int64_t outer = term.inner_rows == 1 ? row : row / term.inner_rows;
+      return Turn{{outer, term.inner_rows == 1 ? 0 : row - outer * term.inner_rows},
+                  {group.rank(), group.size(), row < term.rows ? problem.classes : 0}};
+    };
     Body body;
+    Turn next = turn_of(static_cast<int64_t>(blockIdx.x) * group.rows_per_block() + group.row());
+    if constexpr (Body::kAhead) body.fetch(term, next);
     body.begin(term, Share{group.rank(), group.size(), problem.classes}, group);
     // Terms one after the other have losses of rows, and no sum.
     sum = 0;
-    const int64_t step = static_cast<int64_t>(gridDim.x) * group.rows_per_block();
-    // The same number of turns for all threads, which meet at barriers: those without a row have no classes.
+    // The same number of turns for all threads, which meet at barriers.
     for (int64_t base = static_cast<int64_t>(blockIdx.x) * group.rows_per_block(); base < term.rows; base += step) {
       const int64_t row = base + group.row();
       const bool active = row < term.rows;
-      const int64_t outer = term.inner_rows == 1 ? row : row / term.inner_rows;
-      const Position at{outer, term.inner_rows == 1 ? 0 : row - outer * term.inner_rows};
-      const A loss = body.row(term, at, Share{group.rank(), group.size(), active ? problem.classes : 0}, group);
+      const Turn turn = Body::kAhead ? next : turn_of(row);
+      if constexpr (Body::kAhead) next = turn_of(row + step);
+      const A loss = body.row(term, turn, next, group);
       if (!active || group.rank() != 0) continue;
       sum += static_cast<double>(loss);
       if (problem.row_loss == nullptr) continue;
@@ -78,7 +86,8 @@ int start(DivergenceLaunch problem, int threads_per_row, int threads, void* stre
   while (1 << problem.log2_share < threads_per_row) ++problem.log2_share;
   const int64_t rows = std::max(problem.terms[0].rows, problem.count > 1 ? problem.terms[1].rows : 0);
   const unsigned terms = problem.one_after_other ? 1 : static_cast<unsigned>(problem.count);
-  const unsigned blocks = blocks_for(ceil_div(rows, threads / threads_per_row), threads, kMaxBlocks / 2);
+  const int64_t resident = resident_blocks(divergence_kernel<T, Group, Body>, threads) / terms;
+  const unsigned blocks = blocks_for(ceil_div(rows, threads / threads_per_row), resident, kMaxBlocks / 2);
   GK_LAUNCH((divergence_kernel<T, Group, Body>), (dim3{blocks, terms, 1}), (dim3{static_cast<unsigned>(threads), 1, 1}),
             stream, problem);
   return static_cast<int>(cudaGetLastError());
@@ -116,6 +125,13 @@ constexpr int kMany = sizeof(T) == 8                                     ? 8
                       : sizeof(T) == 2 && kPositive == Positive::kAnchor ? 32
                                                                          : 16;
 
+template <class T, int kValues>
+int start_packed(const DivergenceLaunch& problem, void* stream) {
+  constexpr int kThreads = kMaxThreads<T>;
+  using Group = WholeBlock<Accumulate<T>, kThreads>;
+  return start<T, Group, Packed<T, Group, kValues, kWide<T>>>(problem, kThreads, kThreads, stream);
+}
+
 // Rows whose classes lie side by side, or anyhow.
 template <class T, Positive kPositive>
 int start_neighbours(const DivergenceLaunch& problem, void* stream) {
@@ -129,6 +145,12 @@ int start_neighbours(const DivergenceLaunch& problem, void* stream) {
     if (threads_for(problem.classes, kShort) <= kWarp)
       return start_in_registers<T, kPositive, Group, kShort, kWidth>(problem, stream);
     if (fits<T, kLong>(problem)) return start_in_registers<T, kPositive, Group, kLong, kWidth>(problem, stream);
+    if constexpr (kPositive == Positive::kAnchor && sizeof(T) < 8) {
+      if constexpr (sizeof(T) == 4) {
+        if (problem.classes <= kMaxThreads<T> * 32) return start_packed<T, 32>(problem, stream);
+      }
+      if (problem.classes <= kMaxThreads<T> * 64) return start_packed<T, 64>(problem, stream);
+    }
     return start_online<T, kOnline, Group, kWidth>(problem, stream);
   }
   // 4 values a thread: 16 rows a warp at K = 5, 4 at K = 20 and 2 at K = 51.

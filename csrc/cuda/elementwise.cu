@@ -21,8 +21,10 @@ int for_type(Dtype dtype, bool wide, F&& f) {
   }
 }
 
-dim3 grid_for(int64_t elements, int width) {
-  return {blocks_for(ceil_div(elements, static_cast<int64_t>(kThreads) * width), kThreads, kMaxBlocks), 1, 1};
+template <class Kernel>
+dim3 grid_for(Kernel* kernel, int64_t elements, int width) {
+  const int64_t blocks = ceil_div(elements, static_cast<int64_t>(kThreads) * width);
+  return {blocks_for(blocks, resident_blocks(kernel, kThreads), kMaxBlocks), 1, 1};
 }
 
 template <class T>
@@ -31,11 +33,11 @@ using Element = std::remove_pointer_t<T>;
 template <class T, int kWidth>
 int launch_relativistic(ScalarLaunch problem, void* stream) {
   const dim3 threads{kThreads, 1, 1};
-  dim3 grid = grid_for(problem.elements(), kWidth);
   if (!takes_several_launches(problem)) {
     GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
     return static_cast<int>(cudaGetLastError());
   }
+  dim3 grid = grid_for(relativistic_sums_kernel<T, kWidth>, problem.elements(), kWidth);
   grid.x = std::min<unsigned>(grid.x, kMaxBlocks / 2);  // two sums of each
   for (const auto stage : {RelativisticSums::kLogits, RelativisticSums::kSlopes}) {
     problem.stage = stage;
@@ -53,8 +55,8 @@ int launch_scalar(const ScalarLaunch& problem, void* stream) {
     using T = Element<decltype(type)>;
     constexpr int kWidth = decltype(width)::value;
     if (problem.relativistic) return launch_relativistic<T, kWidth>(problem, stream);
-    GK_LAUNCH((scalar_kernel<T, kWidth>), grid_for(problem.elements(), kWidth), (dim3{kThreads, 1, 1}), stream,
-              problem);
+    const dim3 grid = grid_for(scalar_kernel<T, kWidth>, problem.elements(), kWidth);
+    GK_LAUNCH((scalar_kernel<T, kWidth>), grid, (dim3{kThreads, 1, 1}), stream, problem);
     return static_cast<int>(cudaGetLastError());
   });
 }
@@ -65,7 +67,8 @@ int launch_scale(const ScaleLaunch& problem, void* stream) {
   return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
     using T = Element<decltype(type)>;
     constexpr int kWidth = decltype(width)::value;
-    GK_LAUNCH((scale_kernel<T, kWidth>), grid_for(elements, kWidth), (dim3{kThreads, 1, 1}), stream, problem);
+    const dim3 grid = grid_for(scale_kernel<T, kWidth>, elements, kWidth);
+    GK_LAUNCH((scale_kernel<T, kWidth>), grid, (dim3{kThreads, 1, 1}), stream, problem);
     return static_cast<int>(cudaGetLastError());
   });
 }
@@ -75,10 +78,12 @@ int launch_resample(const ResampleLaunch& problem, void* stream) {
   return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
     using T = Element<decltype(type)>;
     constexpr int kWidth = decltype(width)::value;
-    const dim3 grid = grid_for(problem.elements, kWidth), block{kThreads, 1, 1};
+    const dim3 block{kThreads, 1, 1};
     if (problem.grad_statistics != nullptr) {
+      const dim3 grid = grid_for(resample_backward_kernel<T, kWidth>, problem.elements, kWidth);
       GK_LAUNCH((resample_backward_kernel<T, kWidth>), grid, block, stream, problem);
     } else {
+      const dim3 grid = grid_for(resample_kernel<T, kWidth>, problem.elements, kWidth);
       GK_LAUNCH((resample_kernel<T, kWidth>), grid, block, stream, problem);
     }
     return static_cast<int>(cudaGetLastError());

@@ -77,6 +77,18 @@ class Neighbours {
   int log2_, thread_, turn_ = 0;
 };
 
+// The threads of a row are those of the block, as many as the compiler knows: addresses are constants apart.
+template <class A, int kThreads>
+class WholeBlock : public Neighbours<A> {
+ public:
+  using Neighbours<A>::Neighbours;
+
+  GK_DEVICE int rows_per_block() const { return 1; }
+  GK_DEVICE int row() const { return 0; }
+  GK_DEVICE int rank() const { return static_cast<int>(threadIdx.x); }
+  GK_DEVICE int size() const { return kThreads; }
+};
+
 // Neighbouring lanes hold neighbouring rows, and a row's classes are dealt out to a power of two of warps.
 template <class A>
 class Stacked {

@@ -22,10 +22,19 @@ inline int multiprocessors() {
   return std::max(count, 1);
 }
 
-// As many blocks as there is work for, but no more than the device can hold at once. Never none: the loss of an
-// empty batch is written too.
-inline unsigned blocks_for(int64_t units_of_work, int threads, int64_t most) {
-  const int64_t resident = static_cast<int64_t>(multiprocessors()) * std::max(1, 2048 / threads);
+// Blocks of a kernel that the device holds at once: more would only repeat what each block does before its first row.
+template <class Kernel>
+int64_t resident_blocks(Kernel* kernel, int threads) {
+  int blocks = 0;
+  const auto* entry = reinterpret_cast<const void*>(kernel);
+  // Where there is no device, the launch will say so.
+  if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, entry, threads, 0) != cudaSuccess) blocks = 1;
+  return static_cast<int64_t>(multiprocessors()) * std::max(blocks, 1);
+}
+
+// As many blocks as there is work for, within what the device holds. Never none: the loss of an empty batch is written
+// too.
+inline unsigned blocks_for(int64_t units_of_work, int64_t resident, int64_t most) {
   return static_cast<unsigned>(std::max<int64_t>(1, std::min({units_of_work, resident, most})));
 }
 

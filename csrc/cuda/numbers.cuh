@@ -146,8 +146,74 @@ GK_DEVICE void store(T* row, int64_t stride, const A (&x)[kValues], const Share&
   }
 }
 
+// A thread's share of a row as it lies in memory: elements of 16 bits take half the registers that their values take.
+// Runs of 16 bytes are kept as words, which the compiler would otherwise take apart.
+template <class T, int kValues, int kWidth>
+struct Raw {
+  static constexpr bool kWords = kWidth > 1;
+  static constexpr int kEach = kWords ? 4 : 1;                                      // words, or elements, of a run
+  static constexpr int kElements = static_cast<int>(sizeof(unsigned) / sizeof(T));  // of a word
+  using Unit = std::conditional_t<kWords, unsigned, T>;
+
+  Unit units[kValues / kWidth * kEach];
+
+  // -inf where the row has no class.
+  GK_DEVICE void load(const T* row, int64_t stride, const Share& share) {
+#pragma unroll
+    for (int i = 0; i < kValues; i += kWidth) {
+      const int k = share.at<kWidth>(i), first = i / kWidth * kEach;
+      Pack<Unit, kEach> run;
+      if (k < share.classes) {
+        run = *reinterpret_cast<const Pack<Unit, kEach>*>(kWords ? row + k : row + k * stride);
+      } else {
+        Pack<T, kWidth> nothing;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) nothing.value[j] = narrow<T>(-infinity<Accumulate<T>>());
+        memcpy(&run, &nothing, sizeof run);
+      }
+#pragma unroll
+      for (int w = 0; w < kEach; ++w) units[first + w] = run.value[w];
+    }
+  }
+
+  // What was computed from a run is computed anew from here on: kept, it would be more than the registers.
+  GK_DEVICE void forget(int i) {
+#pragma unroll
+    for (int w = 0; w < kEach; ++w) asm volatile("" : "+r"(units[i / kWidth * kEach + w]));
+  }
+
+  template <class A>
+  GK_DEVICE A value(int v) const {
+    if constexpr (!kWords) {
+      return widen<A>(units[v]);
+    } else {
+      T x;
+      const unsigned word = units[v / kElements];
+      if constexpr (kElements == 2) {
+        const auto half = static_cast<uint16_t>(v % 2 ? word >> 16 : word & 0xffffu);
+        memcpy(&x, &half, sizeof x);
+      } else {
+        memcpy(&x, &word, sizeof x);
+      }
+      return widen<A>(x);
+    }
+  }
+
+  template <class A, int kCount>
+  GK_DEVICE void widen_from(A (&x)[kCount], int first) const {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) x[j] = value<A>(first + j);
+  }
+};
+
 struct Position {
   int64_t outer, inner;
+};
+
+// A row and this thread's share of it.
+struct Turn {
+  Position at;
+  Share share;
 };
 
 template <class T>

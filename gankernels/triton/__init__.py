@@ -5,6 +5,7 @@ Importing this package does not import Triton; the first call of an operator on 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -58,6 +59,9 @@ def register(key: str = "CUDA") -> None:
     if key in _libraries:
         return
     library = torch.library.Library("gankernels", "IMPL")  # type: ignore[no-untyped-call]
-    for name in implemented():
-        library.impl(name, _on_first_call(name), key, allow_override=True)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # Taking the place of C++ kernels is what was asked for; torch 2.11 warns of it all the same.
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        for name in implemented():
+            library.impl(name, _on_first_call(name), key, allow_override=True)  # type: ignore[no-untyped-call]
     _libraries[key] = library

@@ -12,7 +12,8 @@ pytest.importorskip("triton", reason="the emulation needs triton")
 
 import gankernels as gk
 from gankernels._scalar import SCALAR_LOSSES
-from gpu.cuda import emulated
+from gpu.cuda import build, emulated
+from gpu.emulation.occupancy import occupancy
 
 pytestmark = [
     pytest.mark.emulated,
@@ -248,13 +249,15 @@ def test_a_relativistic_loss_of_many_logits_takes_one_launch_per_stage(
             torch.testing.assert_close(a.double(), b, rtol=2 * rounding, atol=1e-10 + rounding**2)
 
 
-def test_grids_are_bounded() -> None:
-    """More rows than the grid has threads for: blocks take turns, and grids stay bounded."""
+def test_grids_are_what_the_device_holds_at_once() -> None:
+    """More rows than that: blocks take turns, for each would repeat what comes before its first row."""
     logits = torch.randn(2600, 5)
     anchor = torch.softmax(torch.randn(5), 0)
     with emulated.launches(90, multiprocessors=1) as found:
         loss, g_real, _ = d_loss(logits, logits, anchor)
-    assert found[0].grid == (16, 2, 1)
+    report = build.compiled(emulated.source_of(found[0].entry), 90).report[found[0].entry]
+    held = occupancy(90, found[0].block[0], report["regs"], report["smem"]).blocks
+    assert found[0].grid == (held // 2, 2, 1)
     exact = torch.ops.gankernels.realness_d_loss_value_and_grad(
         *(x.double() for x in (logits, logits, anchor, anchor)), 1, MEAN, True, True, True, 1.0
     )

@@ -25,7 +25,9 @@ LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "long aligned": (2, 4608),
     "long odd": (2, 4099),
     "streamed": (1, 8201),
-    "aligned, streamed": (1, 16400),
+    "packed": (2, 8200),
+    "longest packed": (1, 16400),
+    "aligned, streamed": (1, 32776),
 }
 
 # Operator and options by what stands before the || of its divergence.

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import gankernels  # noqa: F401  registers the schemas
 from gpu.cuda import build
 from gpu.emulation import toolchain
+from gpu.emulation.occupancy import occupancy
 from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
 from gpu.emulation.tensors import reached
 
@@ -36,6 +37,8 @@ CALLBACK = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_uint),
     ctypes.POINTER(ctypes.c_void_p),
 )
+
+OCCUPANCY = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 
 skip_reason = None if toolchain.NVCC else "nvcc is not on PATH"
 
@@ -185,7 +188,17 @@ def _launch(name: bytes, grid: Any, block: Any, arguments: Any) -> int:
     return 0
 
 
+def _resident_blocks(name: bytes, threads: int) -> int:
+    """What the machine code of a kernel leaves room for on one multiprocessor."""
+    setting, kernel = _current, name.decode()
+    if setting is None:
+        return 1
+    report = build.compiled(source_of(kernel), setting.arch).report[kernel]
+    return occupancy(setting.arch, threads, report["regs"], report["smem"]).blocks
+
+
 _callback = CALLBACK(_launch)
+_occupancy = OCCUPANCY(_resident_blocks)
 
 
 @cache
@@ -203,6 +216,7 @@ def library() -> ctypes.CDLL:
     loaded.gk_allocations.restype = ctypes.c_uint64
     loaded.gk_record()
     loaded.gk_set_callback(_callback)
+    loaded.gk_set_occupancy(_occupancy)
     return loaded
 
 

@@ -7,11 +7,13 @@ typedef struct {
   unsigned x, y, z;
 } Extent;
 typedef int (*Callback)(const char* kernel, const unsigned* grid, const unsigned* block, void** arguments);
+typedef int (*Occupancy)(const char* kernel, int threads);
 
 enum { kInvalidConfiguration = 9, kNoDevice = 100, kInvalidDeviceFunction = 98 };
 enum { kMultiprocessorCount = 16 };
 
 static Callback callback;
+static Occupancy occupancy;
 static int last_error, multiprocessors = 2;
 static struct {
   const void* host;
@@ -26,6 +28,7 @@ static struct {
 static int configuration_count;
 
 void gk_set_callback(Callback f) { callback = f; }
+void gk_set_occupancy(Occupancy f) { occupancy = f; }
 void gk_set_multiprocessors(int n) { multiprocessors = n; }
 
 /* ---- what nvcc's stubs call ---- */
@@ -109,6 +112,17 @@ int cudaDeviceGetAttribute(int* value, int attribute, int device) {
   (void)device;
   *value = attribute == kMultiprocessorCount ? multiprocessors : 0;
   return 0;
+}
+int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* host, int threads, size_t shared,
+                                                           unsigned flags) {
+  void* kernel;
+  (void)shared, (void)flags;
+  if (!occupancy || __cudaGetKernel(&kernel, host)) return kInvalidDeviceFunction;
+  *blocks = occupancy((const char*)kernel, threads);
+  return 0;
+}
+int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* host, int threads, size_t shared) {
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, host, threads, shared, 0);
 }
 const char* cudaGetErrorString(int error) {
   if (error == kInvalidConfiguration) return "invalid configuration argument";
