@@ -13,7 +13,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train check test lint format bench info clean mutants gpu-test gpu-bench gpu-table cuda-build
+.PHONY: build train check test lint format bench info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -48,6 +48,10 @@ bench: build
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
 	$(BIN)/python tools/mutants.py --jobs $(JOBS)
+
+# All that a machine with a GPU can tell, with the Python and the packages that it has: no network, no environment made.
+gpu-first-contact:
+	$(PYTHON) tools/gpu_first_contact.py --out $(or $(OUT),build/first-contact)
 
 # For a machine with a GPU, in a clone of its own: make gpu-test TORCH=torch==2.14.1 (a CUDA build of torch).
 gpu-test: build

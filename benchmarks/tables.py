@@ -13,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import goals as goals_of_the_package
-from benchmarks import results, toy_modes
+from benchmarks import gpu_tables, results, toy_modes
+from benchmarks.gpu_tables import table
 from benchmarks.losses import is_rival
 from benchmarks.scaling import slopes
 
 ROOT = Path(__file__).parent.parent
 Rows = list[dict[str, Any]]
 FRESH = "floor: copy to fresh memory"
-
-
-def _table(head: list[str], lines: list[list[object]]) -> str:
-    rule = ["---"] * len(head)
-    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in (head, rule, *lines))
 
 
 def _source(name: str) -> str:
@@ -64,7 +60,7 @@ def losses() -> str:
             [f"`{operator}`", results.written(shape), dtype, _time(ours), _time(fused), ratios]
         )
     head = ["operator, forward + backward", "shape", "dtype", "gankernels", "`value_and_grad`"]
-    text = _table([*head, "rivals: time / ours"], lines)
+    text = table([*head, "rivals: time / ours"], lines)
     return f"{text}\n\nMedians of interleaved rounds; above 1, the rival is slower. {_source('losses')}"
 
 
@@ -90,7 +86,7 @@ def short_steps() -> str:
         [r["system"], r["contender"], f"{r['median_ms']:.1f} ms", f"{r['speed_up']:.2f}"]
         for r in rows
     ]
-    text = _table(["system", "step, batch 128", "time", "speed-up"], lines)
+    text = table(["system", "step, batch 128", "time", "speed-up"], lines)
     return f"{text}\n\nSpeed-up over the article's loop in the same rounds. {_source('steps')}"
 
 
@@ -130,7 +126,7 @@ def all_losses() -> str:
         )
     head = ["operator", "shape", "dtype", "ours", "`value_and_grad`", "best eager rival / ours"]
     head += ["best compiled rival / ours", "engine / ours", "copy / ours"]
-    return f"{_table(head, lines)}\n\n{_source('losses_full')}"
+    return f"{table(head, lines)}\n\n{_source('losses_full')}"
 
 
 def lost() -> str:
@@ -149,14 +145,14 @@ def lost() -> str:
     ]
     if not lines:
         return "None in these results."
-    return _table(["operator", "shape", "dtype", "rival", "rival / ours"], lines)
+    return table(["operator", "shape", "dtype", "rival", "rival / ours"], lines)
 
 
 def stages() -> str:
     """Microseconds by stage of a small call."""
     rows = results.load("dispatch")["rows"]
     lines = [[r["stage"], r["median_us"], r["p20_us"], r["p80_us"]] for r in rows]
-    return f"{_table(['stage', 'µs', 'p20', 'p80'], lines)}\n\n{_source('dispatch')}"
+    return f"{table(['stage', 'µs', 'p20', 'p80'], lines)}\n\n{_source('dispatch')}"
 
 
 def steps() -> str:
@@ -172,7 +168,7 @@ def steps() -> str:
         lines.append([*line, f"{r['largest_difference']:.0e}"])
     head = ["system", "step, batch 128", "ms", "images/s", "speed-up", "over two passes"]
     head += ["peak MiB", "loss", "updates of", "difference"]
-    return f"{_table(head, lines)}\n\n{_source('steps')}"
+    return f"{table(head, lines)}\n\n{_source('steps')}"
 
 
 def shares() -> str:
@@ -192,7 +188,7 @@ def shares() -> str:
         for name, found in by_contender.items()
     ]
     head = ["step", *groups, "speed-up, were all but convolution free"]
-    return f"{_table(head, lines)}\n\n{_source('profile')}"
+    return f"{table(head, lines)}\n\n{_source('profile')}"
 
 
 def threads() -> str:
@@ -208,20 +204,20 @@ def threads() -> str:
         ]
         for r in rows
     ]
-    return _table(["", "count", "shape", "time", "speed-up"], lines)
+    return table(["", "count", "shape", "time", "speed-up"], lines)
 
 
 def growth() -> str:
     """Exponents of time against size."""
     rows = [r for r in results.load("scaling")["rows"] if r["axis"] in ("rows", "classes")]
     lines: list[list[object]] = [[name, slope] for name, slope in slopes(rows).items()]
-    return f"{_table(['time against', 'exponent'], lines)}\n\n{_source('scaling')}"
+    return f"{table(['time against', 'exponent'], lines)}\n\n{_source('scaling')}"
 
 
 def goals() -> str:
     """What the package set out to reach, and what it reached; the worst case counts."""
     head = ["goal", "bound", "measured: worst case", "reached"]
-    return _table(head, goals_of_the_package.table_rows())
+    return table(head, goals_of_the_package.table_rows())
 
 
 def page_faults() -> str:
@@ -234,7 +230,7 @@ def page_faults() -> str:
             spread = f"{row['p20_us'] / 1e3:.1f} to {row['p80_us'] / 1e3:.1f}"
             lines.append([label, contender, f"{row['median_us'] / 1e3:.1f}", spread])
     head = ["freed pages", "contender, 4096 × 1024 fp32", "ms", "p20 to p80"]
-    return f"{_table(head, lines)}\n\n{_source('losses_default_pages')}"
+    return f"{table(head, lines)}\n\n{_source('losses_default_pages')}"
 
 
 # ------------------------------------------------------------------------------- docs/gallery.md
@@ -254,7 +250,13 @@ def toy() -> str:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/gallery.md": {"toy": toy},
-    "README.md": {"benchmark table": losses, "steps table": short_steps},
+    "README.md": {
+        "benchmark table": losses,
+        "steps table": short_steps,
+        "GPU losses": gpu_tables.short_losses,
+        "GPU steps": gpu_tables.short_steps,
+    },
+    "docs/gpu.md": {"first contact": gpu_tables.first_contact},
     "docs/performance.md": {
         "goals": goals,
         "page faults": page_faults,
@@ -265,16 +267,19 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "shares": shares,
         "threads": threads,
         "growth": growth,
+        "GPU losses": gpu_tables.losses,
+        "GPU lost": gpu_tables.slower,
+        "GPU steps": gpu_tables.steps,
     },
 }
 
 
 def updated(page: str, text: str) -> str:
     """The text of a page with every table between its marks made anew."""
-    for name, table in PAGES[page].items():
+    for name, make in PAGES[page].items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
-        text = f"{head}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+        text = f"{head}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
     return text
 
 

@@ -39,7 +39,7 @@ PYTHON = sys.executable
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A process of a stage; those of one stage run side by side unless the stage measures."""
+    """A process of a stage."""
 
     name: str
     words: Sequence[str]
@@ -48,10 +48,12 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
+    """Commands that run side by side; of a stage that runs alone one after another, beside nothing else."""
+
     name: str
     seconds: int
     commands: tuple[Command, ...]
-    measures: bool = False
+    alone: bool = False
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def build(capability: str, force: bool) -> Stage:
     }
     words = ["setup.py", "build_ext", "--inplace", *(["--force"] if force else [])]
     command = Command("extension", python(*words), tuple(variables.items()))
-    return Stage("build", 420, (command,), measures=True)
+    return Stage("build", 420, (command,), alone=True)
 
 
 def tests(name: str, seconds: int, file: str, out: Path, workers: int) -> Stage:
@@ -181,7 +183,7 @@ def replay(out: Path, recorded: Path) -> Iterator[Stage]:
             Command(f"record-{b}", python(tool, "record", str(files[b]), "--backend", b), on(b))
             for b in absent
         ]
-        yield Stage("record", 900, tuple(record))
+        yield Stage("record", 900, tuple(record), alone=len(record) == 1)
     checks = [
         Command(
             f"replay-{b}",
@@ -220,10 +222,10 @@ def training() -> Stage:
 def benchmarks(quick: bool) -> Iterator[Stage]:
     options = ["--save", *(["--quick"] if quick else [])]
     losses = Command("losses", python("-m", "benchmarks.gpu", *options))
-    yield Stage("benchmarks", 300, (losses,), measures=True)
+    yield Stage("benchmarks", 300, (losses,), alone=True)
     if (ROOT / "benchmarks" / "gpu_steps.py").exists():
         steps = Command("steps", python("-m", "benchmarks.gpu_steps", "--save"))
-        yield Stage("steps", 300, (steps,), measures=True)
+        yield Stage("steps", 300, (steps,), alone=True)
 
 
 def stages(out: Path, options: argparse.Namespace, found: dict[str, Any]) -> Iterator[Stage]:
@@ -305,6 +307,28 @@ def run(command: Command, seconds: float) -> dict[str, Any]:
     return {"name": command.name, "status": status, "seconds": took, "output": output}
 
 
+def groups(chosen: list[Stage], overlap: bool) -> list[list[Stage]]:
+    """The stages in order, one at a time, or neighbours that may run beside others together."""
+    found: list[list[Stage]] = []
+    for stage in chosen:
+        if overlap and not stage.alone and found and not found[-1][0].alone:
+            found[-1].append(stage)
+        else:
+            found.append([stage])
+    return found
+
+
+def run_group(group: list[Stage], left: float) -> list[list[dict[str, Any]]]:
+    """What came of each stage's commands, each ended at the limit of its stage."""
+    workers = 1 if group[0].alone else sum(len(stage.commands) for stage in group)
+    with ThreadPoolExecutor(workers) as pool:
+        runs = [
+            [pool.submit(run, command, min(stage.seconds, left)) for command in stage.commands]
+            for stage in group
+        ]
+        return [[r.result() for r in of_stage] for of_stage in runs]
+
+
 def counts(report: Path) -> dict[str, Any]:
     """Of a test report: how many passed, what failed, why others were skipped."""
     root = ElementTree.parse(report).getroot()
@@ -360,9 +384,12 @@ class Results:
     def gather(self) -> None:
         """One file of all replays; the tables of the benchmarks beside it."""
         replays = {}
+        rows = {row["name"]: row for stage in self.summary["stages"] for row in stage["commands"]}
         for file in sorted(self.out.glob("replay-*.json")):
-            replays[file.stem.removeprefix("replay-")] = json.loads(file.read_text())
+            found = replays[file.stem.removeprefix("replay-")] = json.loads(file.read_text())
+            rows[file.stem]["replay"] = {k: v for k, v in found.items() if k != "not_equal"}
             file.unlink()
+        self.write()
         if replays:
             (self.out / "replay.json").write_text(json.dumps(replays, indent=1) + "\n")
         tables = ROOT / "benchmarks" / "results"
@@ -386,6 +413,9 @@ def main() -> None:
     parser.add_argument("--rebuild", action="store_true", help="build even if it is built")
     parser.add_argument("--quick", action="store_true", help="fewer sizes in the benchmarks")
     parser.add_argument("--budget", type=float, default=3000, help="seconds for all stages")
+    parser.add_argument(
+        "--overlap", action="store_true", help="run stages that measure nothing side by side"
+    )
     parser.add_argument("--only", help="stages, separated by commas")
     parser.add_argument(
         "--recorded",
@@ -403,18 +433,15 @@ def main() -> None:
     if not options.dry_run and found["gpu"] is None:
         raise SystemExit("no GPU: --dry-run tries what can be tried without one")
     chosen = dry_stages(out, options) if options.dry_run else stages(out, options, found)
+    only = set(options.only.split(",")) if options.only else None
     end = time.monotonic() + options.budget
-    for stage in chosen:
-        if options.only and stage.name not in options.only.split(","):
-            continue
-        left = min(stage.seconds, end - time.monotonic())
+    for group in groups([s for s in chosen if only is None or s.name in only], options.overlap):
+        left = end - time.monotonic()
         if left < 5:
-            print(f"{stage.name}: no time is left")
+            print(f"{', '.join(s.name for s in group)}: no time is left")
             continue
-        workers = 1 if stage.measures else len(stage.commands)
-        with ThreadPoolExecutor(workers) as pool:
-            runs = [pool.submit(run, command, left) for command in stage.commands]
-            results.add(stage, [r.result() for r in runs])
+        for stage, outcomes in zip(group, run_group(group, left), strict=True):
+            results.add(stage, outcomes)
     results.gather()
     if results.failed:
         raise SystemExit(f"failed: {', '.join(results.failed)}")

@@ -109,8 +109,9 @@ int start_in_registers(const DivergenceLaunch& problem, void* stream) {
 template <class T, Positive kPositive, class Group, int kWidth>
 int start_online(const DivergenceLaunch& problem, void* stream) {
   constexpr int kMost = kMaxThreads<T>, kGroup = Group::kColumns ? kMost / kWarp : kMost;
-  using Body = Streamed<T, kPositive == Positive::kSoftmax, Group, 8, kWidth>;
-  return start<T, Group, Body>(problem, kGroup, kMost, stream);
+  using All = std::conditional_t<Group::kColumns, Group, WholeBlock<Accumulate<T>, kMost>>;
+  using Body = Streamed<T, kPositive == Positive::kSoftmax, All, 8, kWidth>;
+  return start<T, All, Body>(problem, kGroup, kMost, stream);
 }
 
 // Whether as many threads as `kValues` each leave for the row are not too many.

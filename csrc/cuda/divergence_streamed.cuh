@@ -77,7 +77,7 @@ struct OnlineSums {
 template <class T, bool kSoftmax, class Group, int kValues, int kWidth>
 struct Streamed {
   using A = Accumulate<T>;
-  static constexpr int kMinBlocks = 1;
+  static constexpr int kMinBlocks = !kSoftmax && kWidth > 1 && sizeof(T) < 8 ? 2 : 1;
   static constexpr bool kAhead = false;
 
   A entropy = 0, mass = 0;

@@ -1,0 +1,135 @@
+"""The one command for a machine with a GPU: what can be tried of it without one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+contact, replay = load("gpu_first_contact"), load("gpu_replay")
+
+
+@pytest.mark.emulated
+@pytest.mark.processes
+def test_dry_run(tmp_path: Path) -> None:
+    """Everything is collected, imported and launched, and the emulator's own launches repeat to the last bit."""
+    pytest.importorskip("triton", reason="the emulation needs triton")
+    if contact.shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not on PATH")
+    command = [sys.executable, "tools/gpu_first_contact.py", "--dry-run", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + (tmp_path / "log.txt").read_text()[-4000:]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    rows = {r["name"]: r for stage in summary["stages"] for r in stage["commands"]}
+    assert set(rows) >= {"collect", "benchmarks", "launches", "replay-cuda", "replay-triton"}
+    for backend in contact.BACKENDS:
+        found = rows[f"replay-{backend}"]["replay"]
+        assert found["equal"] > 0
+        assert found["within"] == found["differs"] == found["failed"] == 0
+    written = {p.name for p in tmp_path.iterdir() if p.suffix != ".pt"}
+    assert written == {"summary.json", "log.txt", "replay.json"}
+
+
+def command(code: str, name: str = "it") -> Any:
+    return contact.Command(name, [sys.executable, "-c", code])
+
+
+def test_no_stage_stops_the_next_and_each_has_its_limit(tmp_path: Path) -> None:
+    results = contact.Results(tmp_path, {}, [])
+    fails = contact.Stage("fails", 60, (command("print('before'); raise SystemExit(3)"),))
+    hangs = contact.Stage("hangs", 2, (command("import time; time.sleep(60)", "hanging"),))
+    absent = contact.Stage("absent", 5, (contact.Command("none", ["/no/such/program"]),))
+    works = contact.Stage("works", 60, (command("print('done')", "one"), command("pass", "two")))
+    for stage in (fails, hangs, absent, works):
+        results.add(stage, contact.run_group([stage], 60.0)[0])
+    assert results.failed == ["it", "hanging", "none"]
+    saved = json.loads((tmp_path / "summary.json").read_text())["stages"]
+    status = {row["name"]: row["status"] for stage in saved for row in stage["commands"]}
+    expected = {"it": 3, "hanging": "stopped after 2 s", "none": 127, "one": 0, "two": 0}
+    assert status == expected
+    assert "before" in (tmp_path / "log.txt").read_text()
+
+
+def test_stages_that_run_alone_share_no_group() -> None:
+    names = ["a", "b", "MEASURE", "c", "d"]
+    stages = [contact.Stage(n, 1, (), alone=n.isupper()) for n in names]
+    together = [[s.name for s in group] for group in contact.groups(stages, overlap=True)]
+    assert together == [["a", "b"], ["MEASURE"], ["c", "d"]]
+    apart = [[s.name for s in group] for group in contact.groups(stages, overlap=False)]
+    assert apart == [[n] for n in names]
+
+
+def test_what_tests_reported(tmp_path: Path) -> None:
+    report = tmp_path / "r.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase classname="a.b" name="fine"/>'
+        '<testcase classname="a.b" name="bad"><failure message="why">text</failure></testcase>'
+        '<testcase classname="a.b" name="not"><skipped message="no GPU"/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    found = contact.counts(report)
+    assert found["passed"] == 1
+    assert found["failed"] == [{"test": "b::bad", "message": "why"}]
+    assert found["skipped"] == {"b::not": "no GPU"}
+
+
+def test_what_is_missing_is_named() -> None:
+    everything = dict.fromkeys(
+        ("gpu", "cuda_home", "python_headers", "triton", "pytest", "sanitizer"), "there"
+    )
+    assert contact.missing(everything) == []
+    without = contact.missing({**everything, "python_headers": None})
+    assert len(without) == 1
+    assert "Python.h" in without[0]
+
+
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, "tools/gpu_first_contact.py", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "no GPU: --dry-run tries what can be tried without one" in done.stderr
+
+
+# --- what counts as the same ---------------------------------------------------------------------
+
+
+def verdict(got: torch.Tensor, exact: torch.Tensor, bound: float) -> str:
+    return str(replay.compared([got], [exact], [bound])["verdict"])
+
+
+def test_without_approximations_every_bit_counts() -> None:
+    x = torch.tensor([1.0, -2.0, float("inf"), float("nan")])
+    assert verdict(x.clone(), x, 0.0) == "equal"
+    assert verdict(torch.nextafter(x, torch.zeros(())), x, 0.0) == "differs"
+    assert verdict(torch.tensor([1.0, -2.0, float("inf"), 3.0]), x, 0.0) == "differs"
+    assert verdict(x.double(), x, 0.0) == "differs"
+    assert verdict(x[:3], x, 0.0) == "differs"
+
+
+def test_an_approximation_may_be_off_by_what_its_error_changes() -> None:
+    x = torch.tensor([1.0, -2.0])
+    allowed = replay.ALLOWED * 1e-5 + 2 * replay.last_place(x)
+    assert verdict(x + torch.tensor([0.9 * allowed, 0.0]), x, 1e-5) == "within"
+    assert verdict(x + torch.tensor([1.2 * allowed, 0.0]), x, 1e-5) == "differs"
