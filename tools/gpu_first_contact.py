@@ -224,7 +224,8 @@ def benchmarks(quick: bool) -> Iterator[Stage]:
     losses = Command("losses", python("-m", "benchmarks.gpu", *options))
     yield Stage("benchmarks", 300, (losses,), alone=True)
     if (ROOT / "benchmarks" / "gpu_steps.py").exists():
-        steps = Command("steps", python("-m", "benchmarks.gpu_steps", "--save"))
+        fewer = ["--seconds", "70"] if quick else []
+        steps = Command("steps", python("-m", "benchmarks.gpu_steps", "--save", *fewer))
         yield Stage("steps", 300, (steps,), alone=True)
 
 
