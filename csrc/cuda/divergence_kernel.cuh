@@ -1,7 +1,7 @@
 // The kernel around the rows of a divergence, and the choice of its instance for a layout and a number of classes.
 #pragma once
 
-#include "divergence_streamed.cuh"
+#include "divergence_packed.cuh"
 #include "launch.cuh"
 
 namespace gankernels::cuda {
