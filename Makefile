@@ -11,7 +11,7 @@ CPU_ALONE := GANKERNELS_TEST_BACKENDS=cpu
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc tests/gpu tools/ptxsim -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: build train check test lint format bench info clean mutants gpu-test gpu-bench gpu-table cuda-build
 

@@ -103,7 +103,7 @@ class Cuda(Gpu):
     def missing(self) -> str | None:  # type: ignore[override]
         if Triton.missing:
             return Triton.missing
-        from gpu.emulation import toolchain
+        from tools.ptxsim import toolchain
 
         return None if toolchain.NVCC else "nvcc is not on PATH: its headers hold the types"
 

@@ -21,9 +21,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 import triton  # noqa: E402
-from gpu.emulation import toolchain, triton_ptxsim  # noqa: E402
-from gpu.emulation.execution import Execution  # noqa: E402
-from gpu.emulation.roofline import GPUS, Bound  # noqa: E402
+
+from tools.ptxsim import toolchain, triton_driver  # noqa: E402
+from tools.ptxsim.execution import Execution  # noqa: E402
+from tools.ptxsim.roofline import GPUS, Bound  # noqa: E402
 
 PAGE = ROOT / "docs" / "gpu-kernels.md"
 HEAD = (
@@ -100,8 +101,8 @@ def triton_cases() -> list[Case]:
 
     def case(entry: Entry) -> Case:
         def launch(arch: int) -> tuple[Execution, int]:
-            triton_ptxsim.install(arch=arch)
-            with triton_ptxsim.recorded() as launches:
+            triton_driver.install(arch=arch)
+            with triton_driver.recorded() as launches:
                 ideal = entry.run(entry.sample_rows)
             (execution,) = launches  # one launch computes the loss and all its gradients
             return execution, ideal

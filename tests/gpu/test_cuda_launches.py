@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="the emulation needs triton")
 import gankernels as gk
 from gankernels._scalar import SCALAR_LOSSES
 from gpu.cuda import build, emulated
-from gpu.emulation.occupancy import occupancy
+from tools.ptxsim.occupancy import occupancy
 
 pytestmark = [
     pytest.mark.emulated,

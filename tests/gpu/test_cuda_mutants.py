@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 from gpu.cuda import emulated
-from gpu.emulation.ptxsim import KernelFault
+from tools.ptxsim.simulator import KernelFault
 
 pytestmark = [
     pytest.mark.emulated,

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="needs the triton wheel: its compiler and disassemblers")
 
-from gpu.emulation import toolchain
+from tools.ptxsim import toolchain
 
 pytestmark = pytest.mark.emulated
 

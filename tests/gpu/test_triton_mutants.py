@@ -17,9 +17,9 @@ pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run
 from gankernels.triton import distribution_losses, layers, operators, scalar_losses
 from gankernels.triton.kernels import common, divergence, scalar, softmax_pair
 from gankernels.triton.kernels import layers as layer_kernels
-from gpu.emulation import triton_ptxsim
-from gpu.emulation.ptxsim import KernelFault
 from gpu.triton_cases import ROWS, Case, check, draw
+from tools.ptxsim import triton_driver
+from tools.ptxsim.simulator import KernelFault
 
 pytestmark = pytest.mark.emulated
 
@@ -195,7 +195,7 @@ def source_of(module: ModuleType) -> str:
 
 @pytest.fixture(autouse=True)
 def _emulated() -> None:
-    triton_ptxsim.install(arch=90)
+    triton_driver.install(arch=90)
 
 
 @pytest.fixture

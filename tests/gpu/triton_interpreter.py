@@ -23,7 +23,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
-from gpu.emulation import interpreter_bf16
+from tools.ptxsim import interpreter_bf16
 
 launches = 0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gankernels._scalar import SCALAR_LOSSES
 from gpu.cuda import build, emulated
-from gpu.emulation.execution import Execution
+from tools.ptxsim.execution import Execution
 
 BF16, FP32 = torch.bfloat16, torch.float32
 NAMES = {BF16: "bf16", FP32: "fp32"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.emulation import row_loop
-from gpu.emulation.ptxsim import Memory, Module, Result
+from tools.ptxsim import row_loop
+from tools.ptxsim.simulator import Memory, Module, Result
 
 pytestmark = pytest.mark.emulated
 

@@ -13,7 +13,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-from .ptxsim.types import Array, bf16_to_f32, f32_to_bf16
+from .simulator.types import Array, bf16_to_f32, f32_to_bf16
 
 INSTALLED = "_bf16_repaired"
 SIGN, MAGNITUDE = np.uint16(0x8000), np.uint16(0x7FFF)

@@ -20,7 +20,7 @@ BUNDLED = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ARCHITECTURES = (80, 90, 100)
 NVCC = shutil.which("nvcc")
 NVCC_OPTIONS = ("-std=c++17", "-O3", "-lineinfo")
-CACHE = pathlib.Path(__file__).resolve().parents[3] / "build" / "gpu-cache"
+CACHE = pathlib.Path(__file__).resolve().parents[2] / "build" / "gpu-cache"
 
 RESOURCE = re.compile(r"(\w+(?:\[\d+\])?):(\d+)")
 

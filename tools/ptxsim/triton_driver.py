@@ -1,12 +1,12 @@
 """A Triton driver for a GPU that is not there.
 
 ``kernel[grid](cpu_tensor, ...)`` goes through Triton's real JIT: specialisation, all passes, PTX, and ptxas for
-sm_80, sm_90 or sm_100; then the PTX runs in ptxsim.
+sm_80, sm_90 or sm_100; then the simulator runs the PTX.
 
 Example:
-    triton_ptxsim.install(arch=90)             # before the first launch; not with TRITON_INTERPRET=1
+    triton_driver.install(arch=90)             # before the first launch; not with TRITON_INTERPRET=1
     k = kernel[(grid,)](x, y, n, BLOCK=1024)   # x, y: CPU tensors
-    k.n_regs, k.n_spills, triton_ptxsim.last.stats
+    k.n_regs, k.n_spills, triton_driver.last.stats
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from . import census, ptxsim
+from . import census, simulator
 from .execution import Execution
 from .initcheck import UNWRITTEN
 from .occupancy import MULTIPROCESSORS
 from .tensors import Image
 from .toolchain import resource_usage
 
-assert census.note in ptxsim.OBSERVERS  # every launch counts
+assert census.note in simulator.OBSERVERS  # every launch counts
 
-last: ptxsim.Result | None = None
+last: simulator.Result | None = None
 sim_options: dict[str, Any] = {}
 # Called after every launch; a test may add to it.
 listeners: list[Callable[[Execution], None]] = []
@@ -42,7 +42,7 @@ class Binary:
     """A loaded kernel: its PTX to run, its machine code and Triton's own representation to look at."""
 
     name: str
-    module: ptxsim.Module
+    module: simulator.Module
     cubin: bytes
     shared: int
     ir: str
@@ -69,13 +69,13 @@ class Utils:
 
     def load_binary(
         self, name: str, cubin: bytes, shared: int, device: int
-    ) -> tuple[ptxsim.Module, Binary, int, int, int]:
+    ) -> tuple[simulator.Module, Binary, int, int, int]:
         usage = next(iter(resource_usage(cubin).values()))
-        binary = Binary(name, ptxsim.Module(self.pending), cubin, shared, self.pending_ir)
+        binary = Binary(name, simulator.Module(self.pending), cubin, shared, self.pending_ir)
         spills = usage["STACK"] + usage["LOCAL"]
         return binary.module, binary, usage["REG"], spills, 1024
 
-    def unload_module(self, module: ptxsim.Module) -> None:
+    def unload_module(self, module: simulator.Module) -> None:
         pass
 
 
@@ -87,7 +87,7 @@ class Launcher:
         self.threads = metadata.num_warps * 32
         descriptors = any("tensordesc" in type_ for type_ in self.signature)
         if metadata.global_scratch_size or metadata.num_ctas != 1 or descriptors:
-            raise ptxsim.Unsupported("clusters, TMA descriptors, global scratch memory")
+            raise simulator.Unsupported("clusters, TMA descriptors, global scratch memory")
 
     def __call__(
         self,
@@ -105,7 +105,7 @@ class Launcher:
         global last
         module, name = function.module, function.name
         module.element_types = self.element_types()
-        memory = ptxsim.Memory()
+        memory = simulator.Memory()
         image = Image(memory, [a for a in args if isinstance(a, torch.Tensor)], UNWRITTEN)
         given = [
             self.value(a, image)
@@ -178,7 +178,7 @@ class PtxSimDriver:
 
 
 def install(arch: int = 90, **options: Any) -> PtxSimDriver:
-    """Make the simulator Triton's device; ``options`` are those of ``ptxsim.Module.launch``."""
+    """Make the simulator Triton's device; ``options`` are those of ``simulator.Module.launch``."""
     device = PtxSimDriver(arch)
     driver.set_active(device)
     sim_options.clear()
@@ -197,7 +197,7 @@ def install(arch: int = 90, **options: Any) -> PtxSimDriver:
 
 @contextmanager
 def options(**changed: Any) -> Iterator[None]:
-    """Launch options for a while: ``with triton_ptxsim.options(schedule="warps"):``."""
+    """Launch options for a while: ``with triton_driver.options(schedule="warps"):``."""
     before = dict(sim_options)
     sim_options.update(changed)
     try:
@@ -209,7 +209,7 @@ def options(**changed: Any) -> Iterator[None]:
 
 @contextmanager
 def recorded() -> Iterator[list[Execution]]:
-    """The launches of a block: ``with triton_ptxsim.recorded() as launches:``."""
+    """The launches of a block: ``with triton_driver.recorded() as launches:``."""
     found: list[Execution] = []
     listeners.append(found.append)
     try:

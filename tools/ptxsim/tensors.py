@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from .ptxsim import Memory
-from .ptxsim.memory import INITIALISED, MAPPED
-from .ptxsim.types import Array
+from .simulator import Memory
+from .simulator.memory import INITIALISED, MAPPED
+from .simulator.types import Array
 
 # A storage beyond this is laid out sparsely: a view with huge strides reaches little of it.
 DENSE_BYTES = 64 << 20

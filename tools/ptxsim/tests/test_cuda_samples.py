@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("triton", reason="needs the triton wheel's assembler")
 
-from gpu.emulation.ptxsim import Buffer, Memory, Module, Result
-from gpu.emulation.ptxsim.memory import POISON
-from gpu.emulation.ptxsim.types import Array
-from gpu.emulation.samples.cuda import ARCHITECTURES, kernel_named, sample_module
-from gpu.emulation.samples.reference import ELEMENTS, Element, softmax_kl
+from tools.ptxsim.simulator import Buffer, Memory, Module, Result
+from tools.ptxsim.simulator.memory import POISON
+from tools.ptxsim.simulator.types import Array
+from tools.ptxsim.tests.samples.cuda import ARCHITECTURES, kernel_named, sample_module
+from tools.ptxsim.tests.samples.reference import ELEMENTS, Element, softmax_kl
 
 pytestmark = pytest.mark.emulated
 

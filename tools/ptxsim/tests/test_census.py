@@ -7,8 +7,8 @@ import collections
 import numpy as np
 import pytest
 
-from gpu.emulation import census
-from gpu.emulation.ptxsim import Memory, Module
+from tools.ptxsim import census
+from tools.ptxsim.simulator import Memory, Module
 
 pytestmark = pytest.mark.emulated
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.emulation.ptxsim import KernelFault, Memory, Module
-from gpu.emulation.ptxsim.ordering import Ordering
+from tools.ptxsim.simulator import KernelFault, Memory, Module
+from tools.ptxsim.simulator.ordering import Ordering
 
 pytestmark = pytest.mark.emulated
 

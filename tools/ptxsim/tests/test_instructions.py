@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.emulation.ptxsim import Memory, Module, Unsupported, fma32
-from gpu.emulation.ptxsim.types import fma64, fma_in_fractions
+from tools.ptxsim.simulator import Memory, Module, Unsupported, fma32
+from tools.ptxsim.simulator.types import fma64, fma_in_fractions
 
 pytestmark = pytest.mark.emulated
 

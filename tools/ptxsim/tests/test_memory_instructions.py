@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.emulation.ptxsim import KernelFault, Memory, Module
+from tools.ptxsim.simulator import KernelFault, Memory, Module
 
 pytestmark = pytest.mark.emulated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu.emulation.ptxsim import Memory, Module
+from tools.ptxsim.simulator import Memory, Module
 
 pytestmark = pytest.mark.emulated
 

@@ -9,8 +9,8 @@ import torch
 
 triton = pytest.importorskip("triton", reason="needs the triton wheel")
 
-from gpu.emulation import initcheck, ptxsim, triton_ptxsim  # noqa: E402
-from gpu.emulation.samples import triton_kernels as kernels  # noqa: E402
+from tools.ptxsim import initcheck, simulator, triton_driver  # noqa: E402
+from tools.ptxsim.tests.samples import triton_kernels as kernels  # noqa: E402
 
 pytestmark = pytest.mark.emulated
 
@@ -25,7 +25,7 @@ def arch(request: pytest.FixtureRequest) -> Iterator[int]:
     # With fused multiply-adds the lanes of a warp disagree in the last bit of a sum, and race to store it.
     with triton.knobs.language.scope():
         triton.knobs.language.default_fp_fusion = False
-        triton_ptxsim.install(arch=request.param)
+        triton_driver.install(arch=request.param)
         yield request.param
 
 
@@ -89,27 +89,27 @@ def test_views_at_odd_offsets(dtype: torch.dtype, offset: int) -> None:
 def test_what_runs_is_compiled_for_the_installed_architecture(arch: int) -> None:
     x, y = torch.randn(128), torch.zeros(128)
     for other in (80, 90, 100, arch):
-        triton_ptxsim.install(arch=other)
-        with triton_ptxsim.recorded() as launches:
+        triton_driver.install(arch=other)
+        with triton_driver.recorded() as launches:
             kernels.negate[(1,)](x, y, 128, BLOCK=128)
         assert [execution.arch for execution in launches] == [other]
 
 
 def test_out_of_bounds_is_found_with_its_line() -> None:
     message = r"out-of-bounds.*triton_kernels\.py:\d+"
-    with pytest.raises(ptxsim.KernelFault, match=message):
+    with pytest.raises(simulator.KernelFault, match=message):
         kernels.unmasked[(2,)](torch.zeros(200), torch.zeros(200), 200, BLOCK=128)
 
 
 def test_a_race_between_programs_is_found() -> None:
-    with pytest.raises(ptxsim.KernelFault, match="global-memory race"):
+    with pytest.raises(simulator.KernelFault, match="global-memory race"):
         kernels.racy[(4,)](torch.zeros(1), BLOCK=1)
 
 
 def test_every_configuration_of_autotune_runs() -> None:
     x, y = torch.randn(1000), torch.zeros(1000)
     kernels.tuned_negate.cache.clear()
-    with triton_ptxsim.recorded() as launches:
+    with triton_driver.recorded() as launches:
         kernels.tuned_negate[lambda meta: (triton.cdiv(1000, meta["BLOCK"]),)](x, y, 1000)
     assert torch.equal(y, -x)
     assert len(launches) == len(kernels.tuned_negate.configs) + 1  # each once, then the best
@@ -125,8 +125,8 @@ def test_random_numbers() -> None:
 def test_traffic_is_counted() -> None:
     x, y = torch.randn(8192), torch.zeros(8192)
     kernels.negate[(8,)](x, y, 8192, BLOCK=1024, num_warps=4)
-    assert triton_ptxsim.last is not None
-    stats = triton_ptxsim.last.stats
+    assert triton_driver.last is not None
+    stats = triton_driver.last.stats
     assert stats["global_load_bytes"] == stats["global_store_bytes"] == 8192 * 4
     assert stats["global_load_sectors"] == stats["global_store_sectors"] == 1024
     assert stats["global_load_128b_threads"] == 8192 // 4
@@ -146,7 +146,7 @@ def test_offsets_that_overflow_are_out_of_bounds() -> None:
     stride = (1 << 31) + 16
     far = torch.empty(2 * stride, dtype=torch.bfloat16).as_strided((2, 64), (stride, 1))
     y = torch.zeros(2, 64, dtype=torch.bfloat16)
-    with pytest.raises(ptxsim.KernelFault, match="out-of-bounds global load"):
+    with pytest.raises(simulator.KernelFault, match="out-of-bounds global load"):
         kernels.copy_far_rows_32_bit[(2,)](far, y, stride, BLOCK=64)
 
 
@@ -154,7 +154,7 @@ def test_memory_of_empty_is_uninitialised_until_written() -> None:
     with initcheck.TrackEmpty():
         x, work, y = torch.randn(128), torch.empty(128), torch.empty(200)
         assert initcheck.unwritten_elements(work) == 128
-        with pytest.raises(ptxsim.KernelFault, match="uninitialised global memory"):
+        with pytest.raises(simulator.KernelFault, match="uninitialised global memory"):
             kernels.accumulate[(1,)](x, work, y, BLOCK=128)
         kernels.negate[(1,)](x, work, 128, BLOCK=128)
         assert initcheck.unwritten_elements(work) == 0
@@ -166,7 +166,7 @@ def test_memory_of_empty_is_uninitialised_until_written() -> None:
 
 @pytest.mark.parametrize("schedule", ["warps", "warps_reversed"])
 def test_options_hold_for_a_while(schedule: str) -> None:
-    with triton_ptxsim.options(schedule=schedule):
-        assert triton_ptxsim.sim_options == {"schedule": schedule}
+    with triton_driver.options(schedule=schedule):
+        assert triton_driver.sim_options == {"schedule": schedule}
         test_row_in_registers(torch.float32, 3, 1000)
-    assert triton_ptxsim.sim_options == {}
+    assert triton_driver.sim_options == {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from .ptxsim import Result
-from .ptxsim.parser import Instruction, Kernel
-from .ptxsim.types import TYPES, width
+from .simulator import Result
+from .simulator.parser import Instruction, Kernel
+from .simulator.types import TYPES, width
 
 MUFU = frozenset({"ex2", "lg2", "rcp", "rsqrt", "sqrt", "sin", "cos", "tanh", "div"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "fma", "mad"})

@@ -9,11 +9,11 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="needs the triton wheel")
 
-from gpu.emulation import offline_compile, ptxsim, sass, toolchain  # noqa: E402
-from gpu.emulation.occupancy import occupancy  # noqa: E402
-from gpu.emulation.roofline import GPUS, Work, bound  # noqa: E402
-from gpu.emulation.samples import triton_kernels as kernels  # noqa: E402
-from gpu.emulation.samples.reference import ELEMENTS  # noqa: E402
+from tools.ptxsim import offline_compile, sass, simulator, toolchain  # noqa: E402
+from tools.ptxsim.occupancy import occupancy  # noqa: E402
+from tools.ptxsim.roofline import GPUS, Work, bound  # noqa: E402
+from tools.ptxsim.tests.samples import triton_kernels as kernels  # noqa: E402
+from tools.ptxsim.tests.samples.reference import ELEMENTS  # noqa: E402
 
 pytestmark = pytest.mark.emulated
 
@@ -50,10 +50,10 @@ def test_without_known_divisibility_no_access_is_wide() -> None:
 def test_ptx_runs_as_compiled() -> None:
     n, element = 2992, ELEMENTS["bf16"]
     x = element.encode(np.random.default_rng(0).normal(size=n))
-    memory = ptxsim.Memory()
+    memory = simulator.Memory()
     source, target = memory.put(x, "x", readonly=True), memory.empty(n, np.uint16, "y")
     kernel = compiled()
-    module = ptxsim.Module(kernel.asm["ptx"])
+    module = simulator.Module(kernel.asm["ptx"])
     scratch = [0] * (len(module.kernels["negate"].params) - 3)
     module.launch("negate", 3, 128, [source, target, n, *scratch], memory)
     np.testing.assert_array_equal(target.get(), x ^ np.uint16(0x8000))

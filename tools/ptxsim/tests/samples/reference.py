@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpu.emulation.ptxsim import bf16_to_f32, f32_to_bf16
-from gpu.emulation.ptxsim.types import Array
+from tools.ptxsim.simulator import bf16_to_f32, f32_to_bf16
+from tools.ptxsim.simulator.types import Array
 
 
 class Element(NamedTuple):

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("triton", reason="needs the triton wheel's assembler")
 
-from gpu.emulation.ptxsim import KernelFault, Memory, Module, Unsupported
-from gpu.emulation.samples.cuda import kernel_named, sample_ptx
+from tools.ptxsim.simulator import KernelFault, Memory, Module, Unsupported
+from tools.ptxsim.tests.samples.cuda import kernel_named, sample_ptx
 
 pytestmark = pytest.mark.emulated
 

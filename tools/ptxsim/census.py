@@ -7,7 +7,7 @@ import re
 import subprocess
 from typing import NamedTuple
 
-from . import ptxsim
+from . import simulator
 
 ELEMENT_TYPES = {
     "float": "fp32",
@@ -29,7 +29,7 @@ class Execution(NamedTuple):
 LAUNCHES: collections.Counter[Execution] = collections.Counter()
 
 
-def note(module: ptxsim.Module, kernel: str) -> None:
+def note(module: simulator.Module, kernel: str) -> None:
     # A C++ template's instances have names of their own; Triton's specialisations share the function's.
     variant = kernel if kernel.startswith("_Z") else module.digest
     LAUNCHES[Execution(kernel, module.arch, module.element_types, variant)] += 1
@@ -73,4 +73,4 @@ def summary(launches: collections.Counter[Execution]) -> str:
     )
 
 
-ptxsim.OBSERVERS.append(note)
+simulator.OBSERVERS.append(note)

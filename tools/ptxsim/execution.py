@@ -7,8 +7,8 @@ from functools import cached_property
 
 from . import row_loop, sass
 from .occupancy import Occupancy, occupancy
-from .ptxsim import Result
 from .roofline import GPUS, Bound, Work, bound
+from .simulator import Result
 from .toolchain import disassemble, resource_usage
 
 SYSTEM_SHARED = (

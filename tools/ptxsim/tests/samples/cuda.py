@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from gpu.emulation.ptxsim import Module
-from gpu.emulation.toolchain import ARCHITECTURES, NVCC, nvcc
+from tools.ptxsim.simulator import Module
+from tools.ptxsim.toolchain import ARCHITECTURES, NVCC, nvcc
 
 SOURCE = pathlib.Path(__file__).with_name("softmax_kl.cu")
 
