@@ -36,7 +36,7 @@ def test_the_readmes_example(capsys: pytest.CaptureFixture[str]) -> None:
     example = re.findall(r"```python\n(.*?)```", (TOOL / "README.md").read_text(), re.S)[0]
     names: dict[str, Any] = {}
     exec(compile(example, "README.md", "exec"), names)
-    said = re.findall(r"print\(.*\)  # (.*)", example)
+    said = re.findall(r"print\(.*\)\n *# (.*)", example)
     printed = capsys.readouterr().out.splitlines()
     for line, promise in zip(printed, said, strict=True):
         assert line.startswith(promise.removesuffix(" ...")), (line, promise)
