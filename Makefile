@@ -63,7 +63,7 @@ cuda-build:
 
 # What the GPU kernels compile to; needs nvcc, but no GPU.
 gpu-table: build
-	$(BIN)/python tools/gpu_table.py
+	$(BIN)/python -m tools.gpu_table
 
 info: build
 	$(BIN)/python -m gankernels info

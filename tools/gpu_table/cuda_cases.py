@@ -1,48 +1,20 @@
-"""The kernels on problems that tell about them: what the table of docs/gpu-kernels.md is made from."""
+"""The CUDA C++ kernels on problems that tell about them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gpu.cuda import build, emulated
 from torch import Tensor
 
 from gankernels._scalar import SCALAR_LOSSES
-from gpu.cuda import build, emulated
+from tools.gpu_table.cases import BF16, FP32, MEAN, NAMES, Case, bytes_of
 from tools.ptxsim.execution import Execution
 
-BF16, FP32 = torch.bfloat16, torch.float32
-NAMES = {BF16: "bf16", FP32: "fp32"}
-MEAN = 1
 OF_A_BLOCK = 8 + 8 + 4  # its sum, written and read by the last block, and its ticket
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A kernel on a problem.
-
-    Attributes:
-        name: The operator that launches it.
-        family: Which of its forms it is.
-        meaning: The shape of each batch.
-        dtype: Of the logits.
-        rows: Of the problem, all batches together; elements where every element is a row.
-        row_bytes: That must cross DRAM for a row.
-        sample_rows: Rows of the launch in the emulator, counted likewise.
-        launch: Runs it for an architecture; gives the launch and the bytes that it had to move.
-    """
-
-    name: str
-    family: str
-    meaning: str
-    dtype: str
-    rows: int
-    row_bytes: float
-    sample_rows: int
-    launch: Callable[[int], tuple[Execution, int]]
 
 
 def _run(arch: int, call: Callable[[], Any]) -> emulated.Launch:
@@ -50,10 +22,6 @@ def _run(arch: int, call: Callable[[], Any]) -> emulated.Launch:
         call()
     (launch,) = found  # one launch computes the loss and all its gradients
     return launch
-
-
-def _bytes(*tensors: Tensor) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _execution(arch: int, launch: emulated.Launch) -> Execution:
@@ -67,12 +35,12 @@ def _anchor(classes: int) -> Tensor:
 
 def _of_sums(launch: emulated.Launch, loss: Tensor) -> int:
     blocks = launch.grid[0] * launch.grid[1]
-    return _bytes(loss) + (OF_A_BLOCK * blocks if blocks > 1 else 0)
+    return bytes_of(loss) + (OF_A_BLOCK * blocks if blocks > 1 else 0)
 
 
 def _d_loss(
     rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str, tile: int, sample: int
-) -> Entry:
+) -> Case:
     """``sample`` rows of each batch: as many as one turn of the whole grid takes."""
     classes, per_sample = shape[0], int(torch.Size(shape[1:]).numel())
     size = torch.empty((), dtype=dtype).element_size()
@@ -91,8 +59,8 @@ def _d_loss(
         loss, *gradients = outputs
         # An anchor is read once by the threads of each row that a block works on at a time.
         blocks = launch.grid[0] * launch.grid[1]
-        of_anchor = _bytes(anchor) * blocks * tile
-        return launch, _bytes(real, fake, *gradients) + of_anchor + _of_sums(launch, loss)
+        of_anchor = bytes_of(anchor) * blocks * tile
+        return launch, bytes_of(real, fake, *gradients) + of_anchor + _of_sums(launch, loss)
 
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
@@ -100,7 +68,7 @@ def _d_loss(
         return _execution(arch, launched), ideal
 
     meaning = " × ".join(map(str, (rows, *shape)))
-    return Entry(
+    return Case(
         "realness_d_loss", family, meaning, NAMES[dtype], 2 * rows * per_sample,
         2 * classes * size, 4 * sample, launch,
     )  # fmt: skip
@@ -108,7 +76,7 @@ def _d_loss(
 
 def _pair(
     rows: int, classes: int, dtype: torch.dtype, family: str, sample: int, reads: int
-) -> Entry:
+) -> Case:
     """KL between two softmaxes, with both gradients."""
     size = torch.empty((), dtype=dtype).element_size()
 
@@ -123,20 +91,20 @@ def _pair(
 
         launch = _run(arch, call)
         loss, *gradients = outputs
-        return launch, reads * _bytes(p, q) + _bytes(*gradients) + _of_sums(launch, loss)
+        return launch, reads * bytes_of(p, q) + bytes_of(*gradients) + _of_sums(launch, loss)
 
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
         launched, ideal = once(arch, 2 * sample)
         return _execution(arch, launched), ideal
 
-    return Entry(
+    return Case(
         "softmax_kl_logits", family, f"{rows} × {classes}", NAMES[dtype], rows,
         4 * classes * size, 2 * sample, launch,
     )  # fmt: skip
 
 
-def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element: float) -> Entry:
+def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element: float) -> Case:
     """An operator without classes: every element is a row."""
 
     def once(arch: int, n: int) -> tuple[emulated.Launch, int]:
@@ -168,12 +136,12 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
         launched, ideal = once(arch, 2 * sample)
         return _execution(arch, launched), ideal
 
-    return Entry(
+    return Case(
         name, "elements", str(count), NAMES[dtype], count, of_element, 2 * sample, launch
     )  # fmt: skip
 
 
-def catalogue() -> list[Entry]:
+def cuda_cases() -> list[Case]:
     """What the table shows; two samples are two turns of the grid of a GPU with one multiprocessor."""
     return [
         _d_loss(4096, (20,), FP32, "rows of a part of a warp", 32, 512),

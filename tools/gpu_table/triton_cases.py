@@ -1,55 +1,45 @@
-"""The kernels on problems that tell about them: what the table of docs/gpu-kernels.md is made from."""
+"""The Triton kernels on problems that tell about them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gankernels._scalar import SCALAR_LOSSES
 from gankernels.triton import operators, plans
-
-BF16, FP32 = torch.bfloat16, torch.float32
-NAMES = {BF16: "bf16", FP32: "fp32"}
-MEAN = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A kernel on a problem.
-
-    Attributes:
-        name: The operator that launches it.
-        family: Which of its forms it is.
-        meaning: The shape of each batch.
-        dtype: Of the logits.
-        rows: Of the problem, all batches together; elements where every element is a row.
-        sample_rows: Rows that show the same per row: enough for every program to have some.
-        row_bytes: What must cross DRAM for a row: its logits, targets and gradients, once.
-        run: Launches the operator on so many rows on the CPU (under an emulated GPU); gives the
-            bytes that this has to move.
-    """
-
-    name: str
-    family: str
-    meaning: str
-    dtype: str
-    rows: int
-    sample_rows: int
-    row_bytes: float
-    run: Callable[[int], int]
+from tools.gpu_table.cases import BF16, FP32, MEAN, NAMES, Case, bytes_of
+from tools.ptxsim import triton_driver
+from tools.ptxsim.execution import Execution
 
 
-def _bytes(*tensors: Tensor) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
+def _case(
+    operator: str,
+    family: str,
+    shape: str,
+    dtype: torch.dtype,
+    rows: int,
+    row_bytes: float,
+    sample_rows: int,
+    run: Callable[[int], int],
+) -> Case:
+    """``run`` launches the operator on so many rows on the CPU; gives the bytes that this has to move."""
+
+    def launch(arch: int) -> tuple[Execution, int]:
+        triton_driver.install(arch=arch)
+        with triton_driver.recorded() as launches:
+            ideal = run(sample_rows)
+        (execution,) = launches  # one launch computes the loss and all its gradients
+        return execution, ideal
+
+    return Case(operator, family, shape, NAMES[dtype], rows, row_bytes, sample_rows, launch)
 
 
 def _of_sum(programs: int, loss: Tensor) -> int:
     """The loss; each program's sum, written and read; the tickets, taken and put back."""
-    return _bytes(loss) + (programs * (8 + 8 + 4) + 4 if programs > 1 else 0)
+    return bytes_of(loss) + (programs * (8 + 8 + 4) + 4 if programs > 1 else 0)
 
 
 class _Rows:
@@ -93,8 +83,8 @@ class _Rows:
     def anchor_bytes(self, programs: int, samples: int, anchor: Tensor) -> int:
         """An anchor is read once by each program, or at every walk of every tile."""
         if self.streamed:
-            return _bytes(anchor) * 2 * -(-samples * self.per_sample // self.tile)
-        return _bytes(anchor) * programs * self.anchor_copies()
+            return bytes_of(anchor) * 2 * -(-samples * self.per_sample // self.tile)
+        return bytes_of(anchor) * programs * self.anchor_copies()
 
     def anchor_copies(self) -> int:
         """How often a program's threads together load an anchor that is smaller than they are many.
@@ -109,22 +99,22 @@ class _Rows:
         at_once = min(16 // self.dtype.itemsize, math.gcd(self.classes, 8))
         return self.threads * at_once // self.block + self.threads // self.block
 
-    def entry(self, name: str, family: str, run: Callable[[int], int], tensors: float = 2) -> Entry:
+    def case(self, name: str, family: str, run: Callable[[int], int], tensors: float = 2) -> Case:
         """``tensors``: how many have a row for each row of a batch, read or written."""
         rows = self.batches * self.sample * self.per_sample
-        return Entry(
+        return _case(
             name,
             family,
             self.meaning,
-            NAMES[self.dtype],
+            self.dtype,
             self.rows,
-            rows,
             tensors * self.classes * self.dtype.itemsize,
+            rows,
             lambda n: run(n // self.batches // self.per_sample),
         )
 
 
-def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) -> Entry:
+def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) -> Case:
     problem = _Rows(rows, shape, dtype, batches=2)
 
     def run(samples: int) -> int:
@@ -135,13 +125,13 @@ def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) 
         )
         programs = problem.programs(samples)
         of_anchors = sum(problem.anchor_bytes(programs, samples, a) for a in anchors)
-        moved = problem.walks * _bytes(real, fake) + _bytes(*gradients)
+        moved = problem.walks * bytes_of(real, fake) + bytes_of(*gradients)
         return moved + of_anchors + _of_sum(2 * programs, loss)
 
-    return problem.entry("realness_d_loss", family, run)
+    return problem.case("realness_d_loss", family, run)
 
 
-def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
     problem = _Rows(rows, (classes,), dtype, operands=3)
 
     def run(samples: int) -> int:
@@ -151,36 +141,36 @@ def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
             real, fake, None, anchor, 2, 1, MEAN, False, True, True, 1.0
         )
         programs = problem.programs(samples)
-        moved = problem.walks * _bytes(real, fake) + _bytes(gradient)
+        moved = problem.walks * bytes_of(real, fake) + bytes_of(gradient)
         of_anchor = problem.anchor_bytes(programs, samples, anchor)
         return moved + of_anchor + _of_sum(programs, loss)
 
-    return problem.entry("realness_g_loss, objective 2", family, run, tensors=3)
+    return problem.case("realness_g_loss, objective 2", family, run, tensors=3)
 
 
-def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
     problem = _Rows(rows, (classes,), dtype, operands=2)
 
     def run(samples: int) -> int:
         p, q = problem.logits(samples), problem.logits(samples)
         loss, *gradients = operators.softmax_kl_logits(p, q, 1, MEAN, True, True, True, 1.0)
-        moved = problem.walks * _bytes(p, q) + _bytes(*gradients)
+        moved = problem.walks * bytes_of(p, q) + bytes_of(*gradients)
         return moved + _of_sum(problem.programs(samples), loss)
 
-    return problem.entry("softmax_kl_logits", family, run, tensors=4)
+    return problem.case("softmax_kl_logits", family, run, tensors=4)
 
 
-def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Entry:
+def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
     problem = _Rows(rows, (classes,), dtype, operands=3)
 
     def run(samples: int) -> int:
         logits = problem.logits(samples)
         target = problem.logits(samples).softmax(1)
         loss, *gradients = operators.softmax_kl(logits, target, 1, MEAN, True, True, True, 1.0)
-        moved = problem.walks * _bytes(logits, target) + _bytes(*gradients)
+        moved = problem.walks * bytes_of(logits, target) + bytes_of(*gradients)
         return moved + _of_sum(problem.programs(samples), loss)
 
-    return problem.entry("softmax_kl, target per row", family, run, tensors=4)
+    return problem.case("softmax_kl, target per row", family, run, tensors=4)
 
 
 def _elementwise(
@@ -190,22 +180,21 @@ def _elementwise(
     element_bytes: float,
     run: Callable[[int], int],
     batches: int = 1,
-) -> Entry:
+) -> Case:
     sample = batches * 16 * plans.ELEMENTS
-    meaning = str(count)
-    return Entry(
+    return _case(
         name,
         "elementwise",
-        meaning,
-        NAMES[dtype],
+        str(count),
+        dtype,
         batches * count,
-        sample,
         element_bytes,
+        sample,
         lambda n: run(n // batches),
     )
 
 
-def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:
+def _scalar(name: str, count: int, dtype: torch.dtype) -> Case:
     row = SCALAR_LOSSES[name]
 
     def run(samples: int) -> int:
@@ -214,31 +203,31 @@ def _scalar(name: str, count: int, dtype: torch.dtype) -> Entry:
             real, fake, row.real, row.fake, row.relativistic, MEAN, True, True, True, 1.0
         )
         programs = 2 * plans.element_programs(samples, loss.device)
-        return _bytes(real, fake, *gradients) + _of_sum(programs, loss)
+        return bytes_of(real, fake, *gradients) + _of_sum(programs, loss)
 
     return _elementwise(name, count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
-def _scale(count: int, dtype: torch.dtype) -> Entry:
+def _scale(count: int, dtype: torch.dtype) -> Case:
     def run(samples: int) -> int:
         gradients = [torch.randn(samples).to(dtype) for _ in range(2)]
         grad_output = torch.tensor(0.5)
         scaled = operators.scale_gradients(gradients[0], gradients[1], grad_output, 0, -1, -1)
-        by_each_thread = 128 * _bytes(grad_output) * 2 * samples // plans.ELEMENTS
-        return _bytes(*gradients, *scaled) + by_each_thread
+        by_each_thread = 128 * bytes_of(grad_output) * 2 * samples // plans.ELEMENTS
+        return bytes_of(*gradients, *scaled) + by_each_thread
 
     return _elementwise("scale_gradients", count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
-def _resample(count: int, dtype: torch.dtype, backward: bool) -> Entry:
+def _resample(count: int, dtype: torch.dtype, backward: bool) -> Case:
     def run(samples: int) -> int:
         statistics, noise = torch.randn(2, samples).to(dtype), torch.randn(1, samples)
         if not backward:
             z = operators.resample_forward(statistics, noise, 0)
-            return _bytes(statistics, noise, z)
+            return bytes_of(statistics, noise, z)
         g = torch.randn(1, samples).to(dtype)
         gradient = operators.resample_backward(g, statistics, noise, 0)
-        return _bytes(g, statistics[1:], noise, gradient)
+        return bytes_of(g, statistics[1:], noise, gradient)
 
     name = "resample_backward" if backward else "resample_forward"
     # One of the two statistics is read backward; the noise has the accumulation dtype.
@@ -246,8 +235,8 @@ def _resample(count: int, dtype: torch.dtype, backward: bool) -> Entry:
     return _elementwise(name, count, dtype, statistics * dtype.itemsize + 4, run)
 
 
-def catalogue() -> list[Entry]:
-    """One entry for every kernel and form of it, at sizes that GANs and language models have."""
+def triton_cases() -> list[Case]:
+    """One for every kernel and form of it, at sizes that GANs and language models have."""
     return [
         _d_loss(4096, (20,), FP32, "rows in lanes"),
         _d_loss(4096, (64,), BF16, "rows in lanes"),

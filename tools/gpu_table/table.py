@@ -1,11 +1,4 @@
-"""Writes docs/gpu-kernels.md: what every GPU kernel compiles to, and what bounds its speed.
-
-    python tools/gpu_table.py
-
-Every kernel of ``gankernels.triton`` and of ``csrc/cuda`` is compiled for sm_80, sm_90 and sm_100 by the
-compilers themselves and launched once in the emulator on a few rows. Registers and spills are those of the
-machine code, bytes and widths those of the accesses that happened. No GPU is involved, and no figure is a time.
-"""
+"""The table: what a kernel compiled to and did in the emulator, a line of Markdown each."""
 
 from __future__ import annotations
 
@@ -13,50 +6,22 @@ import dataclasses
 import pathlib
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import torch
+import triton
 
-import torch  # noqa: E402
-import triton  # noqa: E402
+from tools.gpu_table.cases import Case
+from tools.ptxsim import toolchain
+from tools.ptxsim.execution import Execution
+from tools.ptxsim.roofline import GPUS, Bound
 
-from tools.ptxsim import toolchain, triton_driver  # noqa: E402
-from tools.ptxsim.execution import Execution  # noqa: E402
-from tools.ptxsim.roofline import GPUS, Bound  # noqa: E402
-
-PAGE = ROOT / "docs" / "gpu-kernels.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "gpu-kernels.md"
 HEAD = (
     "| operator | kernel | rows × classes | dtype | arch | registers | spilled bytes | access bits (load/store) "
     "| bytes moved / ideal | occupancy | bound, share of DRAM rate |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A kernel on a problem.
-
-    Attributes:
-        operator: what calls it.
-        family: which of its forms: small rows, rows in registers, streamed ...
-        shape: of the problem for which the bound is stated.
-        dtype: of the logits.
-        rows: of logits in that problem, those of both batches of a discriminator loss.
-        row_bytes: that must cross DRAM for a row: its logits and gradients once.
-        sample_rows: rows of the launch in the emulator, counted likewise.
-        launch: runs it for an architecture; gives the launch and the bytes that it had to move.
-    """
-
-    operator: str
-    family: str
-    shape: str
-    dtype: str
-    rows: int
-    row_bytes: float
-    sample_rows: int
-    launch: Callable[[int], tuple[Execution, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,49 +61,6 @@ class Row:
         return "| " + " | ".join(cells) + " |"
 
 
-def triton_cases() -> list[Case]:
-    from gankernels.triton.catalogue import Entry, catalogue
-
-    def case(entry: Entry) -> Case:
-        def launch(arch: int) -> tuple[Execution, int]:
-            triton_driver.install(arch=arch)
-            with triton_driver.recorded() as launches:
-                ideal = entry.run(entry.sample_rows)
-            (execution,) = launches  # one launch computes the loss and all its gradients
-            return execution, ideal
-
-        return Case(
-            entry.name,
-            entry.family,
-            entry.meaning,
-            entry.dtype,
-            entry.rows,
-            entry.row_bytes,
-            entry.sample_rows,
-            launch,
-        )
-
-    return [case(entry) for entry in catalogue()]
-
-
-def cuda_cases() -> list[Case]:
-    from gpu.cuda.catalogue import Entry, catalogue
-
-    def case(entry: Entry) -> Case:
-        return Case(
-            entry.name,
-            entry.family,
-            entry.meaning,
-            entry.dtype,
-            entry.rows,
-            entry.row_bytes,
-            entry.sample_rows,
-            entry.launch,
-        )
-
-    return [case(entry) for entry in catalogue()]
-
-
 @dataclasses.dataclass(frozen=True)
 class Section:
     """The kernels of one compiler."""
@@ -152,6 +74,18 @@ class Section:
         return f"## {self.title}\n\nCompiled by {self.compiler()}.\n\n{HEAD}\n{lines}\n"
 
 
+def of_triton() -> list[Case]:
+    from tools.gpu_table.triton_cases import triton_cases
+
+    return triton_cases()
+
+
+def of_cuda() -> list[Case]:
+    from tools.gpu_table.cuda_cases import cuda_cases  # needs nvcc
+
+    return cuda_cases()
+
+
 def nvcc_version() -> str:
     text = subprocess.run(
         [str(toolchain.NVCC), "--version"], capture_output=True, text=True, check=True
@@ -161,8 +95,8 @@ def nvcc_version() -> str:
 
 
 SECTIONS = {
-    "triton": Section("Triton", lambda: f"Triton {triton.__version__}", triton_cases),
-    "cuda": Section("CUDA C++", nvcc_version, cuda_cases),
+    "triton": Section("Triton", lambda: f"Triton {triton.__version__}", of_triton),
+    "cuda": Section("CUDA C++", nvcc_version, of_cuda),
 }
 
 
@@ -185,7 +119,7 @@ def introduction() -> str:
 
 INTRODUCTION = """# The GPU kernels, compiled
 
-Written by `python tools/gpu_table.py`; a test writes it again and compares. Nothing here was measured on a GPU,
+Written by `python -m tools.gpu_table`; a test writes it again and compares. Nothing here was measured on a GPU,
 and nothing here is a time.
 
 - **registers, spilled bytes**: per thread, of the machine code (cuobjdump).
@@ -203,18 +137,3 @@ and nothing here is a time.
 
 def page(sections: Iterable[str]) -> str:
     return "\n".join([introduction(), *sections])
-
-
-def main() -> None:
-    written = []
-    for section in SECTIONS.values():
-        rows = []
-        for row in measure(section.cases()):
-            rows.append(row)
-            print(row.markdown(), flush=True)
-        written.append(section.markdown(rows))
-    PAGE.write_text(page(written))
-
-
-if __name__ == "__main__":
-    main()
