@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gankernels import _ops
+from gankernels import _backend
 
 
 class GradientScaleCounts(NamedTuple):
@@ -30,6 +30,6 @@ def gradient_scale_counts() -> GradientScaleCounts:
         >>> gradient_scale_counts().allocated - before.allocated
         1
     """
-    if _ops.EXTENSION is None:
-        raise RuntimeError(f"gradient_scale_counts needs the extension: {_ops.REASON}")
-    return GradientScaleCounts(*_ops.EXTENSION.gradient_scale_counts())
+    if _backend.EXTENSION is None:
+        raise RuntimeError(f"gradient_scale_counts needs the extension: {_backend.REASON}")
+    return GradientScaleCounts(*_backend.EXTENSION.gradient_scale_counts())

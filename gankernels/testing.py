@@ -33,10 +33,10 @@ from gankernels._accuracy import (
     largest,
     tolerance,
 )
+from gankernels._backend import REDUCTIONS as REDUCTION_CODES
 from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels._checks import REDUCTIONS
 from gankernels._counters import gradient_scale_counts
-from gankernels._ops import REDUCTIONS as REDUCTION_CODES
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 from gankernels.reference import accumulation_dtype
 

@@ -8,13 +8,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankernels as gk
-from gankernels import _ops
+from gankernels import _backend
 
 pytestmark = pytest.mark.skipif(
-    _ops.EXTENSION is None, reason=f"the extension is not there: {_ops.REASON}"
+    _backend.EXTENSION is None, reason=f"the extension is not there: {_backend.REASON}"
 )
 
-OVERLOAD = torch.ops.gankernels.softmax_kl.default if _ops.EXTENSION is not None else None
+OVERLOAD = torch.ops.gankernels.softmax_kl.default if _backend.EXTENSION is not None else None
 TARGET = torch.tensor([0.25, 0.75])
 
 
@@ -25,13 +25,13 @@ def seen():
 
 @pytest.fixture
 def direct(seen):
-    """softmax_kl as `_ops` binds it, with a torch.ops overload that tells when it is asked."""
+    """softmax_kl as `_backend` binds it, with a torch.ops overload that tells when it is asked."""
 
     def overload(*arguments):
         seen.append(arguments)
         return OVERLOAD(*arguments)
 
-    return _ops.EXTENSION.bind_operator("gankernels::softmax_kl", overload)
+    return _backend.EXTENSION.bind_operator("gankernels::softmax_kl", overload)
 
 
 def test_plain_arguments_do_not_pass_torch_ops(direct, seen) -> None:
@@ -139,7 +139,7 @@ def test_bad_arguments_raise_what_torch_ops_raises(direct, arguments) -> None:
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_optional_tensors_and_floats_are_parsed(kind) -> None:
     fake = torch.randn(4, requires_grad=True)
-    found = _ops.scalar_loss(None, fake, kind(), kind((0.0, -1.0, 0.0, 1.0, 0.0)), False, 1)
+    found = _backend.scalar_loss(None, fake, kind(), kind((0.0, -1.0, 0.0, 1.0, 0.0)), False, 1)
     assert torch.equal(found, torch.nn.functional.softplus(-fake).mean())
 
 

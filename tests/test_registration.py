@@ -10,7 +10,7 @@ import torch
 from contract.common import call
 
 import gankernels
-from gankernels import _ops, functional, reference
+from gankernels import _backend, functional, reference
 from gankernels.testing import OPERATORS, Operator, cotangent
 
 pytestmark = pytest.mark.compiled
@@ -96,7 +96,7 @@ def test_the_schema_is_the_functions(operator: Operator) -> None:
         if argument.has_default_value():
             default = parameters[argument.name].default
             if argument.name == "reduction":
-                default = _ops.REDUCTIONS[default]
+                default = _backend.REDUCTIONS[default]
             assert argument.default_value == default
 
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from gankernels._scalar import SCALAR_LOSSES
-from gankernels.triton import distribution_losses, layers, operators, scalar_losses
+from gankernels.triton import divergence, layers, operators, scalar
 from tools.ptxsim import simulator, triton_driver
 from tools.ptxsim.execution import Execution
 from tools.ptxsim.loop_reductions import carried_reductions
@@ -32,10 +32,10 @@ TYPES = {
     torch.int32: "i32",
 }
 KERNELS = (
-    (distribution_losses, "divergence_kernel"),
-    (distribution_losses, "softmax_pair_kernel"),
-    (scalar_losses, "scalar_kernel"),
-    (scalar_losses, "relativistic_kernel"),
+    (divergence, "divergence_kernel"),
+    (divergence, "softmax_pair_kernel"),
+    (scalar, "scalar_kernel"),
+    (scalar, "relativistic_kernel"),
     (layers, "scale_kernel"),
     (layers, "resample_kernel"),
     (layers, "resample_backward_kernel"),

@@ -172,7 +172,7 @@ VALUE_AND_GRAD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
 }
 """By the name of the loss: what returns its value and two gradients."""
 
-# The others return one tensor: _ops.softmax_kl(...).
+# The others return one tensor: _backend.softmax_kl(...).
 globals().update({n: op for n, op in _OPERATORS.items() if not n.endswith(_SUFFIX)})
 
 if TYPE_CHECKING:
