@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import gankernels as gk
 from gankernels import reference
-from gankernels._counters import gradient_scale_counts
+from gankernels.testing import gradient_scale_counts
 
 Layer = Callable[[Tensor], Tensor]
 compiled = pytest.mark.skipif(

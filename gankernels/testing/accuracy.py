@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gankernels._checks import FLOAT_DTYPES as DTYPES
 from gankernels.reference import accumulation_dtype
-
-Arguments = dict[str, Any]
-"""The arguments of one call by name."""
+from gankernels.testing.cases import Arguments
+from gankernels.testing.operator import Operator
+from gankernels.testing.table import OPERATORS
 
 
 def tolerance(
@@ -133,3 +133,109 @@ def differentiate(
     grad_output = cotangent(value) if grad_output is None else grad_output.to(value)
     gradients = torch.autograd.grad(value, list(leaves.values()), grad_output)
     return value.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+def compare(
+    operator: Operator,
+    arguments: Arguments,
+    names: Sequence[str],
+    yardstick: torch.dtype | None = None,
+) -> None:
+    """Raises AssertionError unless value and gradients are accurate for these arguments.
+
+    Args:
+        operator: A row.
+        arguments: A call of it.
+        names: The arguments to differentiate in.
+        yardstick: The dtype that eager PyTorch computes in to set the tolerance; by default that
+            of each argument.
+    """
+    got, got_gradients = differentiate(
+        operator.functional, arguments, names, writes=operator.writes
+    )
+    exact, exact_gradients = differentiate(
+        operator.reference, in_dtype(arguments, torch.float64), names, writes=operator.writes
+    )
+    eager, eager_gradients = differentiate(
+        operator.eager, in_dtype(arguments, yardstick), names, writes=operator.writes
+    )
+    dtype = arguments[operator.inputs(arguments)[0]].dtype
+    accumulation = accumulation_dtype(dtype)
+    terms = operator.classes(arguments)
+    assert_accurate(
+        f"{operator.name}: value",
+        got,
+        exact,
+        eager,
+        accumulation if operator.reductions else dtype,
+        accumulation,
+        value_magnitude(operator, arguments),
+        terms,
+    )
+    for name in names:
+        assert_accurate(
+            f"{operator.name}: gradient to {name}",
+            got_gradients[name],
+            exact_gradients[name],
+            eager_gradients[name],
+            arguments[name].dtype,
+            accumulation,
+            gradient_magnitude(operator, arguments, name, cotangent(exact)),
+            terms,
+        )
+
+
+def value_magnitude(operator: Operator, arguments: Arguments) -> float:
+    """A row's loss is a difference of logits; a sum adds one per row."""
+    rows = sum(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
+    size = _logit_magnitude(operator, arguments)
+    return size * (rows if arguments.get("reduction") == "sum" else 1)
+
+
+def gradient_magnitude(
+    operator: Operator, arguments: Arguments, name: str, grad_output: Tensor
+) -> float:
+    """A gradient is a difference of probabilities or, to a target, of logits, times its weight.
+
+    In float64 logits count for the former too: ``exact`` is rounded like the result under test.
+    """
+    logits = [arguments[x] for x in operator.inputs(arguments)]
+    rows = max(operator.rows(arguments, x) for x in logits)
+    weight = largest(grad_output)
+    if arguments.get("reduction") == "mean":
+        weight /= rows
+    if name in operator.targets:
+        weight *= rows
+    if name in operator.targets or logits[0].dtype == torch.float64:
+        weight *= max(1.0, _logit_magnitude(operator, arguments))
+    return weight
+
+
+def _logit_magnitude(operator: Operator, arguments: Arguments) -> float:
+    size = max(largest(arguments[name]) for name in operator.inputs(arguments))
+    # Logits drawn from statistics: mean + noise exp(log-variance / 2).
+    return size * math.exp(size / 2) if operator.overflows else size
+
+
+def check_operator(name: str, device: str = "cpu", dtypes: Sequence[torch.dtype] = DTYPES) -> None:
+    """Runs every case of an operator on a device and compares it with float64.
+
+    Args:
+        name: An operator of :data:`OPERATORS`.
+        device: Where to run it.
+        dtypes: The dtypes of the inputs.
+
+    Raises:
+        ValueError: There is no such operator.
+        AssertionError: A value or gradient is off by more than :func:`tolerance`.
+    """
+    rows = {operator.name: operator for operator in OPERATORS}
+    if name not in rows:
+        raise ValueError(f"name must be one of {sorted(rows)}, got {name!r}")
+    operator = rows[name]
+    for case in operator.cases():
+        for dtype in dtypes:
+            for reduction in operator.reductions_of(case):
+                arguments = operator.draw(case, dtype, device, reduction)
+                for names in operator.differentiations(arguments):
+                    compare(operator, arguments, names)
