@@ -23,7 +23,7 @@ train: build
 # The CPU's own kernels, without emulation, nested builds, Inductor and processes; OP=softmax_kl: of one operator.
 check: build
 ifdef OP
-	$(CPU_ALONE) $(BIN)/python -m pytest -q tests/contract tests/test_registration.py --operator $(OP) -m "not ($(SLOW))"
+	$(CPU_ALONE) $(BIN)/python -m pytest -q tests/contract tests/operators/test_registration.py --operator $(OP) -m "not ($(SLOW))"
 else
 	$(CPU_ALONE) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not ($(SLOW))"
 endif

@@ -83,7 +83,7 @@ EXTREMES = "contract/test_extremes.py"
 LONG = "contract/test_long_rows.py"
 DERIVATIVES = "contract/test_derivatives.py"
 MODES = "contract/test_modes.py"
-GAPS = "test_mutants_gaps.py"
+GAPS = "operators/test_mutants_gaps.py"
 
 SOFTMAX_KL = Tests((VALUES, EXTREMES), "softmax_kl and not softmax_kl_logits")
 LONG_ROWS = Tests((LONG,), "")
@@ -94,10 +94,10 @@ EMPTY_BINS = Tests((VALUES, EXTREMES), "empty")
 SECOND_ORDER = Tests((DERIVATIVES,), "softmax_kl and (second_derivative or three_derivatives)")
 HALF_MEANS = Tests((MODES, GAPS), "underflow or fp16 or grad_scaler")
 SCALAR = Tests((GAPS,), "scalar")
-REVERSAL = Tests((GAPS, "test_gradient_reversal.py"), "reversal and not compile")
+REVERSAL = Tests((GAPS, "operators/test_gradient_reversal.py"), "reversal and not compile")
 RESAMPLE = Tests((GAPS,), "resample")
 NEGATE = Tests((GAPS,), "negate")
-SPECIFICATION = Tests(("test_reference.py",), "not compile and not bad_call")
+SPECIFICATION = Tests(("operators/test_reference.py",), "not compile and not bad_call")
 
 PORTABLE = ("csrc/cpu/simd/kernels_portable.cpp",)
 LOSSES = ("csrc/autograd/divergence.cpp",)

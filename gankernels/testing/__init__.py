@@ -2,7 +2,7 @@
 
 :data:`OPERATORS` holds the rows. A row says how to draw arguments for an operator, what it is
 differentiable in, and how a user would write it in plain PyTorch; ``tests/contract`` runs the whole
-contract on every row, and ``tests/test_registration.py`` fails for an operator without one.
+contract on every row, and ``tests/operators/test_registration.py`` fails for an operator without one.
 :func:`check_operator` runs the numerical part on any device.
 
 Example:

@@ -19,7 +19,7 @@ from gankernels import build_info
 pytestmark = pytest.mark.builds
 
 PACKAGE = Path(gankernels.__file__).parent
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 USE = """
 import warnings

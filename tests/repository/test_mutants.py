@@ -15,7 +15,7 @@ import torch
 from gankernels._scalar import FUNCTIONS, SCALAR_LOSSES, ScalarLoss, Term
 from gankernels.testing import OPERATORS, Case, compare
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def load() -> ModuleType:
