@@ -103,11 +103,11 @@ def in_dtype(arguments: Arguments, dtype: torch.dtype | None) -> Arguments:
 
 
 def cotangent(value: Tensor) -> Tensor:
-    """A gradient for ``value``: 1 for a scalar, else weights that are exact in every dtype."""
+    """A gradient for ``value``: 1 for a scalar, else numbers that are exact in every dtype."""
     if value.ndim == 0:
         return torch.ones_like(value)
-    weights = torch.arange(value.numel(), device=value.device) % 7 - 2.75
-    return weights.reshape(value.shape).to(value.dtype)
+    numbers = torch.arange(value.numel(), device=value.device) % 7 - 2.75
+    return numbers.reshape(value.shape).to(value.dtype)
 
 
 def differentiate(
@@ -195,20 +195,20 @@ def value_magnitude(operator: Operator, arguments: Arguments) -> float:
 def gradient_magnitude(
     operator: Operator, arguments: Arguments, name: str, grad_output: Tensor
 ) -> float:
-    """A gradient is a difference of probabilities or, to a target, of logits, times its weight.
+    """A gradient is a difference of probabilities or, to a target, of logits, times its grad_output.
 
     In float64 logits count for the former too: ``exact`` is rounded like the result under test.
     """
     logits = [arguments[x] for x in operator.inputs(arguments)]
     rows = max(operator.rows(arguments, x) for x in logits)
-    weight = largest(grad_output)
+    scale = largest(grad_output)
     if arguments.get("reduction") == "mean":
-        weight /= rows
+        scale /= rows
     if name in operator.targets:
-        weight *= rows
+        scale *= rows
     if name in operator.targets or logits[0].dtype == torch.float64:
-        weight *= max(1.0, _logit_magnitude(operator, arguments))
-    return weight
+        scale *= max(1.0, _logit_magnitude(operator, arguments))
+    return scale
 
 
 def _logit_magnitude(operator: Operator, arguments: Arguments) -> float:

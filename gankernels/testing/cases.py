@@ -21,7 +21,7 @@ class Case:
         shape: The shape of the logits (of the layer's input).
         dim: The class dimension.
         second_batch: Size of dim 0 of the second batch, where it differs.
-        target: ``"shared"``: one distribution ``(K,)``; ``"kept"``: the same as ``(1, K, 1, ...)``;
+        target: ``"shared"``: one distribution ``(K,)``; ``"keepdim"``: the same as ``(1, K, 1, ...)``;
             ``"rows"``: one per row.
         empty_bins: Whether about half of a target's bins are exactly zero.
         mass: The sum of a target; where an operator takes two, the second sums to its inverse.
@@ -113,12 +113,12 @@ TARGETS = tuple(
     replace(case, shape=shape)
     for shape in [(6, 20), (2, 6, 3)]
     for case in [
-        Case(target="kept"),
+        Case(target="keepdim"),
         Case(target="rows"),
         Case(empty_bins=True),
         Case(target="rows", empty_bins=True),
         Case(mass=1.7),
-        Case(target="kept", mass=0.4),
+        Case(target="keepdim", mass=0.4),
         Case(target="rows", mass=1.7, empty_bins=True),
         Case(target_dtype=torch.float16),
         Case(target_dtype=torch.float64, empty_bins=True),
@@ -135,7 +135,7 @@ STATISTICS = (
     Case((900, 20), mass=1.7),
     Case((17, 6), dim=0),
     Case((2, 6, 3), target="rows", empty_bins=True),
-    Case((2, 20, 5, 4), target="kept", target_dtype=torch.float64),
+    Case((2, 20, 5, 4), target="keepdim", target_dtype=torch.float64),
 )
 """For operators on means and log-variances: what is not theirs is tested where it belongs."""
 

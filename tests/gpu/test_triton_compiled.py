@@ -74,8 +74,8 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         row = SCALAR_LOSSES[loss].smoothed(0.1)
         operators.scalar_loss(real, fake, row.real, row.fake, row.relativistic, MEAN, *gradients)
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(wide)
+    accumulation = torch.float64 if dtype == torch.float64 else torch.float32
+    noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(accumulation)
     z = operators.resample_forward(real, noise, 1)
     operators.resample_backward(z, real, noise if dtype.itemsize == 2 else z, 1)
 

@@ -35,7 +35,7 @@ CASES = (
     Case((17, 6), dim=0),
     Case((5, 1)),
     Case((1, 64), mass=0.4),
-    Case((3, 2, 5, 2), dim=2, target="kept"),
+    Case((3, 2, 5, 2), dim=2, target="keepdim"),
     Case((6, 20), target_dtype=torch.float64),
     Case((70, 12), second_batch=9),
     Case((2, 9000)),

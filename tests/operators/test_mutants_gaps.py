@@ -62,11 +62,11 @@ def test_scalar_loss_is_its_reference(name: str, reduction: str, dtype: torch.dt
     compiled, specification = both(name)
     arguments = scalar_arguments(name, dtype, reduction)
     names = logits_of(arguments)
-    # One weight for all rows: what other weights do to coupled rows is the contract tests' subject.
+    # One cotangent for all rows: what others do to coupled rows is the contract tests' subject.
     ones = torch.ones_like(specification(**arguments)) if "relativistic" in name else None
-    wide = in_dtype(arguments, torch.float64)
+    double = in_dtype(arguments, torch.float64)
     got, got_gradients = differentiate(compiled, arguments, names, ones)
-    exact, exact_gradients = differentiate(specification, wide, names, ones)
+    exact, exact_gradients = differentiate(specification, double, names, ones)
     eager, eager_gradients = differentiate(specification, arguments, names, ones)
     assert_accurate("value", got, exact, eager, eager.dtype, magnitude=30.0)
     for key in names:
@@ -103,11 +103,11 @@ def test_scalar_loss_has_its_references_second_derivative(name: str, reduction: 
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("weight", [0.5, -3.0])
+@pytest.mark.parametrize("grad_output", [0.5, -3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [*SCALAR, "softmax_kl"])
 def test_a_weighted_loss_has_weighted_gradients(
-    name: str, dtype: torch.dtype, weight: float
+    name: str, dtype: torch.dtype, grad_output: float
 ) -> None:
     compiled, specification = both(name)
     if name == "softmax_kl":
@@ -117,8 +117,8 @@ def test_a_weighted_loss_has_weighted_gradients(
     else:
         arguments = scalar_arguments(name, dtype, "mean")
         names = logits_of(arguments)
-    _, got = differentiate(compiled, arguments, names, torch.tensor(weight))
-    _, expected = differentiate(specification, arguments, names, torch.tensor(weight))
+    _, got = differentiate(compiled, arguments, names, torch.tensor(grad_output))
+    _, expected = differentiate(specification, arguments, names, torch.tensor(grad_output))
     torch.testing.assert_close(got, expected)
 
 
@@ -157,14 +157,14 @@ def test_softplus_is_exact_above_the_threshold_of_pytorchs() -> None:
 
 def test_reversal_spares_a_gradient_kept_in_another_shape() -> None:
     """The gradient of a view is a new tensor, but on memory that a hook may have kept."""
-    x, weight = torch.randn(3, 4, requires_grad=True), torch.randn(12)
+    x, factors = torch.randn(3, 4, requires_grad=True), torch.randn(12)
     kept: list[Tensor] = []
     flat = functional.gradient_reversal(x).view(-1)
     flat.register_hook(kept.append)
-    (flat * weight).sum().backward()
+    (flat * factors).sum().backward()
     assert x.grad is not None
-    assert torch.equal(x.grad, -weight.view(3, 4))
-    assert torch.equal(kept[0], weight)
+    assert torch.equal(x.grad, -factors.view(3, 4))
+    assert torch.equal(kept[0], factors)
 
 
 def test_reversal_of_an_expanded_gradient_that_nobody_else_holds() -> None:
@@ -186,8 +186,8 @@ def test_resample_is_its_reference(shape: tuple[int, ...], dim: int, dtype: torc
     arguments = {"mu_logvar": statistics, "dim": dim, "noise": noise}
     names = ["mu_logvar"]
     got, got_gradient = differentiate(functional.resample_logits, arguments, names)
-    wide = in_dtype(arguments, torch.float64)
-    exact, exact_gradient = differentiate(reference.resample_logits, wide, names)
+    double = in_dtype(arguments, torch.float64)
+    exact, exact_gradient = differentiate(reference.resample_logits, double, names)
     eager, eager_gradient = differentiate(reference.resample_logits, arguments, names)
     accumulation = reference.accumulation_dtype(dtype)
     assert_accurate("value", got, exact, eager, dtype, accumulation)
@@ -303,15 +303,15 @@ META: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("name", META)
 def test_meta_kernels_promise_what_the_others_return(name: str, dtype: torch.dtype) -> None:
     operator = getattr(torch.ops.gankernels, name)
-    wide = reference.accumulation_dtype(dtype)
+    accumulation = reference.accumulation_dtype(dtype)
     for reduction in (0, 1, 2) if "reduction" in META[name] else (0,):
         found = []
         for device in ("cpu", "meta"):
-            half = dtype if name == "resample_backward" and dtype == wide else wide
+            half = dtype if name == "resample_backward" and dtype == accumulation else accumulation
             named = {
                 "rows": torch.ones(3, 4, 2, dtype=dtype, device=device),
                 "half": torch.ones(3, 2, 2, dtype=half, device=device),
-                "one": torch.ones((), dtype=wide, device=device),
+                "one": torch.ones((), dtype=accumulation, device=device),
                 "reduction": reduction,
             }
             values = [named.get(x, x) if isinstance(x, str) else x for x in META[name]]
