@@ -47,7 +47,7 @@ bench: build
 
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
-	$(BIN)/python tools/mutants.py --jobs $(JOBS)
+	$(BIN)/python -m tools.mutants --jobs $(JOBS)
 
 # For a machine with a GPU, in a clone of its own: make gpu-test TORCH=torch==2.14.1 (a CUDA build of torch).
 gpu-test: build

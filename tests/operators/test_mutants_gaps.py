@@ -1,4 +1,4 @@
-"""Compiled operators against the reference, where a mutant of tools/mutants.py found no other test."""
+"""Compiled operators against the reference, where a mutant of tools/mutants found no other test."""
 
 from __future__ import annotations
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from gankernels._scalar import FUNCTIONS, SCALAR_LOSSES, ScalarLoss, Term
 from gankernels.testing import OPERATORS, Case, compare
+from tools.mutants import report
+from tools.mutants.data import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutants", ROOT / "tools" / "mutants.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+covered = {operator for mutant in MUTANTS for operator in mutant.operators}
 
 
-mutants = load()
-covered = {operator for mutant in mutants.MUTANTS for operator in mutant.operators}
-
-
-@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_changes_one_place(mutant) -> None:  # type: ignore[no-untyped-def]
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     assert mutant.new != mutant.old
@@ -41,10 +29,10 @@ def test_changes_one_place(mutant) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_there_are_enough_in_both_languages() -> None:
-    names = [mutant.name for mutant in mutants.MUTANTS]
+    names = [mutant.name for mutant in MUTANTS]
     assert len(set(names)) == len(names) >= 20
-    assert sum(mutant.file.startswith("csrc") for mutant in mutants.MUTANTS) >= 16
-    assert sum(mutant.file == "gankernels/reference.py" for mutant in mutants.MUTANTS) >= 8
+    assert sum(mutant.file.startswith("csrc") for mutant in MUTANTS) >= 16
+    assert sum(mutant.file == "gankernels/reference.py" for mutant in MUTANTS) >= 8
 
 
 def test_every_operator_has_one() -> None:
@@ -95,7 +83,7 @@ def test_every_compiled_operator_has_one() -> None:
 
 
 def test_the_committed_result_is_of_this_list_and_all_were_caught() -> None:
-    result = json.loads(mutants.RESULT.read_text())
+    result = json.loads(report.RESULT.read_text())
     outcomes = {row["name"]: row["outcome"] for row in result["mutants"]}
-    assert outcomes == {mutant.name: "caught" for mutant in mutants.MUTANTS}
-    assert mutants.TABLE.read_text() == mutants.table(result)
+    assert outcomes == {mutant.name: "caught" for mutant in MUTANTS}
+    assert report.TABLE.read_text() == report.table(result)
