@@ -11,7 +11,7 @@ CPU_ALONE := GANKERNELS_TEST_BACKENDS=cpu
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-CXX_FILES := $(shell find csrc tests/gpu -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES := $(shell find csrc tests/gpu tools/ptxsim -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: build train check test lint format bench info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
@@ -23,7 +23,7 @@ train: build
 # The CPU's own kernels, without emulation, nested builds, Inductor and processes; OP=softmax_kl: of one operator.
 check: build
 ifdef OP
-	$(CPU_ALONE) $(BIN)/python -m pytest -q tests/contract tests/test_registration.py --operator $(OP) -m "not ($(SLOW))"
+	$(CPU_ALONE) $(BIN)/python -m pytest -q tests/contract tests/operators/test_registration.py --operator $(OP) -m "not ($(SLOW))"
 else
 	$(CPU_ALONE) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not ($(SLOW))"
 endif
@@ -47,7 +47,7 @@ bench: build
 
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
-	$(BIN)/python tools/mutants.py --jobs $(JOBS)
+	$(BIN)/python -m tools.mutants --jobs $(JOBS)
 
 # All that a machine with a GPU can tell, with the Python and the packages that it has: no network, no environment made.
 gpu-first-contact:
@@ -67,7 +67,7 @@ cuda-build:
 
 # What the GPU kernels compile to; needs nvcc, but no GPU.
 gpu-table: build
-	$(BIN)/python tools/gpu_table.py
+	$(BIN)/python -m tools.gpu_table
 
 info: build
 	$(BIN)/python -m gankernels info

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import dispatch, gpu, losses, profile, results, scaling, steps
 from benchmarks.timing import interleaved
-from gankernels.training.host import keep_pages
+from gankernels.training.malloc import keep_pages
 
 SUITES = ("losses", "dispatch", "steps", "profile", "scaling")
 ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "profile": 1, "scaling": 9}

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import gankernels as gk
 from benchmarks import article_loops
 from gankernels.training import Players, StepConfig
-from gankernels.training.host import keep_pages
+from gankernels.training.malloc import keep_pages
 from gankernels.training.networks import dcgan_small, grl_mlp, realness_article
 from gankernels.training.players import adam, prepare
 from gankernels.training.steps import STEPS

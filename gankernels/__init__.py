@@ -1,7 +1,7 @@
 """Fused losses, gradient reversal and training steps for GANs in PyTorch."""
 
 from gankernels import anchors, compat, functional, layers, modules, penalties, reference
-from gankernels._ops import build_info
+from gankernels._backend import build_info
 from gankernels._value_and_grad import value_and_grad
 from gankernels.functional import *
 from gankernels.layers import *

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gankernels import _checks, _ops, functional, reference
+from gankernels import _backend, _checks, functional, reference
 from gankernels._scalar import SCALAR_LOSSES
 
 Gradients = tuple[Tensor | None, ...]
@@ -127,11 +127,11 @@ def _softmax_kl(
 ) -> tuple[Tensor, Gradients]:
     if validate:
         _checks.check_anchor_values("target", target)
-    if _ops.reference_serves(logits, target):
+    if _backend.reference_serves(logits, target):
         args = (logits, target, dim, reduction)
         return _through_autograd(reference.softmax_kl, args, {}, (0,), grad_scale)
-    loss, grad, _ = _ops.VALUE_AND_GRAD["softmax_kl"](
-        logits, target, dim, _ops.reduction_code(reduction), True, False, True, grad_scale
+    loss, grad, _ = _backend.VALUE_AND_GRAD["softmax_kl"](
+        logits, target, dim, _backend.reduction_code(reduction), True, False, True, grad_scale
     )
     return loss, (grad,)
 
@@ -144,10 +144,13 @@ def _softmax_kl_logits(
     *,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
-    if _ops.reference_serves(p_logits, q_logits):
+    if _backend.reference_serves(p_logits, q_logits):
         args = (p_logits, q_logits, dim, reduction)
         return _through_autograd(reference.softmax_kl_logits, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.VALUE_AND_GRAD["softmax_kl_logits"], _ops.reduction_code(reduction)
+    operator, code = (
+        _backend.VALUE_AND_GRAD["softmax_kl_logits"],
+        _backend.reduction_code(reduction),
+    )
     return _of_two(operator, p_logits, q_logits, dim, code, grad_scale=grad_scale)
 
 
@@ -165,10 +168,10 @@ def _realness_d_loss(
     if validate:
         functional._validate_anchors(real_anchor, fake_anchor)
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
-    if _ops.reference_serves(*tensors):
+    if _backend.reference_serves(*tensors):
         args = (*tensors, dim, reduction)
         return _through_autograd(reference.realness_d_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.VALUE_AND_GRAD["realness_d_loss"], _ops.reduction_code(reduction)
+    operator, code = _backend.VALUE_AND_GRAD["realness_d_loss"], _backend.reduction_code(reduction)
     return _of_two(operator, *tensors, dim, code, grad_scale=grad_scale)
 
 
@@ -188,10 +191,10 @@ def _realness_g_loss(
         functional._validate_anchors(real_anchor, fake_anchor)
     used = real_logits if objective == 2 else None
     tensors = (used, fake_logits, real_anchor, fake_anchor)
-    if _ops.reference_serves(*functional._present(*tensors)):
+    if _backend.reference_serves(*functional._present(*tensors)):
         args = (*tensors, objective, dim, reduction)
         return _through_autograd(reference.realness_g_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _ops.VALUE_AND_GRAD["realness_g_loss"], _ops.reduction_code(reduction)
+    operator, code = _backend.VALUE_AND_GRAD["realness_g_loss"], _backend.reduction_code(reduction)
     return _of_two(operator, *tensors, objective, dim, code, grad_scale=grad_scale)
 
 
@@ -208,13 +211,13 @@ def _resampled_realness_d_loss(
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
-    if _ops.reference_serves(*tensors) or _learnable(real_anchor, fake_anchor):
+    if _backend.reference_serves(*tensors) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_d_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
     noises = functional._noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
-    operator = _ops.VALUE_AND_GRAD["resampled_realness_d_loss"]
-    code = _ops.reduction_code(reduction)
+    operator = _backend.VALUE_AND_GRAD["resampled_realness_d_loss"]
+    code = _backend.reduction_code(reduction)
     return _of_two(operator, *tensors, *noises, dim, code, grad_scale=grad_scale)
 
 
@@ -234,13 +237,13 @@ def _resampled_realness_g_loss(
     used = real_statistics if objective == 2 else None
     tensors = (used, fake_statistics, real_anchor, fake_anchor)
     present = functional._present(*tensors)
-    if _ops.reference_serves(*present) or _learnable(real_anchor, fake_anchor):
+    if _backend.reference_serves(*present) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, objective, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_g_loss
         return _through_autograd(fn, args, {}, (0, 1), grad_scale)
     noises = functional._noises(used, fake_statistics, dim, real_noise, fake_noise)
-    operator = _ops.VALUE_AND_GRAD["resampled_realness_g_loss"]
-    code = _ops.reduction_code(reduction)
+    operator = _backend.VALUE_AND_GRAD["resampled_realness_g_loss"]
+    code = _backend.reduction_code(reduction)
     return _of_two(operator, *tensors, *noises, objective, dim, code, grad_scale=grad_scale)
 
 
@@ -267,10 +270,10 @@ def _of_two_batches(name: str) -> ValueAndGrad:
                 raise TypeError(f"{name}() got an unexpected keyword argument 'label_smoothing'")
             _checks.check_label_smoothing(label_smoothing)
             row = loss.smoothed(label_smoothing)
-        if _ops.reference_serves(real_logits, fake_logits):
+        if _backend.reference_serves(real_logits, fake_logits):
             args = (loss, real_logits, fake_logits, reduction, label_smoothing)
             return _through_autograd(reference.scalar_loss, args, {}, (1, 2), grad_scale)
-        operator, code = _ops.VALUE_AND_GRAD["scalar_loss"], _ops.reduction_code(reduction)
+        operator, code = _backend.VALUE_AND_GRAD["scalar_loss"], _backend.reduction_code(reduction)
         arguments = (real_logits, fake_logits, row.real, row.fake, row.relativistic, code)
         return _of_two(operator, *arguments, grad_scale=grad_scale)
 
@@ -284,11 +287,11 @@ def _of_fake_batch(name: str) -> ValueAndGrad:
     def compute(
         fake_logits: Tensor, reduction: str = "mean", *, grad_scale: float = 1.0
     ) -> tuple[Tensor, Gradients]:
-        if _ops.reference_serves(fake_logits):
+        if _backend.reference_serves(fake_logits):
             args = (loss, None, fake_logits, reduction)
             return _through_autograd(reference.scalar_loss, args, {}, (2,), grad_scale)
-        code = _ops.reduction_code(reduction)
-        value, _, to_fake = _ops.VALUE_AND_GRAD["scalar_loss"](
+        code = _backend.reduction_code(reduction)
+        value, _, to_fake = _backend.VALUE_AND_GRAD["scalar_loss"](
             None, fake_logits, (), loss.fake, False, code, False, True, True, grad_scale
         )
         return value, (to_fake,)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from gankernels import _checks, _ops, reference
+from gankernels import _backend, _checks, reference
 from gankernels._scalar import SCALAR_LOSSES
 
 __all__ = [
@@ -97,9 +97,9 @@ def softmax_kl(
     """
     if validate:
         _checks.check_anchor_values("target", target)
-    if _ops.reference_serves(logits, target):
+    if _backend.reference_serves(logits, target):
         return reference.softmax_kl(logits, target, dim, reduction)
-    return _ops.softmax_kl(logits, target, dim, _ops.reduction_code(reduction))
+    return _backend.softmax_kl(logits, target, dim, _backend.reduction_code(reduction))
 
 
 def softmax_kl_logits(
@@ -146,9 +146,9 @@ def softmax_kl_logits(
         >>> gk.softmax_kl_logits(sequences, sequences, dim=-1, reduction="none").shape
         torch.Size([2, 7])
     """
-    if _ops.reference_serves(p_logits, q_logits):
+    if _backend.reference_serves(p_logits, q_logits):
         return reference.softmax_kl_logits(p_logits, q_logits, dim, reduction)
-    return _ops.softmax_kl_logits(p_logits, q_logits, dim, _ops.reduction_code(reduction))
+    return _backend.softmax_kl_logits(p_logits, q_logits, dim, _backend.reduction_code(reduction))
 
 
 def realness_d_loss(
@@ -210,12 +210,12 @@ def realness_d_loss(
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
-    if _ops.reference_serves(real_logits, fake_logits, real_anchor, fake_anchor):
+    if _backend.reference_serves(real_logits, fake_logits, real_anchor, fake_anchor):
         return reference.realness_d_loss(
             real_logits, fake_logits, real_anchor, fake_anchor, dim, reduction
         )
-    return _ops.realness_d_loss(
-        real_logits, fake_logits, real_anchor, fake_anchor, dim, _ops.reduction_code(reduction)
+    return _backend.realness_d_loss(
+        real_logits, fake_logits, real_anchor, fake_anchor, dim, _backend.reduction_code(reduction)
     )
 
 
@@ -286,18 +286,18 @@ def realness_g_loss(
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
-    if _ops.reference_serves(*_present(real_logits, fake_logits, real_anchor, fake_anchor)):
+    if _backend.reference_serves(*_present(real_logits, fake_logits, real_anchor, fake_anchor)):
         return reference.realness_g_loss(
             real_logits, fake_logits, real_anchor, fake_anchor, objective, dim, reduction
         )
-    return _ops.realness_g_loss(
+    return _backend.realness_g_loss(
         real_logits,
         fake_logits,
         real_anchor,
         fake_anchor,
         objective,
         dim,
-        _ops.reduction_code(reduction),
+        _backend.reduction_code(reduction),
     )
 
 
@@ -309,20 +309,22 @@ def _of_two_batches(
     label_smoothing: float = 0.0,
 ) -> Tensor:
     loss = SCALAR_LOSSES[name]
-    if _ops.reference_serves(real_logits, fake_logits):
+    if _backend.reference_serves(real_logits, fake_logits):
         return reference.scalar_loss(loss, real_logits, fake_logits, reduction, label_smoothing)
     if label_smoothing:
         loss = loss.smoothed(label_smoothing)
-    code = _ops.reduction_code(reduction)
-    return _ops.scalar_loss(real_logits, fake_logits, loss.real, loss.fake, loss.relativistic, code)
+    code = _backend.reduction_code(reduction)
+    return _backend.scalar_loss(
+        real_logits, fake_logits, loss.real, loss.fake, loss.relativistic, code
+    )
 
 
 def _of_fake_batch(name: str, fake_logits: Tensor, reduction: str) -> Tensor:
     loss = SCALAR_LOSSES[name]
-    if _ops.reference_serves(fake_logits):
+    if _backend.reference_serves(fake_logits):
         return reference.scalar_loss(loss, None, fake_logits, reduction)
-    code = _ops.reduction_code(reduction)
-    return _ops.scalar_loss(None, fake_logits, (), loss.fake, False, code)
+    code = _backend.reduction_code(reduction)
+    return _backend.scalar_loss(None, fake_logits, (), loss.fake, False, code)
 
 
 def logistic_d_loss(
@@ -728,9 +730,9 @@ def negate_(t: Tensor) -> Tensor:
         >>> gk.negate_(torch.tensor([1.0, -2.0]))
         tensor([-1.,  2.])
     """
-    if _ops.reference_serves(t):
+    if _backend.reference_serves(t):
         return reference.negate_(t)
-    return _ops.negate_(t)
+    return _backend.negate_(t)
 
 
 def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
@@ -773,14 +775,14 @@ def gradient_reversal(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
         >>> x.grad
         tensor([-0.5000, -0.5000])
     """
-    if _ops.reference_serves(x):
+    if _backend.reference_serves(x):
         if has_torch_function_unary(x):
             return handle_torch_function(gradient_reversal, (x,), x, alpha)
         return reference.gradient_reversal(x, alpha)
     alpha = _checks.check_alpha(alpha)
     if isinstance(alpha, Tensor):
-        return _ops.gradient_scale(x, alpha, -1.0)
-    return _ops.gradient_scale(x, None, float(-alpha))
+        return _backend.gradient_scale(x, alpha, -1.0)
+    return _backend.gradient_scale(x, None, float(-alpha))
 
 
 def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
@@ -812,14 +814,14 @@ def gradient_scale(x: Tensor, scale: float | Tensor) -> Tensor:
         tensor([[ 1.,  1.],
                 [-3., -3.]])
     """
-    if _ops.reference_serves(x):
+    if _backend.reference_serves(x):
         if has_torch_function_unary(x):
             return handle_torch_function(gradient_scale, (x,), x, scale)
         return reference.gradient_scale(x, scale)
     if isinstance(scale, Tensor):
-        return _ops.gradient_scale(x, scale, 1.0)
+        return _backend.gradient_scale(x, scale, 1.0)
     _checks.check_number("scale", scale, "a tensor")
-    return _ops.gradient_scale(x, None, float(scale))
+    return _backend.gradient_scale(x, None, float(scale))
 
 
 def nonsaturating_ratio(fake_logits: Tensor, limit: float = 80.0) -> Tensor:
@@ -860,8 +862,8 @@ def nonsaturating_ratio(fake_logits: Tensor, limit: float = 80.0) -> Tensor:
     _checks.check_one_logit_per_sample("fake_logits", fake_logits)
     if not 0 < limit <= 88:
         raise ValueError(f"limit must be in (0, 88], got {limit}")
-    wide = fake_logits.detach().to(reference.accumulation_dtype(fake_logits.dtype))
-    return -(-wide.reshape(-1)).clamp(max=limit).exp()
+    logits = fake_logits.detach().to(reference.accumulation_dtype(fake_logits.dtype))
+    return -(-logits.reshape(-1)).clamp(max=limit).exp()
 
 
 def resample_logits(
@@ -903,10 +905,10 @@ def resample_logits(
         >>> gk.resample_logits(torch.zeros(2, 7, 6), dim=-1).shape  # (B, S, 2V)
         torch.Size([2, 7, 3])
     """
-    if _ops.reference_serves(mu_logvar):
+    if _backend.reference_serves(mu_logvar):
         return reference.resample_logits(mu_logvar, dim, generator, noise)
     noise = _noise("noise", noise, "mu_logvar", mu_logvar, dim, generator)
-    return _ops.resample_logits(mu_logvar, noise, dim)
+    return _backend.resample_logits(mu_logvar, noise, dim)
 
 
 def _noise(
@@ -996,7 +998,7 @@ def resampled_realness_d_loss(
         ... ).shape
         torch.Size([2, 7])
     """
-    if _ops.reference_serves(real_statistics, fake_statistics, real_anchor, fake_anchor):
+    if _backend.reference_serves(real_statistics, fake_statistics, real_anchor, fake_anchor):
         return reference.resampled_realness_d_loss(
             real_statistics,
             fake_statistics,
@@ -1007,14 +1009,14 @@ def resampled_realness_d_loss(
             real_noise,
             fake_noise,
         )
-    return _ops.resampled_realness_d_loss(
+    return _backend.resampled_realness_d_loss(
         real_statistics,
         fake_statistics,
         real_anchor,
         fake_anchor,
         *_noises(real_statistics, fake_statistics, dim, real_noise, fake_noise),
         dim,
-        _ops.reduction_code(reduction),
+        _backend.reduction_code(reduction),
     )
 
 
@@ -1071,7 +1073,9 @@ def resampled_realness_g_loss(
         ... ).shape
         torch.Size([2, 7])
     """
-    if _ops.reference_serves(*_present(real_statistics, fake_statistics, real_anchor, fake_anchor)):
+    if _backend.reference_serves(
+        *_present(real_statistics, fake_statistics, real_anchor, fake_anchor)
+    ):
         return reference.resampled_realness_g_loss(
             real_statistics,
             fake_statistics,
@@ -1084,7 +1088,7 @@ def resampled_realness_g_loss(
             fake_noise,
         )
     used = real_statistics if objective == 2 else None
-    return _ops.resampled_realness_g_loss(
+    return _backend.resampled_realness_g_loss(
         real_statistics,
         fake_statistics,
         real_anchor,
@@ -1092,7 +1096,7 @@ def resampled_realness_g_loss(
         *_noises(used, fake_statistics, dim, real_noise, fake_noise),
         objective,
         dim,
-        _ops.reduction_code(reduction),
+        _backend.reduction_code(reduction),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from gankernels import _ops, triton
+from gankernels import _backend, triton
 from gankernels.testing import Operator
 
 Choice = TypeVar("Choice")
@@ -37,10 +37,10 @@ class Reference(Cpu):
     """As GANKERNELS_BACKEND=reference and an extension that was not built have it."""
 
     def switch_on(self) -> None:
-        self.extension, _ops.EXTENSION = _ops.EXTENSION, None
+        self.extension, _backend.EXTENSION = _backend.EXTENSION, None
 
     def switch_off(self) -> None:
-        _ops.EXTENSION = self.extension
+        _backend.EXTENSION = self.extension
 
 
 class Gpu(Cpu):
@@ -103,7 +103,7 @@ class Cuda(Gpu):
     def missing(self) -> str | None:  # type: ignore[override]
         if Triton.missing:
             return Triton.missing
-        from gpu.emulation import toolchain
+        from tools.ptxsim import toolchain
 
         return None if toolchain.NVCC else "nvcc is not on PATH: its headers hold the types"
 
@@ -158,7 +158,7 @@ def affordable(usual: Choice, least: Choice) -> Choice:
 def available() -> Iterator[str]:
     """Those that this machine can run, of which ``"cpu"`` may be the reference."""
     for name, backend in BACKENDS.items():
-        if name == "cpu" or (_ops.EXTENSION is not None and backend.missing is None):
+        if name == "cpu" or (_backend.EXTENSION is not None and backend.missing is None):
             yield name
 
 

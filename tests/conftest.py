@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from gankernels import _ops
+from gankernels import _backend
 from gankernels.testing import OPERATORS
 
 # The same examples on every run: a failure is a change in the code.
@@ -36,9 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> str:
-    if _ops.EXTENSION is None:
-        return f"gankernels: PyTorch reference ({_ops.REASON})"
-    return f"gankernels: C++ extension ({_ops.EXTENSION.cpu_capability()})"
+    if _backend.EXTENSION is None:
+        return f"gankernels: PyTorch reference ({_backend.REASON})"
+    return f"gankernels: C++ extension ({_backend.EXTENSION.cpu_capability()})"
 
 
 @pytest.hookimpl(trylast=True)
@@ -47,9 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = of_operator(name, items)
     first, step = map(int, config.getoption("--shard").split("/"))
     items[:] = items[first::step]
-    if _ops.EXTENSION is not None:
+    if _backend.EXTENSION is not None:
         return
-    skip = pytest.mark.skip(reason=f"needs the compiled operators: {_ops.REASON}")
+    skip = pytest.mark.skip(reason=f"needs the compiled operators: {_backend.REASON}")
     for item in items:
         if item.get_closest_marker("compiled"):
             item.add_marker(skip)

@@ -80,7 +80,7 @@ def first_line(*words: str) -> str | None:
 def digest() -> str:
     """Of the sources that are measured: a tree without git says what it is all the same."""
     found = hashlib.sha256()
-    for folder in ("csrc", "gankernels", "tests/gpu", "benchmarks"):
+    for folder in ("csrc", "gankernels", "tests/gpu", "tools", "benchmarks"):
         for file in sorted((ROOT / folder).rglob("*")):
             if file.suffix in (".py", ".cpp", ".h", ".cu", ".cuh"):
                 found.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())

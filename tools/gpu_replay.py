@@ -131,11 +131,10 @@ def emulated(backend: str, noise: float, seed: int) -> Iterator[Callable[..., An
         with cuda.launches(ARCH, multiprocessors=MULTIPROCESSORS, **options):
             yield cuda.launch
         return
-    from gpu.emulation import triton_ptxsim
-
     from gankernels.triton import operators as launchers
+    from tools.ptxsim import triton_driver
 
-    triton_ptxsim.install(ARCH, **options)
+    triton_driver.install(ARCH, **options)
     yield lambda name, *a: getattr(launchers, name.removesuffix("_value_and_grad"))(*a)
 
 

@@ -15,8 +15,8 @@ from gankernels.training import (
     data,
     distributed,
     evaluation,
-    host,
     loop,
+    malloc,
     options,
     plots,
     recipes,
@@ -52,7 +52,7 @@ def train(arguments: argparse.Namespace) -> int:
         print(json.dumps(config.to_dict(), indent=2))
         return 0
     if not arguments.release_pages:
-        host.keep_pages()
+        malloc.keep_pages()
     loop.train(config, run_dir, resume=bool(arguments.resume), progress=not arguments.quiet)
     if not arguments.quiet:
         _tell(run_dir, config)

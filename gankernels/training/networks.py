@@ -180,7 +180,7 @@ def dcgan_spectral(
     """
     _require_power_of_two(image_size, "dcgan_spectral")
     widths = [width * 2**i for i in range(image_size.bit_length() - 3)]
-    wide = widths[-1]
+    widest = widths[-1]
     up: list[nn.Module] = []
     for inputs, outputs in pairwise(reversed(widths)):
         up += _up_block(inputs, outputs)
@@ -189,15 +189,15 @@ def dcgan_spectral(
         conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
         down += [spectral_norm(conv), nn.LeakyReLU(0.2, inplace=True)]
     generator = nn.Sequential(
-        nn.Linear(noise_dim, wide * 16),
-        nn.Unflatten(1, (wide, 4, 4)),
-        nn.BatchNorm2d(wide),
+        nn.Linear(noise_dim, widest * 16),
+        nn.Unflatten(1, (widest, 4, 4)),
+        nn.BatchNorm2d(widest),
         nn.ReLU(inplace=True),
         *up,
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
         nn.Tanh(),
     )
-    logits = nn.Linear(wide * 16, 2 * outcomes if resample else outcomes)
+    logits = nn.Linear(widest * 16, 2 * outcomes if resample else outcomes)
     discriminator: nn.Module = nn.Sequential(*down, nn.Flatten(), spectral_norm(logits))
     if resample:  # named, since checkpoints have the weights under "network"
         layers = {"network": discriminator, "resampling": gk.FeatureResampling()}

@@ -1,7 +1,7 @@
 """Which options of a run have an effect, and which of them may change when it is resumed.
 
 :data:`OPTIONS` has one row for each field of :class:`TrainConfig` and :class:`StepConfig`. What was
-*asked for* (on the command line, in ``configuration(**changes)``, as a difference from the
+*requested* (on the command line, in ``configuration(**changes)``, as a difference from the
 checkpoint) is obeyed or refused; what a preset merely carries along may lie idle.
 """
 
@@ -17,8 +17,8 @@ __all__ = [
     "LOSS_OPTIONS",
     "OPTIONS",
     "Option",
-    "check_asked",
     "check_loss_options",
+    "check_requested",
     "check_resume",
     "settled",
     "value",
@@ -216,34 +216,34 @@ def differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     return [name for name in OPTIONS if value(before, name) != value(after, name)]
 
 
-def check_asked(config: TrainConfig, asked: Iterable[str]) -> None:
-    """Refuse what was asked for and would have no effect.
+def check_requested(config: TrainConfig, requested: Iterable[str]) -> None:
+    """Refuse what was requested and would have no effect.
 
     Args:
         config: The configuration that results.
-        asked: Names of options.
+        requested: Names of options.
 
     Raises:
         ValueError: One of them has no effect; the message names it and says why.
 
     Example:
-        >>> check_asked(TrainConfig(), ["alpha"])
+        >>> check_requested(TrainConfig(), ["alpha"])
         Traceback (most recent call last):
         ValueError: alpha has no effect: only the reversal step has it, and step_kind is 'alternating'
     """
-    for name in asked:
+    for name in requested:
         reason = OPTIONS[name].idle(config) if name in OPTIONS else None
         if reason is not None:
             raise ValueError(f"{name} has no effect: {reason}")
 
 
-def check_loss_options(config: TrainConfig, asked: Iterable[str]) -> None:
-    """Refuse keys of ``loss_options`` that were asked for and would have no effect.
+def check_loss_options(config: TrainConfig, requested: Iterable[str]) -> None:
+    """Refuse keys of ``loss_options`` that were requested and would have no effect.
 
     Raises:
         ValueError: One of them has no effect; the message names it and says why.
     """
-    for name in asked:
+    for name in requested:
         reason = LOSS_OPTIONS[name].idle(config) if name in LOSS_OPTIONS else None
         if reason is not None:
             raise ValueError(f"loss option {name} has no effect: {reason}")
@@ -274,12 +274,12 @@ def check_resume(before: TrainConfig, after: TrainConfig, done: int) -> None:
                 f"{name} cannot change from {value(before, name)!r} to {value(after, name)!r} "
                 f"on resume: {reason}"
             )
-    check_asked(after, changed)
+    check_requested(after, changed)
     check_loss_options(after, _changed_loss_options(before, after))
 
 
 def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """``base`` with ``changes``, what follows from them, and nothing asked for in vain.
+    """``base`` with ``changes``, what follows from them, and nothing requested in vain.
 
     A preset's ``loss_options`` and ``network_options`` belong to its own loss and network.
 
@@ -291,9 +291,9 @@ def settled(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         if changes.get(owner, getattr(base, owner)) != getattr(base, owner):
             changes.setdefault(f"{owner}_options", {})
     config = base.but(**changes)
-    asked = [name for name in changes if name != "step"]
+    requested = [name for name in changes if name != "step"]
     if "step" in changes:
-        asked += [name for name in differences(base, config) if name in _STEP_NAMES]
-    check_asked(config, asked)
+        requested += [name for name in differences(base, config) if name in _STEP_NAMES]
+    check_requested(config, requested)
     check_loss_options(config, _changed_loss_options(base, config))
     return config

@@ -18,16 +18,16 @@ __all__ = [
     "DiscriminatorRoots",
     "autocast",
     "batch_format",
+    "cotangent_of",
     "frozen",
     "full_precision",
     "micro_batches",
     "no_sync",
-    "seed_of",
 ]
 
 
 class DiscriminatorRoots:
-    """D's forward on both batches, and the tensors and seeds that its backward starts from."""
+    """D's forward on both batches, and the tensors and cotangents that its backward starts from."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class DiscriminatorRoots:
             real_root, fake_root = _both(players.discriminator, real, fake, config.fake_first)
         real_root, self.fake_root = full_precision(real_root), full_precision(fake_root)
         self.real_logits, self.fake_logits = real_root.detach(), self.fake_root.detach()
-        value, seeds = loss.discriminator_value_and_grad(self.real_logits, self.fake_logits)
+        value, gradients = loss.discriminator_value_and_grad(self.real_logits, self.fake_logits)
         self.metrics: Metrics = {"d_loss": value}
         self.tensors = [real_root, self.fake_root]
-        self.seeds = [seed_of(s, players, config) for s in seeds]
+        self.cotangents = [cotangent_of(g, players, config) for g in gradients]
         if penalise:
             penalty = _r1(real_root, real)
             # At one step in r1_every, and so r1_every times as heavy.
             weight = torch.full_like(penalty, config.r1_gamma * config.r1_every)
             self.tensors.append(penalty)
-            self.seeds.append(seed_of(weight, players, config))
+            self.cotangents.append(cotangent_of(weight, players, config))
             self.metrics["r1"] = penalty.detach()
 
 
@@ -85,7 +85,7 @@ def batch_format(real: Tensor, config: StepConfig) -> Tensor:
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Logits in the precision of the loss: a half-precision seed would lose its small entries."""
+    """Logits in the precision of the loss: a half-precision cotangent would lose its small entries."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -130,7 +130,7 @@ def micro_batches(
     return [(i == k - 1, r, z) for i, (r, z) in enumerate(pairs)]
 
 
-def seed_of(gradient: Tensor, players: Players, config: StepConfig) -> Tensor:
+def cotangent_of(gradient: Tensor, players: Players, config: StepConfig) -> Tensor:
     """A gradient at the logits, divided among micro-batches and multiplied by the loss scale."""
     if config.accumulate > 1:
         gradient = gradient / config.accumulate

@@ -7,7 +7,7 @@
   treats samples independently.
 
 No step builds a graph of its loss: the loss gives its value and its gradient at the logits, and
-those gradients seed the backward pass of the networks. Nothing is brought to the host.
+those gradients begin the backward pass of the networks. Nothing is brought to the host.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gankernels.training.passes import (
     DiscriminatorRoots,
     autocast,
     batch_format,
+    cotangent_of,
     frozen,
     full_precision,
     micro_batches,
     no_sync,
-    seed_of,
 )
 from gankernels.training.players import Metrics, Noise, Players
 from gankernels.training.step_config import StepConfig
@@ -102,7 +102,7 @@ def discriminator_phase(
             fake = bare(players.generator)(latents)
         with no_sync(last, players.discriminator):
             roots = DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
-            torch.autograd.backward(roots.tensors, roots.seeds)
+            torch.autograd.backward(roots.tensors, roots.cotangents)
         add_metrics(total, roots.metrics, config)
     return total | update(players, config, players.discriminator)
 
@@ -145,11 +145,11 @@ def _generator_update(
             of_real = None if config.fake_first else real_pass(part, real_part)
             fake_logits = full_precision(discriminator(fake))
             of_real = real_pass(part, real_part) if config.fake_first else of_real
-        value, (_, seed) = loss.generator_value_and_grad(
+        value, (_, gradient) = loss.generator_value_and_grad(
             None if of_real is None else full_precision(of_real), fake_logits
         )
         with no_sync(last, players.generator):
-            torch.autograd.backward(fake_logits, seed_of(seed, players, config))
+            torch.autograd.backward(fake_logits, cotangent_of(gradient, players, config))
         add_metrics(total, {"g_loss": value}, config)
     return total | update(players, config, players.generator)
 
@@ -187,7 +187,7 @@ def reversal_step(
             with autocast(real, config):
                 fake = gk.gradient_reversal(players.generator(latents), config.alpha)
             roots = DiscriminatorRoots(players, loss, real_part, fake, config, iteration)
-            torch.autograd.backward(roots.tensors, roots.seeds)
+            torch.autograd.backward(roots.tensors, roots.cotangents)
         value, _ = loss.generator_value_and_grad(roots.real_logits, roots.fake_logits)
         add_metrics(total, roots.metrics | {"g_loss": value}, config)
     return total | update(players, config, players.discriminator, players.generator)
@@ -203,8 +203,8 @@ def one_pass_step(
 ) -> Metrics:
     """Simultaneous update of both networks from one forward pass of each: exact, any loss, any D.
 
-    Two vector-Jacobian products go through one graph of D(fake): the G seed down to the samples,
-    and the D seed to D's weights. The gradients are those of two separate backward passes at the
+    Two vector-Jacobian products go through one graph of D(fake): the G cotangent down to the samples,
+    and the D cotangent to D's weights. The gradients are those of two separate backward passes at the
     same parameters and the same noise.
 
     Args:
@@ -229,11 +229,11 @@ def one_pass_step(
                 fake = players.generator(latents)
             samples = fake.detach().requires_grad_()
             roots = DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
-            value, (_, seed) = loss.generator_value_and_grad(roots.real_logits, roots.fake_root)
+            value, (_, gradient) = loss.generator_value_and_grad(roots.real_logits, roots.fake_root)
             (at_samples,) = torch.autograd.grad(
-                roots.fake_root, samples, seed_of(seed, players, config), retain_graph=True
+                roots.fake_root, samples, cotangent_of(gradient, players, config), retain_graph=True
             )
-            torch.autograd.backward(roots.tensors, roots.seeds, inputs=weights)
+            torch.autograd.backward(roots.tensors, roots.cotangents, inputs=weights)
             fake.backward(at_samples)
         add_metrics(total, roots.metrics | {"g_loss": value}, config)
     return total | update(players, config, players.discriminator, players.generator)
@@ -250,7 +250,7 @@ def ratio_step(
     """One forward and one backward for both networks, with the non-saturating loss for G.
 
     ``dL_G/df = -sigmoid(-f)`` and ``dL_D/df = sigmoid(f)`` differ by a factor per sample, and a
-    sample's gradient is linear in its seed: multiplying the gradient that arrives at sample i by
+    sample's gradient is linear in its cotangent: multiplying the gradient that arrives at sample i by
     that ratio turns D's gradient into G's (one-stage GAN training, Shen et al., CVPR 2021). This
     holds where D treats samples independently.
 
@@ -279,7 +279,7 @@ def ratio_step(
                 fake = players.generator(latents)
             samples = fake.detach().requires_grad_()
             roots = DiscriminatorRoots(players, loss, real_part, samples, config, iteration)
-            torch.autograd.backward(roots.tensors, roots.seeds)
+            torch.autograd.backward(roots.tensors, roots.cotangents)
             assert samples.grad is not None
             ratio = gk.nonsaturating_ratio(roots.fake_logits)
             ratio = ratio.view(-1, *[1] * (samples.dim() - 1))

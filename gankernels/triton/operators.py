@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gankernels import _ops
+from gankernels import _backend
 from gankernels.reference import accumulation_dtype
-from gankernels.triton import layers, scalar_losses
-from gankernels.triton.distribution_losses import (
+from gankernels.triton import layers, scalar
+from gankernels.triton.divergence import (
     Batch,
     Call,
     divergence,
@@ -32,7 +32,7 @@ Outputs = tuple[Tensor, Tensor, Tensor]
 @cache
 def outputs_of(name: str) -> Callable[..., Any]:
     """What checks an operator's arguments and allocates its outputs."""
-    bound: Callable[..., Any] = _ops.EXTENSION.bind_outputs(f"gankernels::{name}")
+    bound: Callable[..., Any] = _backend.EXTENSION.bind_outputs(f"gankernels::{name}")
     return bound
 
 
@@ -193,12 +193,12 @@ def scalar_loss(
     settings = (reduction, real_grad, fake_grad, fold_mean, grad_scale)
     outputs: Outputs = outputs_of("scalar_loss_value_and_grad")(*loss, *settings)
     value, to_real, to_fake = outputs
-    terms = scalar_losses.terms_of(real_term, fake_term, relativistic)
-    batches = [scalar_losses.Batch(fake_logits.detach(), to_fake, value, reduction)]
+    terms = scalar.terms_of(real_term, fake_term, relativistic)
+    batches = [scalar.Batch(fake_logits.detach(), to_fake, value, reduction)]
     if terms.real is not None:
         assert real_logits is not None
-        batches.insert(0, scalar_losses.Batch(real_logits.detach(), to_real, value, reduction))
-    scalar_losses.scalar(terms, reduction, fold_mean, grad_scale, value, *batches)
+        batches.insert(0, scalar.Batch(real_logits.detach(), to_real, value, reduction))
+    scalar.scalar(terms, reduction, fold_mean, grad_scale, value, *batches)
     return outputs
 
 

@@ -96,9 +96,9 @@ def test_gradients_under_create_graph_are_those_without(
         leaves = with_leaves(arguments, names)
         inputs = [leaves[name] for name in names]
         value = call(operator, leaves)
-        seed = cotangent(value)
-        with_graph = torch.autograd.grad(value, inputs, seed, create_graph=True)
-        without = torch.autograd.grad(value, inputs, seed)
+        grad_output = cotangent(value)
+        with_graph = torch.autograd.grad(value, inputs, grad_output, create_graph=True)
+        without = torch.autograd.grad(value, inputs, grad_output)
         for a, b in zip(with_graph, without, strict=True):
             assert a.dtype == b.dtype == dtype
             # Two formulas of the same gradient, each rounded to its dtype twice.
@@ -106,8 +106,8 @@ def test_gradients_under_create_graph_are_those_without(
             size = float(b.abs().max())
             if backend == "triton" and operator.has_classes:
                 # Other exponentials than PyTorch's, in a probability times a difference of logits.
-                weight = float(seed.abs().max()) / (3 if reduction == "mean" else 1)
-                size = max(size, weight * max(float(x.detach().abs().max()) for x in inputs))
+                scale = float(grad_output.abs().max()) / (3 if reduction == "mean" else 1)
+                size = max(size, scale * max(float(x.detach().abs().max()) for x in inputs))
             torch.testing.assert_close(a, b, rtol=4 * eps, atol=4 * eps * size)
 
 

@@ -215,7 +215,7 @@ ROWS = {
     "all but one -inf": [-INF, 3.0, -INF, -INF],
     "nan and inf": [NAN, INF, -INF, 0.0],
 }
-LAYOUTS = {"classes side by side": (1, 4), "rows side by side": (0, 4), "wide": (1, 40)}
+LAYOUTS = {"classes side by side": (1, 4), "rows side by side": (0, 4), "long": (1, 40)}
 
 
 def with_row(x: Tensor, row: list[float], dim: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gankernels import _ops
+from gankernels import _backend
 from gankernels._scalar import FUNCTIONS, Term, term
 
 F64 = torch.float64
@@ -65,13 +65,13 @@ def named(terms: tuple[Term, Term]) -> str:
 @pytest.mark.parametrize("relativistic", [False, True], ids=["plain", "relativistic"])
 @pytest.mark.parametrize("terms", PAIRS, ids=named)
 def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: bool) -> None:
-    for reduction in backends.in_turn(list(_ops.REDUCTIONS)):
+    for reduction in backends.in_turn(list(_backend.REDUCTIONS)):
         generator = torch.Generator().manual_seed(1)
         sizes = (7, 7) if reduction == "none" else (7, 5)
         leaves = [torch.randn(n, dtype=F64, generator=generator).requires_grad_() for n in sizes]
         weights = torch.randn(7, dtype=F64, generator=generator) if reduction == "none" else 1.0
 
-        value = _ops.scalar_loss(*leaves, *terms, relativistic, _ops.REDUCTIONS[reduction])
+        value = _backend.scalar_loss(*leaves, *terms, relativistic, _backend.REDUCTIONS[reduction])
         found = torch.autograd.grad((value * weights).sum(), leaves, create_graph=True)
         wanted = expected(*leaves, *terms, relativistic, reduction)
         right = torch.autograd.grad((wanted * weights).sum(), leaves, create_graph=True)
@@ -81,11 +81,11 @@ def test_any_two_terms(backend: str, terms: tuple[Term, Term], relativistic: boo
             curvature(found, leaves), curvature(right, leaves), rtol=1e-11, atol=1e-12
         )
 
-        plain = _ops.VALUE_AND_GRAD["scalar_loss"](
+        plain = _backend.VALUE_AND_GRAD["scalar_loss"](
             *(x.detach() for x in leaves),
             *terms,
             relativistic,
-            _ops.REDUCTIONS[reduction],
+            _backend.REDUCTIONS[reduction],
             True,
             True,
             True,
@@ -103,8 +103,8 @@ def test_one_empty_batch(backend: str, terms: tuple[Term, Term], sizes: tuple[in
     """Its mean is NaN, and what it shares out among the other batch is nothing."""
     for reduction in backends.in_turn(["mean", "sum"]):
         leaves = [torch.linspace(-2, 2, n, dtype=F64).requires_grad_() for n in sizes]
-        code = _ops.REDUCTIONS[reduction]
-        found = torch.autograd.grad(_ops.scalar_loss(*leaves, *terms, True, code), leaves)
+        code = _backend.REDUCTIONS[reduction]
+        found = torch.autograd.grad(_backend.scalar_loss(*leaves, *terms, True, code), leaves)
         right = torch.autograd.grad(expected(*leaves, *terms, True, reduction), leaves)
         torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13, equal_nan=True)
 
@@ -118,7 +118,7 @@ def test_a_term_that_is_none_is_named(backend: str, which: str, wrong: Term) -> 
     terms = {"real_term": term("hinge"), "fake_term": term("hinge"), which: wrong}
     if which == "real_term" and not wrong:
         with pytest.raises(ValueError, match="real_term is required by a relativistic loss"):
-            _ops.scalar_loss(x, x, (), terms["fake_term"], True, 1)
+            _backend.scalar_loss(x, x, (), terms["fake_term"], True, 1)
         return
     with pytest.raises(ValueError, match=f"{which} must be .function, sign, offset, weight, slope"):
-        _ops.scalar_loss(x, x, terms["real_term"], terms["fake_term"], False, 1)
+        _backend.scalar_loss(x, x, terms["real_term"], terms["fake_term"], False, 1)

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def launches() -> list[Counted]:
     """This process's launches; none where nothing imported the emulator."""
-    census = sys.modules.get("gpu.emulation.census")
+    census = sys.modules.get("tools.ptxsim.census")
     return [] if census is None else [(*key, n) for key, n in census.LAUNCHES.items()]
 
 
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not executed:
         return
-    from gpu.emulation import census
+    from tools.ptxsim import census
 
     total: collections.Counter[census.Execution] = collections.Counter()
     for kernel, arch, types, variant, n in executed:

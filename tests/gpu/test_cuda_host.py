@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 from gpu.cuda import build
-from gpu.emulation import toolchain
+from tools.ptxsim import toolchain
 
 pytestmark = [
     pytest.mark.builds,

@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="the emulation needs triton")
 import gankernels as gk
 from gankernels._scalar import SCALAR_LOSSES
 from gpu.cuda import build, emulated
-from gpu.emulation.occupancy import occupancy
+from tools.ptxsim.occupancy import occupancy
 
 pytestmark = [
     pytest.mark.emulated,
@@ -75,12 +75,12 @@ def test_bytes_are_the_ideal_ones(shape: tuple[int, int], dtype: torch.dtype) ->
     assert moved(launch, "store") == size(g_real, g_fake, loss) + (8 * n if n > 1 else 0)
     assert moved(launch, "atomic") == (4 * n if n > 1 else 0)
     assert sums == 20 * n * (n > 1)
-    wide = launch.result.stats["global_load_128b_threads"] * 16
-    assert wide == size(real, fake) + of_anchor
+    vectorized = launch.result.stats["global_load_128b_threads"] * 16
+    assert vectorized == size(real, fake) + of_anchor
 
 
 @pytest.mark.parametrize("shape", [(32, 5), (9, 51), (3, 20, 4, 8)], ids=str)
-def test_bytes_of_narrow_and_spatial_layouts(shape: tuple[int, ...]) -> None:
+def test_bytes_of_narrow_rows_and_rows_side_by_side(shape: tuple[int, ...]) -> None:
     logits = torch.randn(shape)
     with emulated.launches(90) as found:
         loss, _, grad = emulated.operator("softmax_kl_logits_value_and_grad")(
@@ -92,7 +92,7 @@ def test_bytes_of_narrow_and_spatial_layouts(shape: tuple[int, ...]) -> None:
     assert moved(launch, "store") == size(grad, loss) + (8 * n if n > 1 else 0)
 
 
-def test_spatial_rows_are_read_coalesced() -> None:
+def test_rows_side_by_side_are_read_coalesced() -> None:
     """32 neighbouring positions of a class are one access of 128 bytes."""
     logits = torch.randn(2, 20, 8, 8)
     anchor = torch.softmax(torch.randn(20), 0)

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 from gpu.cuda import emulated
-from gpu.emulation.ptxsim import KernelFault
+from tools.ptxsim.simulator import KernelFault
 
 pytestmark = [
     pytest.mark.emulated,
@@ -27,7 +27,7 @@ def _recorded() -> None:
 
 
 # Shape of the logits by the kernel that it needs.
-SHAPES = {"one warp": (40, 64), "block": (5, 600), "narrow": (33, 5), "spatial": (12, 40, 9)}
+SHAPES = {"one warp": (40, 64), "block": (5, 600), "narrow": (33, 5), "side by side": (12, 40, 9)}
 
 
 def remove(pattern: str, which: int) -> Callable[[str], str]:
@@ -82,7 +82,7 @@ def barriers(shape: tuple[int, ...]) -> int:
     return counts[0]
 
 
-@pytest.mark.parametrize("name", ["block", "spatial"])
+@pytest.mark.parametrize("name", ["block", "side by side"])
 def test_missing_barriers(name: str) -> None:
     """Barriers of paths that this problem does not take guard nothing here; the others do."""
     shape = SHAPES[name]
@@ -105,14 +105,14 @@ MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "partner in a butterfly": ("one warp", replace(SHUFFLE, r"\1, 0, \3, -1;", 0)),
     "mask of a shuffle": ("one warp", replace(SHUFFLE, r"\1, \2, \3, 65535;", 0)),
     "ticket that does not wrap": (
-        "spatial",
+        "side by side",
         replace(TICKET, r"atom.global.add.u32 \1, \2, \3;", 0),
     ),
     "ticket without an atomic": (
-        "spatial",
+        "side by side",
         replace(TICKET, r"st.global.u32 \2, \3; mov.u32 \1, \3;", 0),
     ),
-    "fences": ("spatial", lambda ptx: re.sub(FENCE, "", ptx)),
+    "fences": ("side by side", lambda ptx: re.sub(FENCE, "", ptx)),
 }
 
 

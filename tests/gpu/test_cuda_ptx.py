@@ -22,7 +22,7 @@ from gpu.cuda.cases import (
     ROWS,
     Problem,
 )
-from gpu.emulation import toolchain
+from tools.ptxsim import toolchain
 
 pytestmark = [
     pytest.mark.emulated,

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 pytest.importorskip("triton", reason="needs the triton wheel: its compiler and disassemblers")
 
-from gpu.emulation import toolchain
+from tools.gpu_table import table
+from tools.ptxsim import toolchain
 
 pytestmark = pytest.mark.emulated
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The D loss at these sizes has to come within 90 % of the DRAM rate, as far as a bound can tell.
 TARGET_SHAPES = ("8192 × 1024", "8192 × 4096")
 TARGET_ARCHS = (80, 90)
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_table", ROOT / "tools" / "gpu_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-table = load()
 
 
 @pytest.mark.parametrize("name", table.SECTIONS)

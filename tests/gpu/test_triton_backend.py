@@ -15,15 +15,15 @@ REPORT = """
 import json, sys, torch
 PREPARE
 import gankernels as gk
-from gankernels import _ops
+from gankernels import _backend
 has = torch._C._dispatch_has_kernel_for_dispatch_key
 from gankernels.triton import implemented
 info = gk.build_info()
 print(json.dumps({
     "backends": info["backends"],
     "reasons": info["reasons"],
-    "kernels": [has("gankernels::" + name, "CUDA") for name in implemented() if _ops.EXTENSION],
-    "devices": sorted(_ops.DEVICE_TYPES),
+    "kernels": [has("gankernels::" + name, "CUDA") for name in implemented() if _backend.EXTENSION],
+    "devices": sorted(_backend.DEVICE_TYPES),
     "imported": "triton" in sys.modules,
 }))
 """

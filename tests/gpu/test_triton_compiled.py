@@ -15,11 +15,11 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from gankernels._scalar import SCALAR_LOSSES
-from gankernels.triton import distribution_losses, layers, operators, scalar_losses
-from gpu.emulation import triton_ptxsim
-from gpu.emulation.execution import Execution
-from gpu.emulation.loop_reductions import carried_reductions
-from gpu.emulation.offline_compile import compile_triton, cuda
+from gankernels.triton import divergence, layers, operators, scalar
+from tools.ptxsim import simulator, triton_driver
+from tools.ptxsim.execution import Execution
+from tools.ptxsim.loop_reductions import carried_reductions
+from tools.ptxsim.offline_compile import compile_triton, cuda
 
 pytestmark = pytest.mark.emulated
 
@@ -32,10 +32,10 @@ TYPES = {
     torch.int32: "i32",
 }
 KERNELS = (
-    (distribution_losses, "divergence_kernel"),
-    (distribution_losses, "softmax_pair_kernel"),
-    (scalar_losses, "scalar_kernel"),
-    (scalar_losses, "relativistic_kernel"),
+    (divergence, "divergence_kernel"),
+    (divergence, "softmax_pair_kernel"),
+    (scalar, "scalar_kernel"),
+    (scalar, "relativistic_kernel"),
     (layers, "scale_kernel"),
     (layers, "resample_kernel"),
     (layers, "resample_backward_kernel"),
@@ -74,8 +74,8 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         row = SCALAR_LOSSES[loss].smoothed(0.1)
         operators.scalar_loss(real, fake, row.real, row.fake, row.relativistic, MEAN, *gradients)
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(wide)
+    accumulation = torch.float64 if dtype == torch.float64 else torch.float32
+    noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(accumulation)
     z = operators.resample_forward(real, noise, 1)
     operators.resample_backward(z, real, noise if dtype.itemsize == 2 else z, 1)
 
@@ -120,15 +120,15 @@ def test_amd(arch: str, warp: int, classes: int, launches: list[Any]) -> None:
 def compiled() -> Iterator[list[Execution]]:
     """The launches of a test, compiled but not run."""
     found: list[Execution] = []
-    original = triton_ptxsim.ptxsim.Module.launch
-    nothing = triton_ptxsim.ptxsim.Result.__new__(triton_ptxsim.ptxsim.Result)
-    triton_ptxsim.ptxsim.Module.launch = lambda *args, **kwargs: nothing  # type: ignore[method-assign]
-    triton_ptxsim.listeners.append(found.append)
+    original = simulator.Module.launch
+    nothing = simulator.Result.__new__(simulator.Result)
+    simulator.Module.launch = lambda *args, **kwargs: nothing  # type: ignore[method-assign]
+    triton_driver.listeners.append(found.append)
     try:
         yield found
     finally:
-        triton_ptxsim.listeners.remove(found.append)
-        triton_ptxsim.ptxsim.Module.launch = original  # type: ignore[method-assign]
+        triton_driver.listeners.remove(found.append)
+        simulator.Module.launch = original  # type: ignore[method-assign]
 
 
 # The longest rows that stay in registers, with and without a class beyond the last; the widest tiles
@@ -156,7 +156,7 @@ HEAVY = [
 def test_no_spills(
     dtype: torch.dtype, shape: tuple[int, ...], arch: int, compiled: list[Execution]
 ) -> None:
-    triton_ptxsim.install(arch=arch)
+    triton_driver.install(arch=arch)
     real, fake = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
     anchor, rows = torch.zeros(shape[1]), torch.zeros(shape)
     gradients = (1, MEAN, True, True, True, 1.0)
@@ -205,7 +205,7 @@ def test_no_loop_carries_a_reduction(
     dtype: torch.dtype, shape: tuple[int, ...], compiled: list[Execution]
 ) -> None:
     """Triton before 3.9 stops at such a loop, or gives wrong numbers."""
-    triton_ptxsim.install(arch=90)
+    triton_driver.install(arch=90)
     call_everything(dtype, shape)
     assert {execution.entry for execution in compiled} == {name for _, name in KERNELS}
     for execution in compiled:

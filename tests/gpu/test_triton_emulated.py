@@ -16,9 +16,9 @@ from contract.common import dtype_name
 
 from gankernels.testing import DTYPES, Arguments, Operator
 from gankernels.triton import operators as launchers
-from gpu.emulation import triton_ptxsim
-from gpu.emulation.initcheck import TrackEmpty
 from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
+from tools.ptxsim import triton_driver
+from tools.ptxsim.initcheck import TrackEmpty
 
 pytestmark = pytest.mark.emulated
 
@@ -33,9 +33,9 @@ every_operator = pytest.mark.parametrize("operator", FUSED, ids=lambda o: o.name
 @pytest.fixture(autouse=True)
 def _emulated(request: pytest.FixtureRequest) -> Iterator[None]:
     arch = request.node.callspec.params.get("arch", 90) if hasattr(request.node, "callspec") else 90
-    triton_ptxsim.install(arch=arch)
+    triton_driver.install(arch=arch)
     yield
-    triton_ptxsim.sim_options.clear()
+    triton_driver.sim_options.clear()
 
 
 @every_arch
@@ -170,10 +170,10 @@ def many_programs(seed: int = 0) -> Arguments:
 def test_schedules(arch: int, schedule: str) -> None:
     """Whatever order warps run in: no race, and the same bits."""
     operator, arguments = ROWS["realness_d_loss"], many_programs()
-    triton_ptxsim.install(arch=arch, schedule=schedule)
+    triton_driver.install(arch=arch, schedule=schedule)
     value, gradients = launch(operator, arguments)
     check_results(operator, arguments, value, gradients)
-    triton_ptxsim.install(arch=arch)
+    triton_driver.install(arch=arch)
     again, gradients_again = launch(operator, arguments)
     assert torch.equal(value, again)
     assert all(torch.equal(g, gradients_again[n]) for n, g in gradients.items())
@@ -181,7 +181,7 @@ def test_schedules(arch: int, schedule: str) -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_whole_rows_exchange_their_sums_through_shared_memory_in_any_order(schedule: str) -> None:
-    triton_ptxsim.install(arch=90, schedule=schedule)
+    triton_driver.install(arch=90, schedule=schedule)
     for name in ("realness_d_loss", "softmax_kl_logits"):
         operator = ROWS[name]
         check(operator, draw(operator, Case((3, 1025)), torch.float32, "mean"))
@@ -218,7 +218,7 @@ def test_every_output_is_written_and_nothing_read_before() -> None:
 
 
 def launches_of(operator: Operator, arguments: Arguments) -> int:
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         launch(operator, arguments)
     return len(launched)
 
@@ -237,7 +237,7 @@ def test_a_relativistic_loss_of_large_batches_takes_one_launch_per_stage() -> No
 
 
 def test_backward_adds_one_launch_at_most() -> None:
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         launchers.scale_gradients(torch.ones(5, 6), torch.ones(4, 6), torch.tensor(2.0), 1, -1, -1)
     assert len(launched) == 1
 
@@ -245,7 +245,7 @@ def test_backward_adds_one_launch_at_most() -> None:
 def test_backward_of_a_sum_of_row_losses_adds_one_launch_too() -> None:
     """autograd hands over one number, expanded to the rows."""
     ones = torch.tensor(2.0).expand(5)
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         scaled = launchers.scale_gradients(torch.ones(5, 6), torch.ones(5, 6), ones, 1, -1, -1)
     assert len(launched) == 1
     assert all(torch.equal(s, torch.full((5, 6), 2.0)) for s in scaled)
@@ -255,7 +255,7 @@ def test_what_is_not_asked_for_is_neither_computed_nor_allocated() -> None:
     real, fake = torch.randn(40, 64), torch.randn(40, 64)
     anchor = torch.rand(64)
     options = (1, MEAN, False, True, True, 1.0)
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         _, g_real, g_fake = launchers.realness_d_loss(real, fake, anchor, anchor, *options)
     assert g_real.numel() == 0
     assert g_fake.shape == fake.shape
@@ -269,7 +269,7 @@ def test_aligned_rows_move_16_bytes_at_once(dtype: torch.dtype) -> None:
     """Also where the number of classes is no multiple of 16."""
     classes = 40 if dtype == torch.float16 else 20
     logits = torch.randn(64, classes).to(dtype)
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         launchers.softmax_kl_logits(logits, logits.clone(), 1, MEAN, True, True, True, 1.0)
     stats = launched[0].result.stats
     bytes_of_logits = 2 * logits.numel() * logits.element_size()
@@ -281,7 +281,7 @@ def test_rows_side_by_side_are_read_whole_sectors_at_a_time() -> None:
     """(N, K, H, W) with many positions: as few 32-byte sectors as the bytes fill."""
     logits = torch.randn(2, 20, 16, 16)
     anchor = torch.rand(20)
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         launchers.softmax_kl(logits, anchor, 1, MEAN, True, False, True, 1.0)
     stats = launched[0].result.stats
     sectors = logits.numel() * 4 // 32

@@ -14,12 +14,14 @@ import torch
 
 pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
 
-from gankernels.triton import distribution_losses, layers, operators, scalar_losses
+from gankernels.triton import divergence as divergence_launcher
+from gankernels.triton import layers, operators
+from gankernels.triton import scalar as scalar_launcher
 from gankernels.triton.kernels import common, divergence, scalar, softmax_pair
 from gankernels.triton.kernels import layers as layer_kernels
-from gpu.emulation import triton_ptxsim
-from gpu.emulation.ptxsim import KernelFault
 from gpu.triton_cases import ROWS, Case, check, draw
+from tools.ptxsim import triton_driver
+from tools.ptxsim.simulator import KernelFault
 
 pytestmark = pytest.mark.emulated
 
@@ -169,9 +171,9 @@ MUTANTS = {
 
 # Who uses a kernel, and by which name.
 USERS = {
-    divergence: [(distribution_losses, "divergence_kernel")],
-    softmax_pair: [(distribution_losses, "softmax_pair_kernel")],
-    scalar: [(scalar_losses, "scalar_kernel"), (scalar_losses, "relativistic_kernel")],
+    divergence: [(divergence_launcher, "divergence_kernel")],
+    softmax_pair: [(divergence_launcher, "softmax_pair_kernel")],
+    scalar: [(scalar_launcher, "scalar_kernel"), (scalar_launcher, "relativistic_kernel")],
     layer_kernels: [(layers, "scale_kernel"), (layers, "resample_kernel")],
 }
 
@@ -195,7 +197,7 @@ def source_of(module: ModuleType) -> str:
 
 @pytest.fixture(autouse=True)
 def _emulated() -> None:
-    triton_ptxsim.install(arch=90)
+    triton_driver.install(arch=90)
 
 
 @pytest.fixture

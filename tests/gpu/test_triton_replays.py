@@ -23,8 +23,8 @@ from gankernels.testing import Operator
 from gankernels.triton import operators as launchers
 from gankernels.triton import replays, tickets
 from gpu import triton_interpreter
-from gpu.emulation import triton_ptxsim
 from gpu.triton_cases import FUSED, ROWS, Case, check, some
+from tools.ptxsim import triton_driver
 
 pytestmark = pytest.mark.emulated
 
@@ -34,9 +34,9 @@ FLAGS = (True, True, True, 1.0)
 
 @pytest.fixture(autouse=True)
 def _emulated() -> Iterator[None]:
-    triton_ptxsim.install(arch=90)
+    triton_driver.install(arch=90)
     yield
-    triton_ptxsim.sim_options.clear()
+    triton_driver.sim_options.clear()
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What every launch was given."""
     found: list[tuple[Any, ...]] = []
-    original = triton_ptxsim.Launcher.__call__
+    original = triton_driver.Launcher.__call__
 
     def noted(launcher: Any, *args: Any) -> None:
         found.append(args)
         original(launcher, *args)
 
-    monkeypatch.setattr(triton_ptxsim.Launcher, "__call__", noted)
+    monkeypatch.setattr(triton_driver.Launcher, "__call__", noted)
     return found
 
 
@@ -101,7 +101,7 @@ def test_later_calls_of_a_form_are_replays_and_right(
         first = len(bound)
         assert first > 0
         for arguments in calls[1:]:
-            with triton_ptxsim.recorded() as launched:
+            with triton_driver.recorded() as launched:
                 check(operator, arguments)
             assert launched
             assert len(bound) == first
@@ -269,8 +269,8 @@ def test_where_the_compiler_asks_for_the_size_of_storages_it_is_part_of_the_form
 
 def test_a_kernel_is_not_replayed_on_another_device(bound: list[str]) -> None:
     for arch in (90, 80, 80, 90):
-        triton_ptxsim.install(arch=arch)
-        with triton_ptxsim.recorded() as launched:
+        triton_driver.install(arch=arch)
+        with triton_driver.recorded() as launched:
             agree("realness_d_loss", *d_loss())
         assert [execution.arch for execution in launched] == [arch]
     assert len(bound) == 3  # one place for both: devices differ in their tensors' form
@@ -414,7 +414,7 @@ def test_a_replay_goes_to_the_current_stream_with_the_hooks_of_the_moment(
     given: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agree("realness_d_loss", *tall())
-    device = triton_ptxsim.install(arch=90)
+    device = triton_driver.install(arch=90)
     monkeypatch.setattr(device, "get_current_stream", lambda device=None: 7)
     enter, leave = (lambda metadata: None), (lambda metadata: None)
     monkeypatch.setattr(knobs.runtime, "launch_enter_hook", enter)
@@ -467,17 +467,17 @@ def test_what_another_thread_launches_meanwhile_is_not_recorded(bound: list[str]
     """autograd calls backward on a thread of its own."""
 
     def other(_: Any) -> None:
-        triton_ptxsim.listeners.remove(other)
+        triton_driver.listeners.remove(other)
         thread = threading.Thread(
             target=lambda: agree("scale_gradient", torch.randn(3, 6), torch.tensor(2.0), 1, -1)
         )
         thread.start()
         thread.join()
 
-    triton_ptxsim.listeners.append(other)
+    triton_driver.listeners.append(other)
     agree("realness_d_loss", *tall())
     assert sorted(bound) == ["divergence_kernel", "scale_kernel"]
-    with triton_ptxsim.recorded() as launched:
+    with triton_driver.recorded() as launched:
         agree("realness_d_loss", *tall())
     assert len(launched) == 1
     assert len(bound) == 2

@@ -8,9 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gankernels import testing, triton
+from gankernels import triton
 from gankernels.reference import accumulation_dtype
-from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate, in_dtype
+from gankernels.testing import (
+    OPERATORS,
+    Arguments,
+    Case,
+    Operator,
+    accuracy,
+    differentiate,
+    in_dtype,
+)
 from gankernels.triton import operators as launchers
 
 ROWS = {operator.name: operator for operator in OPERATORS}
@@ -27,7 +35,7 @@ CASES = (
     Case((17, 6), dim=0),
     Case((5, 1)),
     Case((1, 64), mass=0.4),
-    Case((3, 2, 5, 2), dim=2, target="kept"),
+    Case((3, 2, 5, 2), dim=2, target="keepdim"),
     Case((6, 20), target_dtype=torch.float64),
     Case((70, 12), second_batch=9),
     Case((2, 9000)),
@@ -80,25 +88,25 @@ def check_results(
     dtype = arguments[operator.inputs(arguments)[0]].dtype
     accumulation = accumulation_dtype(dtype)
     terms = operator.classes(arguments)
-    testing.assert_accurate(
+    accuracy.assert_accurate(
         f"{operator.name}: value",
         value,
         exact,
         eager,
         accumulation,
         accumulation,
-        testing._value_magnitude(operator, arguments),
+        accuracy.value_magnitude(operator, arguments),
         terms,
     )
     for name, gradient in gradients.items():
-        testing.assert_accurate(
+        accuracy.assert_accurate(
             f"{operator.name}: gradient to {name}",
             gradient,
             exact_gradients[name],
             eager_gradients[name],
             arguments[name].dtype,
             accumulation,
-            testing._gradient_magnitude(operator, arguments, name, ones),
+            accuracy.gradient_magnitude(operator, arguments, name, ones),
             terms,
         )
 

@@ -24,7 +24,7 @@ from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
 from gankernels.triton import replays
-from gpu.emulation import interpreter_bf16
+from tools.ptxsim import interpreter_bf16
 
 launches = 0
 

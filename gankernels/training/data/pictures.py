@@ -82,9 +82,9 @@ def decode(picture: Any, shape: Shape, white: int = 65535) -> Tensor:
     if picture.mode == "F":
         raise ValueError("images of floating-point pixels have no known range")
     if picture.mode.startswith("I"):  # grey of 9 to 16 bits, which convert("L") would clip at 255
-        wide = np.asarray(picture).astype(np.float64)
+        levels = np.asarray(picture).astype(np.float64)
         scale = 255 / (_tagged_white(tags) or white)
-        array = np.rint(wide * scale).clip(0, 255).astype(np.uint8)
+        array = np.rint(levels * scale).clip(0, 255).astype(np.uint8)
     else:
         mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
         if picture.has_transparency_data:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from gpu.emulation import toolchain
+from tools.ptxsim import toolchain
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

@@ -18,8 +18,8 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
     "aligned": (19, 64),
     "two warps a row": (5, 300),
     "one aligned row": (1, 1016),
-    "spatial": (3, 20, 5, 3),
-    "spatial, streamed": (1, 300, 7),
+    "side by side": (3, 20, 5, 3),
+    "side by side, streamed": (1, 300, 7),
 }
 LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "long aligned": (2, 4608),

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankernels  # noqa: F401  registers the schemas
 from gpu.cuda import build
-from gpu.emulation import toolchain
-from gpu.emulation.occupancy import occupancy
-from gpu.emulation.ptxsim import KernelFault, Memory, Module, Result
-from gpu.emulation.tensors import reached
+from tools.ptxsim import toolchain
+from tools.ptxsim.occupancy import occupancy
+from tools.ptxsim.simulator import KernelFault, Memory, Module, Result
+from tools.ptxsim.tensors import reached
 
 UNTOUCHED = 0xCB  # what the recorder fills new memory with
 LAUNCH_FAILED = 719  # cudaErrorLaunchFailure
@@ -109,7 +109,7 @@ def module(kernel: str, arch: int) -> Module:
 
 @cache
 def demangled(name: str) -> str:
-    from gpu.emulation.census import demangled as plain
+    from tools.ptxsim.census import demangled as plain
 
     found = plain([name])[name].replace("gankernels::cuda::", "").replace("gankernels::", "")
     return re.sub(r"^void |\(\w*Launch\)$", "", found)

@@ -1,0 +1,133 @@
+"""The operators as users write them in plain PyTorch, in the dtype of their inputs: the yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gankernels import reference
+from gankernels._scalar import ScalarLoss
+
+
+def _align(target: Tensor, logits: Tensor, dim: int) -> Tensor:
+    if target.ndim == logits.ndim:
+        return target
+    return target.reshape([-1 if d == dim % logits.ndim else 1 for d in range(logits.ndim)])
+
+
+def _reduce(rows: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" else rows.sum()
+
+
+def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
+    target = _align(target, logits, dim)
+    return (torch.xlogy(target, target) - target * F.log_softmax(logits, dim)).sum(dim)
+
+
+def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
+    log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
+    return (log_p.exp() * (log_p - log_q)).sum(dim)
+
+
+def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
+    return _reduce(_kl_rows(logits, target, dim), reduction)
+
+
+def softmax_kl_logits(
+    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
+) -> Tensor:
+    return _reduce(_kl_logits_rows(p_logits, q_logits, dim), reduction)
+
+
+def realness_d_loss(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    real = _kl_rows(real_logits, real_anchor, dim)
+    fake = _kl_rows(fake_logits, fake_anchor, dim)
+    return _reduce(real, reduction) + _reduce(fake, reduction)
+
+
+def realness_g_loss(
+    real_logits: Tensor | None,
+    fake_logits: Tensor,
+    real_anchor: Tensor | None,
+    fake_anchor: Tensor,
+    objective: int = 2,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    rows = -_kl_rows(fake_logits, fake_anchor, dim)
+    if objective == 2:
+        assert real_logits is not None
+        rows = _kl_logits_rows(real_logits, fake_logits, dim) + rows
+    if objective == 3:
+        assert real_anchor is not None
+        rows = _kl_rows(fake_logits, real_anchor, dim) + rows
+    return _reduce(rows, reduction)
+
+
+def scalar_loss(loss: ScalarLoss) -> Callable[..., Tensor]:
+    """A row's formulas, in the dtype of the logits."""
+
+    def eager(
+        fake_logits: Tensor,
+        real_logits: Tensor | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        rows = loss.rows(real_logits, fake_logits, label_smoothing)
+        return reference.add_up(rows, reduction)
+
+    return eager
+
+
+class Scaled(torch.autograd.Function):
+    """The layer as the field writes it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float | Tensor) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0] * ctx.scale, None
+
+
+def gradient_scale(x: Tensor, scale: Tensor) -> Tensor:
+    return Scaled.apply(x, scale.reshape([-1] + [1] * (x.ndim - 1)))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def resample_logits(mu_logvar: Tensor, noise: Tensor, dim: int = 1) -> Tensor:
+    mean, log_variance = mu_logvar.chunk(2, dim)
+    return mean + noise * (log_variance / 2).exp()
+
+
+def resampled(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss of logits drawn first."""
+
+    def eager(
+        real_statistics: Tensor | None,
+        fake_statistics: Tensor,
+        real_noise: Tensor | None,
+        fake_noise: Tensor,
+        dim: int = 1,
+        **options: Any,
+    ) -> Tensor:
+        logits: list[Tensor | None] = [None, resample_logits(fake_statistics, fake_noise, dim)]
+        if real_statistics is not None and real_noise is not None:
+            logits[0] = resample_logits(real_statistics, real_noise, dim)
+        return loss(*logits, dim=dim, **options)
+
+    return eager

@@ -1,0 +1,36 @@
+"""``python -m tools.mutants``: tries all of them, or those that are named."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import tools.mutants
+from tools.mutants.data import MUTANTS
+from tools.mutants.runner import check
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.mutants", description=tools.mutants.__doc__
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these; the others keep their last result"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
+    arguments = parser.parse_args()
+    known = {mutant.name: mutant for mutant in MUTANTS}
+    for name in arguments.only or ():
+        if name not in known:
+            parser.error(f"--only must name mutants of tools/mutants/data, got {name!r}")
+    mutants = [known[name] for name in arguments.only] if arguments.only else list(MUTANTS)
+    outcomes = check(mutants, max(1, arguments.jobs))
+    escaped = [m.name for m, o in zip(mutants, outcomes, strict=True) if o.outcome != "caught"]
+    print(f"{len(mutants) - len(escaped)} of {len(mutants)} mutants caught")
+    if escaped:
+        print("not caught:", *escaped)
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The autograd definitions, the layers, and shapes without data."""
+
+from __future__ import annotations
+
+from tools.mutants.data.selections import (
+    DERIVATIVES,
+    GAPS,
+    HALF_MEANS,
+    LOSSES,
+    NEGATE,
+    PORTABLE,
+    RESAMPLE,
+    REVERSAL,
+    SECOND_ORDER,
+    VALUES,
+)
+from tools.mutants.mutant import Mutant, Tests
+
+AUTOGRAD: tuple[Mutant, ...] = (
+    # --- second-order terms and the backward pass
+    Mutant(
+        "formula-logits-gradient-sign",
+        ("softmax_kl", "realness_d_loss", "realness_g_loss"),
+        "csrc/autograd/formulas.h",
+        "accumulate(logits).softmax(dim) - a;",
+        "accumulate(logits).softmax(dim) + a;",
+        Tests((DERIVATIVES,), "softmax_kl and create_graph"),
+        "under create_graph: S q + A",
+        LOSSES,
+    ),
+    Mutant(
+        "formula-p-gradient-mean",
+        ("softmax_kl_logits", "realness_g_loss"),
+        "csrc/autograd/formulas.h",
+        "difference - (p * difference).sum(dim, true)",
+        "difference + (p * difference).sum(dim, true)",
+        SECOND_ORDER,
+        "under create_graph: p (d + sum p d)",
+        LOSSES,
+    ),
+    Mutant(
+        "backward-fp16-mean-folded",
+        ("softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss", "scalar_loss"),
+        "csrc/autograd/loss.h",
+        "return logits.scalar_type() != at::kHalf;",
+        "return logits.defined();",
+        HALF_MEANS,
+        "fp16 gradients are divided by the rows before a GradScaler's factor arrives",
+        (*LOSSES, "csrc/autograd/scalar.cpp"),
+    ),
+    Mutant(
+        "scale-gradient-mean-sign",
+        ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
+        "csrc/operators/gradient_scale.h",
+        "rows > 0 ? 1.0 / static_cast<double>(rows) : 1.0",
+        "rows > 0 ? -1.0 / static_cast<double>(rows) : 1.0",
+        Tests((VALUES,), "softmax_kl and 6x5"),
+        "fp16 gradients of a mean change sign",
+        ("csrc/cpu/gradient_scale.cpp", "csrc/cpu/backend.cpp"),
+    ),
+    Mutant(
+        "scale-gradient-tail",
+        ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
+        "csrc/cpu/simd/gradient_scale.h",
+        "if (i < n) {",
+        "if (i + 1 < n) {",
+        Tests((GAPS,), "weighted"),
+        "a last element alone in its vector is not written",
+        PORTABLE,
+    ),
+    # --- layers
+    Mutant(
+        "reversal-in-place-sign",
+        ("gradient_reversal", "gradient_scale"),
+        "csrc/autograd/gradient_scale.cpp",
+        "if (factor == -1) return g.neg_();",
+        "if (factor == -1) return g;",
+        REVERSAL,
+        "the in-place path reverses nothing",
+    ),
+    Mutant(
+        "reversal-no-tensor-count",
+        ("gradient_reversal", "gradient_scale"),
+        "csrc/autograd/gradient_scale.cpp",
+        "g.use_count() == 1 &&",
+        "",
+        REVERSAL,
+        "overwrites a gradient that somebody else holds",
+    ),
+    Mutant(
+        "reversal-no-storage-count",
+        ("gradient_reversal", "gradient_scale"),
+        "csrc/autograd/gradient_scale.cpp",
+        "g.storage().use_count() == 1 &&",
+        "",
+        REVERSAL,
+        "overwrites memory that another tensor sees",
+    ),
+    Mutant(
+        "negate-copies",
+        ("negate_",),
+        "csrc/autograd/gradient_scale.cpp",
+        "return t.neg_();",
+        "return t.abs_();",
+        NEGATE,
+        "the sign of a positive element stays",
+    ),
+    Mutant(
+        "resample-forward-sign",
+        ("resample_logits", "resample_forward"),
+        "csrc/cpu/simd/resample.h",
+        "load<A>(mean + i, n) + load<A>(noise + i, n) * deviation",
+        "load<A>(mean + i, n) - load<A>(noise + i, n) * deviation",
+        RESAMPLE,
+        "mu - noise * sigma",
+        PORTABLE,
+    ),
+    Mutant(
+        "resample-backward-half",
+        ("resample_logits", "resample_backward"),
+        "csrc/cpu/simd/resample.h",
+        "gradient * spread * A(0.5)",
+        "gradient * spread",
+        RESAMPLE,
+        "the 1/2 of d/dlogvar is lost",
+        PORTABLE,
+    ),
+    Mutant(
+        "resampled-gradient-sign",
+        ("resampled_realness_d_loss", "resampled_realness_g_loss"),
+        "csrc/autograd/resampled.cpp",
+        "Kernel<ResampleBackward>::call(to_logits, statistics,",
+        "Kernel<ResampleBackward>::call(-to_logits, statistics,",
+        RESAMPLE,
+        "gradients to the statistics change sign",
+    ),
+    # --- shapes and dtypes without data
+    Mutant(
+        "outputs-loss-shape",
+        ("softmax_kl",),
+        "csrc/operators/divergence.h",
+        "if (i != dim) sizes.push_back(logits.sym_size(i));",
+        "sizes.push_back(logits.sym_size(i));",
+        Tests((VALUES,), "softmax_kl and 6x5"),
+        "per-row losses have a class dimension",
+    ),
+)

@@ -1,0 +1,218 @@
+"""A Triton driver for a GPU that is not there.
+
+``kernel[grid](cpu_tensor, ...)`` goes through Triton's real JIT: specialisation, all passes, PTX, and ptxas for
+sm_80, sm_90 or sm_100; then the simulator runs the PTX.
+
+Example:
+    triton_driver.install(arch=90)             # before the first launch; not with TRITON_INTERPRET=1
+    k = kernel[(grid,)](x, y, n, BLOCK=1024)   # x, y: CPU tensors
+    k.n_regs, k.n_spills, triton_driver.last.stats
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from . import census, simulator
+from .execution import Execution
+from .initcheck import UNWRITTEN
+from .occupancy import MULTIPROCESSORS
+from .tensors import Image
+from .toolchain import resource_usage
+
+assert census.note in simulator.OBSERVERS  # every launch counts
+
+last: simulator.Result | None = None
+sim_options: dict[str, Any] = {}
+# Called after every launch; a test may add to it.
+listeners: list[Callable[[Execution], None]] = []
+
+
+@dataclasses.dataclass
+class Binary:
+    """A loaded kernel: its PTX to run, its machine code and Triton's own representation to look at."""
+
+    name: str
+    module: simulator.Module
+    cubin: bytes
+    shared: int
+    ir: str
+
+
+class Utils:
+    """What Triton asks of a driver about devices and binaries."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+        self.pending = ""  # the PTX of the binary that is about to be loaded
+        self.pending_ir = ""  # and what Triton made it from
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {
+            "max_shared_mem": MULTIPROCESSORS[self.arch].shared_per_block,
+            "multiprocessor_count": 132,
+            "max_num_regs": 65536,
+            "warpSize": 32,
+            "sm_clock_rate": 1,
+            "mem_clock_rate": 1,
+            "mem_bus_width": 1,
+        }
+
+    def load_binary(
+        self, name: str, cubin: bytes, shared: int, device: int
+    ) -> tuple[simulator.Module, Binary, int, int, int]:
+        usage = next(iter(resource_usage(cubin).values()))
+        binary = Binary(name, simulator.Module(self.pending), cubin, shared, self.pending_ir)
+        spills = usage["STACK"] + usage["LOCAL"]
+        return binary.module, binary, usage["REG"], spills, 1024
+
+    def unload_module(self, module: simulator.Module) -> None:
+        pass
+
+
+class Launcher:
+    """Runs one compiled kernel on the arguments of a launch."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        self.signature = [str(type_) for type_ in source.signature.values()]
+        self.threads = metadata.num_warps * 32
+        descriptors = any("tensordesc" in type_ for type_ in self.signature)
+        if metadata.global_scratch_size or metadata.num_ctas != 1 or descriptors:
+            raise simulator.Unsupported("clusters, TMA descriptors, global scratch memory")
+
+    def __call__(
+        self,
+        grid_x: int,
+        grid_y: int,
+        grid_z: int,
+        stream: int,
+        function: Binary,
+        packed: Any,
+        launch_metadata: Any,
+        enter: Any,
+        leave: Any,
+        *args: Any,
+    ) -> None:
+        global last
+        module, name = function.module, function.name
+        module.element_types = self.element_types()
+        memory = simulator.Memory()
+        image = Image(memory, [a for a in args if isinstance(a, torch.Tensor)], UNWRITTEN)
+        given = [
+            self.value(a, image)
+            for a, type_ in zip(args, self.signature, strict=True)
+            if type_ != "constexpr"
+        ]
+        scratch = [0] * (len(module.kernels[name].params) - len(given))
+        grid = (grid_x, grid_y, grid_z)
+        last = module.launch(
+            name, grid, self.threads, given + scratch, memory, shared=function.shared, **sim_options
+        )
+        image.copy_back()
+        execution = Execution(
+            name, module.arch, function.cubin, self.threads, function.shared, last, function.ir
+        )
+        for listener in listeners:
+            listener(execution)
+
+    def element_types(self) -> tuple[str, ...]:
+        pointers = [t.removeprefix("*").removeprefix("k") for t in self.signature if "*" in t]
+        return tuple(dict.fromkeys(pointers))
+
+    @staticmethod
+    def value(argument: Any, image: Image) -> Any:
+        if isinstance(argument, torch.Tensor):
+            return image.address(argument)
+        if argument is None:
+            return 0
+        return int(argument) if isinstance(argument, bool) else argument
+
+
+class PtxSimDriver:
+    """Triton's driver interface on top of the simulator."""
+
+    launcher_cls = Launcher
+
+    def __init__(self, arch: int) -> None:
+        self.arch, self.utils = arch, Utils(arch)
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        """One device per architecture: Triton keeps what it compiled by the number of the device."""
+        return self.arch
+
+    def set_current_device(self, device: int) -> None:
+        pass
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_device_interface(self) -> Any:
+        return torch.cpu
+
+    def get_benchmarker(self) -> Any:
+        """Autotuning runs every configuration once; all are equally fast."""
+
+        def benchmark(function: Any, quantiles: Any = None, **_: Any) -> list[float]:
+            function()
+            return [1.0] * 3
+
+        return benchmark
+
+    def map_python_to_cpp_type(self, type_: str) -> str:
+        return type_
+
+
+def install(arch: int = 90, **options: Any) -> PtxSimDriver:
+    """Make the simulator Triton's device; ``options`` are those of ``simulator.Module.launch``."""
+    device = PtxSimDriver(arch)
+    driver.set_active(device)
+    sim_options.clear()
+    sim_options.update(options)
+
+    def remember_ptx(
+        module: Any, function: Any, name: str, group: dict[str, str], key: Any
+    ) -> None:
+        files = {pathlib.Path(n).suffix: pathlib.Path(p) for n, p in group.items()}
+        device.utils.pending = files[".ptx"].read_text()
+        device.utils.pending_ir = files[".ttir"].read_text()
+
+    knobs.runtime.kernel_load_start_hook = remember_ptx
+    return device
+
+
+@contextmanager
+def options(**changed: Any) -> Iterator[None]:
+    """Launch options for a while: ``with triton_driver.options(schedule="warps"):``."""
+    before = dict(sim_options)
+    sim_options.update(changed)
+    try:
+        yield
+    finally:
+        sim_options.clear()
+        sim_options.update(before)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Execution]]:
+    """The launches of a block: ``with triton_driver.recorded() as launches:``."""
+    found: list[Execution] = []
+    listeners.append(found.append)
+    try:
+        yield found
+    finally:
+        listeners.remove(found.append)
