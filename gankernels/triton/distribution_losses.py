@@ -10,7 +10,7 @@ from torch import Tensor
 from gankernels.triton.geometry import Strides, Walk, walk, wide
 from gankernels.triton.kernels.divergence import divergence_kernel
 from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
-from gankernels.triton.launching import NONE, OPTIONS, gradient_weight, loss_scale, workspace
+from gankernels.triton.launching import NONE, gradient_weight, launch, loss_scale, workspace
 from gankernels.triton.plans import Plan, Tile, plan, tile_of
 
 NOWHERE = Strides(0, 0, 0)
@@ -140,7 +140,9 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
     target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
     adjacent = first.adjacent and second.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    divergence_kernel[(programs,)](
+    launch(
+        divergence_kernel,
+        programs,
         first.logits[0].tensor,
         first.gradients[0].tensor,
         target.tensor,
@@ -187,7 +189,6 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         ADJACENT=adjacent,
         WIDE=first.wide or second.wide,
         num_warps=tile.warps,
-        **OPTIONS,
     )
     for batch in batches:
         batch.walk.hand_back()
@@ -206,7 +207,9 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
     unit = min(batch.unit, tile.at_once)
     adjacent = batch.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    softmax_pair_kernel[(programs,)](
+    launch(
+        softmax_pair_kernel,
+        programs,
         a.tensor,
         z.tensor,
         minus.tensor,
@@ -240,6 +243,5 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         ADJACENT=adjacent,
         WIDE=batch.wide,
         num_warps=tile.warps,
-        **OPTIONS,
     )
     batch.walk.hand_back()

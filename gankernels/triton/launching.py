@@ -1,4 +1,4 @@
-"""What every launch needs: weights, a place for partial sums, and the device."""
+"""What every launch needs: weights, a place for partial sums, the device; and the launch itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from gankernels.triton.replays import current
 from gankernels.triton.tickets import ticket
 
 NONE, MEAN, SUM = 0, 1, 2
@@ -36,8 +37,28 @@ def workspace(loss: Tensor, programs: int) -> tuple[Tensor, Tensor]:
     """
     if programs == 1:
         return loss, loss
-    partials = torch.empty(programs, dtype=torch.float64, device=loss.device)
-    return partials, ticket(loss.device)
+    partials, mine = scratch(loss, programs), ticket(loss.device)
+    recording = current()
+    if recording is not None:
+        recording.tickets.append(mine)
+    return partials, mine
+
+
+def scratch(like: Tensor, *shape: int) -> Tensor:
+    """Memory of one call, on the device of another tensor."""
+    memory = torch.empty(shape, dtype=torch.float64, device=like.device)
+    recording = current()
+    if recording is not None:
+        recording.scratch.append(memory)
+    return memory
+
+
+def launch(kernel: Any, programs: int, *arguments: Any, num_warps: int, **constants: Any) -> None:
+    """Launches a kernel on its arguments in the order of its source, and its constants."""
+    compiled = kernel[(programs,)](*arguments, **constants, num_warps=num_warps, **OPTIONS)
+    recording = current()
+    if recording is not None:
+        recording.launched(kernel, compiled, programs, arguments, constants)
 
 
 def on_device_of(place: int) -> Callable[[Function], Function]:

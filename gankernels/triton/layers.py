@@ -13,7 +13,7 @@ from gankernels.triton.kernels.layers import (
     resample_kernel,
     scale_kernel,
 )
-from gankernels.triton.launching import OPTIONS
+from gankernels.triton.launching import launch
 from gankernels.triton.plans import ELEMENTS
 
 
@@ -53,7 +53,9 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
     if sum(programs) == 0:
         return out
     unit = math.gcd(MOST_AT_ONCE, first.numel(), last.numel())
-    scale_kernel[(sum(programs),)](
+    launch(
+        scale_kernel,
+        sum(programs),
         inputs[0],
         out[0],
         inputs[-1],
@@ -72,7 +74,6 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
         UNIT=unit,
         WIDE=_wide(max(first.numel(), last.numel())),
         num_warps=4,
-        **OPTIONS,
     )
     return out
 
@@ -96,7 +97,9 @@ def resample(statistics: Tensor, noise: Tensor, z: Tensor, dim: int) -> None:
     if count == 0:
         return
     block, unit = _block(statistics, dim)
-    resample_kernel[(_programs(count),)](
+    launch(
+        resample_kernel,
+        _programs(count),
         statistics.contiguous(),
         noise.contiguous(),
         z,
@@ -106,7 +109,6 @@ def resample(statistics: Tensor, noise: Tensor, z: Tensor, dim: int) -> None:
         UNIT=unit,
         WIDE=_wide(2 * count),
         num_warps=4,
-        **OPTIONS,
     )
 
 
@@ -117,7 +119,9 @@ def resample_backward(
     if count == 0:
         return
     block, unit = _block(statistics, dim)
-    resample_backward_kernel[(_programs(count),)](
+    launch(
+        resample_backward_kernel,
+        _programs(count),
         grad.contiguous(),
         statistics.contiguous(),
         saved.contiguous(),
@@ -129,5 +133,4 @@ def resample_backward(
         FROM_NOISE=saved.dtype != statistics.dtype,
         WIDE=_wide(2 * count),
         num_warps=4,
-        **OPTIONS,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gankernels import _ops
@@ -23,6 +24,7 @@ from gankernels.triton.distribution_losses import (
     softmax_pair,
 )
 from gankernels.triton.launching import on_device_of
+from gankernels.triton.replays import replayed
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 
@@ -32,6 +34,19 @@ def outputs_of(name: str) -> Callable[..., Any]:
     """What checks an operator's arguments and allocates its outputs."""
     bound: Callable[..., Any] = _ops.EXTENSION.bind_outputs(f"gankernels::{name}")
     return bound
+
+
+def _checked(name: str) -> Callable[..., Any]:
+    """``outputs_of`` an operator, bound when it is first called."""
+    return lambda *arguments: outputs_of(name)(*arguments)
+
+
+def _like_gradient(gradient: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(gradient)
+
+
+def _like_gradients(gradient: Tensor, other_gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(gradient), torch.empty_like(other_gradient)
 
 
 # --- losses over distributions -------------------------------------------------------------------
@@ -48,6 +63,7 @@ def _targets(logits: Tensor, dim: int, *targets: Tensor | None) -> list[Tensor]:
 
 
 @on_device_of(0)
+@replayed(_checked("softmax_kl_value_and_grad"))
 def softmax_kl(
     logits: Tensor,
     target: Tensor,
@@ -68,6 +84,7 @@ def softmax_kl(
 
 
 @on_device_of(0)
+@replayed(_checked("softmax_kl_logits_value_and_grad"))
 def softmax_kl_logits(
     p_logits: Tensor,
     q_logits: Tensor,
@@ -88,6 +105,7 @@ def softmax_kl_logits(
 
 
 @on_device_of(0)
+@replayed(_checked("realness_d_loss_value_and_grad"))
 def realness_d_loss(
     real_logits: Tensor,
     fake_logits: Tensor,
@@ -122,6 +140,7 @@ def realness_d_loss(
 
 
 @on_device_of(1)
+@replayed(_checked("realness_g_loss_value_and_grad"))
 def realness_g_loss(
     real_logits: Tensor | None,
     fake_logits: Tensor,
@@ -157,6 +176,7 @@ def realness_g_loss(
 
 
 @on_device_of(1)
+@replayed(_checked("scalar_loss_value_and_grad"))
 def scalar_loss(
     real_logits: Tensor | None,
     fake_logits: Tensor,
@@ -186,11 +206,13 @@ def scalar_loss(
 
 
 @on_device_of(0)
+@replayed(_like_gradient)
 def scale_gradient(gradient: Tensor, grad_output: Tensor, dim: int, rows: int) -> Tensor:
     return layers.scale([gradient], grad_output, dim, [rows])[0]
 
 
 @on_device_of(0)
+@replayed(_like_gradients)
 def scale_gradients(
     gradient: Tensor,
     other_gradient: Tensor,
@@ -210,6 +232,7 @@ def scale_gradients(
 
 
 @on_device_of(0)
+@replayed(_checked("resample_forward"))
 def resample_forward(mu_logvar: Tensor, noise: Tensor, dim: int) -> Tensor:
     statistics = mu_logvar.detach()
     z: Tensor = outputs_of("resample_forward")(mu_logvar, noise, dim)
@@ -218,6 +241,7 @@ def resample_forward(mu_logvar: Tensor, noise: Tensor, dim: int) -> Tensor:
 
 
 @on_device_of(1)
+@replayed(_checked("resample_backward"))
 def resample_backward(grad: Tensor, mu_logvar: Tensor, saved: Tensor, dim: int) -> Tensor:
     statistics = mu_logvar.detach()
     out: Tensor = outputs_of("resample_backward")(grad, mu_logvar, saved, dim)

@@ -21,9 +21,10 @@ from gankernels.triton.kernels.scalar import (
 from gankernels.triton.launching import (
     MEAN,
     NONE,
-    OPTIONS,
     gradient_weight,
+    launch,
     loss_scale,
+    scratch,
     workspace,
 )
 from gankernels.triton.plans import ELEMENTS, RELATIVISTIC_LOGITS, element_programs
@@ -128,7 +129,9 @@ def scalar(
     programs = of_first + (element_programs(second.count, loss.device) if two else 0)
     programs = of_first if together else programs
     partials, ticket = workspace(loss, programs)
-    scalar_kernel[(programs,)](
+    launch(
+        scalar_kernel,
+        programs,
         first.logits,
         first.gradient,
         second.logits,
@@ -153,7 +156,6 @@ def scalar(
         UNIT=unit,
         WIDE=wide,
         num_warps=4,
-        **OPTIONS,
     )
     for batch in batches:
         batch.hand_back()
@@ -176,7 +178,7 @@ def relativistic(
     partials, ticket = workspace(loss, programs)
     sums = partials
     if programs > 1:
-        sums = torch.empty(programs, 4, dtype=torch.float64, device=loss.device)
+        sums = scratch(loss, programs, 4)
     # Under "mean" each batch's terms have their own 1/N, of which a weight applies only its own.
     mean = reduction == MEAN
     shares = [
@@ -184,7 +186,9 @@ def relativistic(
         1 / max(1, real.count if mean else fake.count),
     ]
     for stage in (ALL,) if programs == 1 else (MEANS, SLOPES, GRADIENTS):
-        relativistic_kernel[(programs,)](
+        launch(
+            relativistic_kernel,
+            programs,
             real.logits,
             real.gradient,
             fake.logits,
@@ -209,7 +213,6 @@ def relativistic(
             UNIT=unit,
             WIDE=wide,
             num_warps=4,
-            **OPTIONS,
         )
     real.hand_back()
     fake.hand_back()

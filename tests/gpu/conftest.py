@@ -16,6 +16,14 @@ Counted = tuple[str, int, tuple[str, ...], str, int]  # census.Execution and its
 executed: list[Counted] = []
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_replayed_from_an_earlier_test() -> None:
+    """Tests change kernels, and how they are run."""
+    replays = sys.modules.get("gankernels.triton.replays")
+    if replays is not None:
+        replays.forget()
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Only test modules: helpers have no doctests, and some need triton to be imported at all."""
     is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")

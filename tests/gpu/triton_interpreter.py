@@ -23,6 +23,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
+from gankernels.triton import replays
 from gpu.emulation import interpreter_bf16
 
 launches = 0
@@ -69,6 +70,7 @@ class Interpreter:
         self.scope: Any = None
 
     def switch_on(self) -> None:
+        replays.forget()
         interpreter_bf16.install()
         languages = types.FunctionType((lambda: None).__code__, {"tl": tl, "core": tl.core})
         self.scope = interpreter._patch_lang(languages)
@@ -76,4 +78,5 @@ class Interpreter:
         self.scope.set_attr(JITFunction, "__call__", lambda f, *a, **k: rewritten(f.fn)(*a, **k))
 
     def switch_off(self) -> None:
+        replays.forget()
         self.scope.restore()
