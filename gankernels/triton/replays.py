@@ -174,9 +174,10 @@ class Forms:
     def find(self, form: Form) -> tuple[bool, Replay | None]:
         """Whether the form is known, and its replay."""
         with self.lock:
-            if form not in self.replays:
+            try:
+                self.replays.move_to_end(form)
+            except KeyError:
                 return False, None
-            self.replays.move_to_end(form)
             return True, self.replays[form]
 
     def keep(self, form: Form, replay: Replay | None) -> None:
