@@ -366,6 +366,15 @@ def test_empty_batches_again_and_again(reduction: int) -> None:
             agree("scalar_loss", real, fake, *terms, reduction, *FLAGS)
 
 
+def test_where_there_is_nothing_to_launch_no_device_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under the interpreter, which has none."""
+    monkeypatch.delattr(replays, "driver")
+    for _ in range(2):
+        agree("softmax_kl_logits", torch.randn(0, 6), torch.randn(0, 6), 1, 0, *FLAGS)
+
+
 def test_a_refused_call_leaves_nothing_behind() -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="real_anchor"):
