@@ -474,19 +474,38 @@ def test_forms_are_bounded_and_the_oldest_goes(
 
 def test_what_another_thread_launches_meanwhile_is_not_recorded(bound: list[str]) -> None:
     """autograd calls backward on a thread of its own."""
+    launched, go_on = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
 
-    def other(_: Any) -> None:
-        triton_ptxsim.listeners.remove(other)
-        thread = threading.Thread(
-            target=lambda: agree("scale_gradient", torch.randn(3, 6), torch.tensor(2.0), 1, -1)
-        )
+    def scale() -> None:
+        try:
+            agree("scale_gradient", torch.randn(3, 6), torch.tensor(2.0), 1, -1)
+        except BaseException as error:
+            failed.append(error)
+            launched.set()
+
+    def wait(_: Any) -> None:
+        launched.set()
+        go_on.wait(60)
+
+    def meanwhile(_: Any) -> None:
+        """The other thread's call begins within this launch, and ends after this call."""
+        triton_ptxsim.listeners[:] = [wait]
         thread.start()
-        thread.join()
+        launched.wait(60)
+        triton_ptxsim.listeners.clear()
 
-    triton_ptxsim.listeners.append(other)
-    agree("realness_d_loss", *tall())
-    assert sorted(bound) == ["divergence_kernel", "scale_kernel"]
-    with triton_ptxsim.recorded() as launched:
+    thread = threading.Thread(target=scale)
+    triton_ptxsim.listeners.append(meanwhile)
+    try:
         agree("realness_d_loss", *tall())
-    assert len(launched) == 1
+    finally:
+        triton_ptxsim.listeners.clear()
+        go_on.set()
+        thread.join()
+    assert not failed
+    assert sorted(bound) == ["divergence_kernel", "scale_kernel"]
+    scale()
+    agree("realness_d_loss", *tall())
+    assert not failed
     assert len(bound) == 2
