@@ -192,7 +192,7 @@ def replay(out: Path, recorded: Path) -> Iterator[Stage]:
         )
         for b in BACKENDS
     ]
-    yield Stage("replay", 90, tuple(checks))
+    yield Stage("replay", 240, tuple(checks))
 
 
 def sanitize() -> Stage:

@@ -24,6 +24,22 @@ def _nothing_is_replayed_from_an_earlier_test() -> None:
         replays.forget()
 
 
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels whose arguments Triton bound: those of launches that were no replays."""
+    from triton.runtime.jit import JITFunction
+
+    names: list[str] = []
+    run = JITFunction.run
+
+    def counted(kernel: JITFunction, *args: Any, **kwargs: Any) -> Any:
+        names.append(kernel.__name__)
+        return run(kernel, *args, **kwargs)
+
+    monkeypatch.setattr(JITFunction, "run", counted)
+    return names
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Only test modules: helpers have no doctests, and some need triton to be imported at all."""
     is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")

@@ -115,17 +115,19 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 # --- what counts as the same ---------------------------------------------------------------------
 
 
-def verdict(got: torch.Tensor, exact: torch.Tensor, bound: float) -> str:
-    return str(replay.compared([got], [exact], [bound])["verdict"])
+def verdict(got: torch.Tensor, exact: torch.Tensor, bound: float | None) -> str:
+    """None: of a kernel without approximations."""
+    approximate = bound is not None
+    return str(replay.compared([got], [exact], [bound or 0.0], approximate)["verdict"])
 
 
 def test_without_approximations_every_bit_counts() -> None:
     x = torch.tensor([1.0, -2.0, float("inf"), float("nan")])
-    assert verdict(x.clone(), x, 0.0) == "equal"
-    assert verdict(torch.nextafter(x, torch.zeros(())), x, 0.0) == "differs"
-    assert verdict(torch.tensor([1.0, -2.0, float("inf"), 3.0]), x, 0.0) == "differs"
-    assert verdict(x.double(), x, 0.0) == "differs"
-    assert verdict(x[:3], x, 0.0) == "differs"
+    assert verdict(x.clone(), x, None) == "equal"
+    assert verdict(torch.nextafter(x, torch.zeros(())), x, None) == "differs"
+    assert verdict(torch.tensor([1.0, -2.0, float("inf"), 3.0]), x, None) == "differs"
+    assert verdict(x.double(), x, None) == "differs"
+    assert verdict(x[:3], x, None) == "differs"
 
 
 def test_an_approximation_may_be_off_by_what_its_error_changes() -> None:
@@ -133,3 +135,5 @@ def test_an_approximation_may_be_off_by_what_its_error_changes() -> None:
     allowed = replay.ALLOWED * 1e-5 + 2 * replay.last_place(x)
     assert verdict(x + torch.tensor([0.9 * allowed, 0.0]), x, 1e-5) == "within"
     assert verdict(x + torch.tensor([1.2 * allowed, 0.0]), x, 1e-5) == "differs"
+    # Noise that moved nothing allows the last place all the same.
+    assert verdict(torch.nextafter(x, torch.zeros(())), x, 0.0) == "within"

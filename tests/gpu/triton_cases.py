@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,3 +126,45 @@ def some(operator: Operator, turn: int, count: int) -> list[Case]:
         replace(case, options=operator.options[(turn + i) % len(operator.options)])
         for i, case in enumerate(chosen)
     ]
+
+
+# --- launchers called directly --------------------------------------------------------------------
+
+FLAGS = (True, True, True, 1.0)  # both gradients, fold_mean, grad_scale
+
+
+def agree(name: str, *arguments: Any) -> None:
+    """The launcher's results are those of the CPU kernels."""
+    found = getattr(launchers, name)(*arguments)
+    of_loss = f"{name}_value_and_grad"
+    operator = of_loss if of_loss in triton.implemented() else name
+    expected = getattr(torch.ops.gankernels, operator)(*arguments)
+    single = isinstance(found, Tensor)
+    pairs = [(found, expected)] if single else zip(found, expected, strict=True)
+    for ours, theirs in pairs:
+        assert ours.stride() == theirs.stride()
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+        zeros = (ours == 0) & (theirs == 0)
+        assert torch.equal(ours[zeros].signbit(), theirs[zeros].signbit())
+
+
+def d_loss(**changed: Any) -> tuple[Any, ...]:
+    """A call whose dimensions have one size: any may be that of the classes."""
+    arguments: dict[str, Any] = {
+        "real": torch.randn(20, 20),
+        "fake": torch.randn(20, 20),
+        "p": torch.softmax(torch.randn(20), 0),
+        "m": torch.softmax(torch.randn(20), 0),
+        "dim": 1,
+        "reduction": 1,
+        "real_grad": True,
+        "fake_grad": True,
+        "fold_mean": True,
+        "grad_scale": 1.0,
+    }
+    same = changed.pop("same", None)
+    for name, change in changed.items():
+        arguments[name] = change(arguments[name]) if callable(change) else change
+    if same is not None:
+        arguments[same[1]] = arguments[same[0]]
+    return tuple(arguments.values())
