@@ -25,6 +25,7 @@ from gankernels.testing.accuracy import (
 )
 from gankernels.testing.cases import Arguments, Case, Draw
 from gankernels.testing.counters import gradient_scale_counts
+from gankernels.testing.installation import check_installation
 from gankernels.testing.operator import Operator
 from gankernels.testing.table import OPERATORS
 
@@ -37,6 +38,7 @@ __all__ = [
     "Draw",
     "Operator",
     "assert_accurate",
+    "check_installation",
     "check_operator",
     "compare",
     "cotangent",

@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_sample(subparsers)
     _add_evaluate(subparsers)
     info = subparsers.add_parser("info", help="what was built, against what, and what runs where")
+    info.add_argument(
+        "--check",
+        action="store_true",
+        help="compute a few calls of every operator on every device, and fail where one is wrong",
+    )
     info.set_defaults(run=commands.info)
     return parser
 

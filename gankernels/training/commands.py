@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gankernels as gk
+from gankernels.testing import check_installation
 from gankernels.training import (
     checkpoint,
     data,
@@ -170,7 +171,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def info(_arguments: argparse.Namespace) -> int:
-    """Say what was built, against what, and what runs where."""
-    print(json.dumps(gk.build_info(), indent=2, default=str))
-    return 0
+def info(arguments: argparse.Namespace) -> int:
+    """Say what was built, against what, and what runs where; with ``--check``, whether it computes right."""
+    found = gk.build_info()
+    if arguments.check:
+        found["check"] = check_installation()
+    print(json.dumps(found, indent=2, default=str))
+    return int(any(device["failures"] for device in found.get("check", {}).values()))

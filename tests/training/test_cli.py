@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import gankernels as gk
+from gankernels.testing import OPERATORS
 from gankernels.training.cli import main
 from gankernels.training.config import StepConfig, TrainConfig
 
@@ -195,6 +197,27 @@ def test_what_is_no_command_or_option_is_a_usage_error(
 def test_info_says_what_runs_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert json.loads(capsys.readouterr().out)["torch_running"] == torch.__version__
+
+
+def test_info_checks_what_was_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every operator on every device; one that computes something else is named, and the others are tried."""
+    assert main(["info", "--check"]) == 0
+    found = json.loads(capsys.readouterr().out)["check"]
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    assert list(found) == devices
+    for device in found.values():
+        assert device["operators"] == len(OPERATORS)
+        assert device["calls"] >= 2 * len(OPERATORS)
+        assert device["failures"] == []
+
+    right = gk.functional.hinge_d_loss
+    monkeypatch.setattr(gk.functional, "hinge_d_loss", lambda *a, **k: right(*a, **k) * 1.01)
+    assert main(["info", "--check"]) == 1
+    failures = json.loads(capsys.readouterr().out)["check"]["cpu"]["failures"]
+    assert len(failures) == 2
+    assert all(line.startswith("hinge_d_loss 3x4 ") for line in failures)
 
 
 def test_help_names_every_preset_and_every_option(capsys: pytest.CaptureFixture[str]) -> None:

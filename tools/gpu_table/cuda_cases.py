@@ -151,6 +151,7 @@ def cuda_cases() -> list[Case]:
         _d_loss(8192, (1024,), BF16, "rows of a warp", 4, 64),
         _d_loss(8192, (4096,), BF16, "rows of several warps", 1, 16),
         _d_loss(8192, (8192,), FP32, "rows of several warps", 1, 4),
+        _d_loss(1024, (32768,), BF16, "packed", 1, 2),
         _pair(8192, 1024, BF16, "rows of several warps", 32, 1),
         _pair(1024, 32768, BF16, "streamed", 4, 2),
         _elements("scalar_loss", 1 << 22, BF16, 16384, 4),
