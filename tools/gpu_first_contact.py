@@ -353,7 +353,7 @@ class Results:
     """What was found, on the disk after every stage."""
 
     def __init__(self, out: Path, found: dict[str, Any], missing: list[str]) -> None:
-        self.out = out
+        self.out, self.began = out, time.time()
         self.summary: dict[str, Any] = {"environment": found, "missing": missing, "stages": []}
         (out / "log.txt").write_text("")
         self.write()
@@ -394,9 +394,8 @@ class Results:
         if replays:
             (self.out / "replay.json").write_text(json.dumps(replays, indent=1) + "\n")
         tables = ROOT / "benchmarks" / "results"
-        start = (self.out / "log.txt").stat().st_mtime - 3600
         for file in tables.glob("gpu-*.json"):
-            if file.stat().st_mtime > start:
+            if file.stat().st_mtime >= self.began:
                 shutil.copy(file, self.out / file.name)
 
     @property

@@ -57,9 +57,10 @@ def _d_loss(
 
         launch = _run(arch, call)
         loss, *gradients = outputs
-        # An anchor is read once by the threads of each row that a block works on at a time.
-        blocks = launch.grid[0] * launch.grid[1]
-        of_anchor = bytes_of(anchor) * blocks * tile
+        # An anchor is read once by the threads of each row that a block works on at a time; where rows are packed
+        # for each row too.
+        times = launch.grid[0] * launch.grid[1] * tile + (2 * n if family == "packed" else 0)
+        of_anchor = bytes_of(anchor) * times
         return launch, bytes_of(real, fake, *gradients) + of_anchor + _of_sums(launch, loss)
 
     def launch(arch: int) -> tuple[Execution, int]:

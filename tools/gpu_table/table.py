@@ -127,7 +127,7 @@ about the bounds below on [the page of GPUs](gpu.md#without-a-gpu).
 - **access bits**: the width in which most bytes were loaded and stored, per thread and instruction.
 - **bytes moved / ideal**: what the threads asked of global memory in a launch in the emulator, over what a launch
   has to move: each logit once (twice where streamed), each gradient once, and what each block reads of an anchor
-  (once; where rows are packed it comes from the cache for every row).
+  (once; where rows are packed again for every row, from the cache).
 - **occupancy**: resident warps over the most that a multiprocessor holds, and what limits them.
 - **bound**: an estimate of the share of the DRAM rate that the kernel reaches at best for the shape given, and
   what limits it. From the bytes that must cross DRAM, the instructions that the loops executed (as PTX, in the
