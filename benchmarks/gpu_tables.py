@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from benchmarks import results
 from benchmarks.losses import is_rival
+from benchmarks.results import Row, by_case, table
 
 FIRST_CONTACT = Path(__file__).parents[1] / "docs" / "results" / "gpu-first-contact.json"
-BACKENDS = ("gpu-cuda", "gpu-triton")
 OURS, FUSED = "gankernels", "gankernels value_and_grad"
-Row = dict[str, Any]
-
-
-def table(head: list[str], lines: list[list[object]]) -> str:
-    rule = ["---"] * len(head)
-    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in (head, rule, *lines))
 
 
 def source(name: str) -> str:
@@ -30,14 +23,6 @@ def source(name: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------- losses
-
-
-def by_case(name: str) -> dict[tuple[str, str, str], dict[str, Row]]:
-    cases: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in results.load(name)["rows"]:
-        case = cases.setdefault((row["operator"], row["shape"], row["dtype"]), {})
-        case[row["contender"]] = row
-    return cases
 
 
 def _us(row: Row | None, key: str = "median_us") -> str:

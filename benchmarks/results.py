@@ -18,6 +18,7 @@ import torch
 
 import gankernels as gk
 
+Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 # What runs in a measurement on a CPU.
 MEASURED = ("csrc", ":!csrc/cuda", "gankernels", ":!gankernels/triton", "benchmarks/*.py")
@@ -84,3 +85,18 @@ def load(name: str) -> dict[str, Any]:
 def written(shape: str) -> str:
     """``128x20`` as a reader expects it."""
     return shape.replace("x", " × ")
+
+
+def by_case(name: str) -> dict[tuple[str, str, str], dict[str, Row]]:
+    """Saved rows by operator, shape and dtype, then by contender."""
+    cases: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in load(name)["rows"]:
+        case = cases.setdefault((row["operator"], row["shape"], row["dtype"]), {})
+        case[row["contender"]] = row
+    return cases
+
+
+def table(head: list[str], lines: list[list[object]]) -> str:
+    """A table of Markdown."""
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in (head, rule, *lines))

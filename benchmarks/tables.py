@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks import goals as goals_of_the_package
 from benchmarks import gpu_tables, results, toy_modes
-from benchmarks.gpu_tables import table
 from benchmarks.losses import is_rival
+from benchmarks.results import by_case, table
 from benchmarks.scaling import slopes
 
 ROOT = Path(__file__).parent.parent
@@ -32,15 +32,6 @@ def _source(name: str) -> str:
     )
 
 
-def _cases(rows: Rows) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
-    """Contenders by name, by case."""
-    cases: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        case = cases.setdefault((row["operator"], row["shape"], row["dtype"]), {})
-        case[row["contender"]] = row
-    return cases
-
-
 def _time(row: dict[str, Any] | None) -> str:
     return "" if row is None else f"{row['median_us']:,.1f} µs"
 
@@ -51,7 +42,7 @@ def _time(row: dict[str, Any] | None) -> str:
 def losses() -> str:
     """One line per case: our time, and how many times longer each rival takes."""
     lines: list[list[object]] = []
-    for (operator, shape, dtype), by_name in _cases(results.load("losses")["rows"]).items():
+    for (operator, shape, dtype), by_name in by_case("losses").items():
         rivals = [r for name, r in by_name.items() if is_rival(name)]
         ratios = ", ".join(f"{r['contender']} {r['ratio_to_ours']:.2f}" for r in rivals)
         fused = by_name.get("gankernels value_and_grad")
@@ -107,7 +98,7 @@ def _ratio(row: dict[str, Any] | None) -> str:
 def all_losses() -> str:
     """One line per case: the best eager and the best compiled rival, and the floors."""
     lines: list[list[object]] = []
-    for (operator, shape, dtype), by_name in _cases(results.load("losses_full")["rows"]).items():
+    for (operator, shape, dtype), by_name in by_case("losses_full").items():
         ours = by_name["gankernels"]
         floors = [
             "" if ours[k] is None else f"{ours[k]:.2f}" for k in ("engine_share", "copy_share")
@@ -224,7 +215,7 @@ def page_faults() -> str:
     """The large case with and without kept pages."""
     lines: list[list[object]] = []
     for name, label in (("losses", "kept"), ("losses_default_pages", "returned (default)")):
-        by_name = _cases(results.load(name)["rows"])["realness_d_loss", "4096x1024", "fp32"]
+        by_name = by_case(name)["realness_d_loss", "4096x1024", "fp32"]
         for contender in ("gankernels", "F.cross_entropy", "article formula", "floor: copy", FRESH):
             row = by_name[contender]
             spread = f"{row['p20_us'] / 1e3:.1f} to {row['p80_us'] / 1e3:.1f}"

@@ -68,7 +68,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def first_line(*words: str) -> str | None:
+def last_line(*words: str) -> str | None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     except OSError:
@@ -99,7 +99,7 @@ def gpu() -> dict[str, Any]:
         "multiprocessors": found.multi_processor_count,
         "memory_gib": round(found.total_memory / 2**30, 1),
         "l2_mib": round(found.L2_cache_size / 2**20, 1),
-        "driver": first_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": last_line("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
     }
 
 
@@ -112,7 +112,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "sources": digest(),
-        "commit": os.environ.get("GANKERNELS_COMMIT") or first_line("git", "rev-parse", "HEAD"),
+        "commit": os.environ.get("GANKERNELS_COMMIT") or last_line("git", "rev-parse", "HEAD"),
         **gpu(),
         "processors": CORES,
         "python": sys.version.split()[0],
@@ -120,8 +120,8 @@ def environment() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         **{name: version_of(name) for name in packages},
         "cuda_home": CUDA_HOME,
-        "nvcc": first_line("nvcc", "--version"),
-        "compiler": first_line(os.environ.get("CXX", "c++"), "-dumpfullversion"),
+        "nvcc": last_line("nvcc", "--version"),
+        "compiler": last_line(os.environ.get("CXX", "c++"), "-dumpfullversion"),
         "sanitizer": shutil.which("compute-sanitizer"),
         "python_headers": str(headers) if headers.exists() else None,
     }
@@ -252,7 +252,7 @@ def built_for(torch_version: str, capability: str) -> bool:
         architectures = metadata["cuda"]["architectures"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    loads = first_line(
+    loads = last_line(
         PYTHON, "-c", "import torch; from gankernels import _C; print(_C.cuda_compiled())"
     )
     return metadata["torch"] == torch_version and capability in architectures and loads == "True"

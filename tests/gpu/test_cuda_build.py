@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import collections
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
+from tools import cuda_build
+
 pytestmark = pytest.mark.builds
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "tools" / "cuda_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-cuda_build = load()
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 import gankernels as gk
+from gpu.device.waiting import no_synchronisation
 
 K = 20
 
@@ -45,15 +45,6 @@ NAMES = (
 def leaves(n: int = 128) -> tuple[Tensor, Tensor]:
     real, fake = (torch.randn(n, K, device="cuda", requires_grad=True) for _ in range(2))
     return real, fake
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", NAMES)

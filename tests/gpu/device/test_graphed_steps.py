@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from gankernels.training.graphs import WARM_UP, GraphedStep
 from gankernels.training.networks import dcgan_small
 from gankernels.training.players import adam, grad_scaler, prepare
 from gankernels.training.steps import STEPS
+from gpu.device.waiting import no_synchronisation
 
 RATE = 2.0**-10  # float32 holds it, and the multiples that the schedule makes of it
 STEPS_IN_ALL = 32
@@ -40,15 +40,6 @@ def deterministic() -> Iterator[None]:
     torch.backends.cudnn.deterministic = True
     yield
     torch.backends.cudnn.deterministic = before
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def trainer(folder: Path, recipe: str, preset: str, **changes: Any) -> Trainer:
