@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gankernels as gk
-from gankernels.testing import check_installation
 from gankernels.training import (
     checkpoint,
     data,
@@ -175,6 +174,8 @@ def info(arguments: argparse.Namespace) -> int:
     """Say what was built, against what, and what runs where; with ``--check``, whether it computes right."""
     found = gk.build_info()
     if arguments.check:
+        from gankernels.testing import check_installation  # the other commands start without it
+
         found["check"] = check_installation()
     print(json.dumps(found, indent=2, default=str))
     return int(any(device["failures"] for device in found.get("check", {}).values()))
