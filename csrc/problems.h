@@ -40,14 +40,18 @@ struct DivergenceProblem {
   bool add_to_row_loss = false;
 };
 
-enum class ScalarFunction { kSoftplus, kHinge, kSquare, kIdentity };
-constexpr int kScalarFunctions = 4;
+enum class ScalarFunction { kSoftplus, kHinge, kSquare, kIdentity, kAbsolute };
+constexpr int kScalarFunctions = 5;
 
-// One batch's part of a scalar loss: weight * f(sign * (x - offset)) + slope * x for every logit x.
+// One tensor's part of a scalar loss: weight * f(sign * (x - offset)) + slope * x for every logit x, less the logit at
+// its place in another tensor where there is one.
 struct ScalarTerm {
   ScalarFunction function = ScalarFunction::kIdentity;
   double sign = 1, offset = 0, weight = 1, slope = 0;
 };
+
+// (function, sign, offset, weight, slope), as ScalarTerm has them.
+constexpr unsigned kTermNumbers = 5;
 
 struct ScalarProblem {
   Dtype dtype = Dtype::kFloat;
@@ -55,7 +59,13 @@ struct ScalarProblem {
   const void* logits = nullptr;
   void* grad = nullptr;  // (derivative + gradient_constant) * weight, where set
   double gradient_constant = 0, weight = 1;
-  void* row_loss = nullptr;  // per-element losses in the accumulation dtype, where set
+  const void* other = nullptr;    // subtracted from the logits, where set
+  bool other_wide = false;        // of the accumulation dtype, else of the logits'
+  void* other_grad = nullptr;     // -derivative * weight, in the dtype of `other`, where set
+  const void* weights = nullptr;  // a factor for every `per_weight` elements, in the accumulation dtype, where set
+  int64_t per_weight = 1;
+  void* weights_grad = nullptr;  // an element's loss * weight, where set
+  void* row_loss = nullptr;      // per-element losses in the accumulation dtype, where set
   bool add_to_row_loss = false;
 };
 

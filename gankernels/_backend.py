@@ -10,7 +10,7 @@ import importlib
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +171,14 @@ VALUE_AND_GRAD: dict[str, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
     if name.endswith(_SUFFIX)
 }
 """By the name of the loss: what returns its value and two gradients."""
+
+
+def scalar_value_and_grad(*arguments: Any) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The losses and the gradients that are asked for of any number of tensors."""
+    operator: Callable[..., Any] = VALUE_AND_GRAD["scalar_loss"]
+    losses, gradients = operator(*arguments)
+    return losses, gradients
+
 
 # The others return one tensor: _backend.softmax_kl(...).
 globals().update({n: op for n, op in _OPERATORS.items() if not n.endswith(_SUFFIX)})

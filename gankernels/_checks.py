@@ -10,6 +10,11 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype the operators compute in and return a loss in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def check_reduction(reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
@@ -28,6 +33,24 @@ def check_required(name: str, value: object, objective: int) -> None:
 def check_label_smoothing(label_smoothing: float) -> None:
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+
+
+def check_label(name: str, label: float) -> None:
+    """A target of binary cross-entropy."""
+    if not 0 <= label <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {label!r}")
+
+
+def check_targets(real_label: float, fake_label: float, label_smoothing: float) -> None:
+    """Both targets, of the first of which there are two ways to say it."""
+    check_label("real_label", real_label)
+    check_label("fake_label", fake_label)
+    check_label_smoothing(label_smoothing)
+    if label_smoothing and real_label != 1:
+        raise ValueError(
+            f"label_smoothing must be 0 where real_label is given, got {label_smoothing!r} and "
+            f"{real_label!r}"
+        )
 
 
 def check_tensor(name: str, x: object) -> None:

@@ -1,25 +1,24 @@
 """The losses of one logit per sample or patch, as data: a row is all that kernels and reference need of one.
 
-A term is ``weight * f(sign * (x - offset)) + slope * x`` of every logit ``x`` of a batch; the kernels of
-every backend compute any. A row also states its loss as a formula in plain PyTorch, independent of its
-terms: the reference computes by these, and the tests compare the kernels with it.
+A term is ``weight * f(sign * (x - y - offset)) + slope * (x - y)`` of every logit ``x`` of a tensor, ``y`` the
+logit at the same place of another tensor or absent; the kernels of every backend compute any. A row also
+states its loss as formulas in plain PyTorch, independent of its terms: the reference computes by these, and
+the tests compare the kernels with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
-FUNCTIONS = ("softplus", "hinge", "square", "identity")
-"""f of a term: log(1 + e^u), max(0, 1 + u), u^2 / 2, u; in the order of ScalarFunction in csrc/problems.h."""
+FUNCTIONS = ("softplus", "hinge", "square", "identity", "absolute")
+"""f of a term: log(1 + e^u), max(0, 1 + u), u^2 / 2, u, |u|; ScalarFunction in csrc/problems.h has this order."""
 
 Term = tuple[float, ...]
 """(function, sign, offset, weight, slope), as the operators take it."""
-
-Formula = Callable[[Tensor], Tensor]
 
 
 def term(
@@ -34,39 +33,73 @@ def term(
     return (float(FUNCTIONS.index(function)), sign, offset, weight, slope)
 
 
+def scaled(numbers: Term, scale: float) -> Term:
+    """The term times a factor."""
+    if scale == 1:
+        return numbers
+    return (*numbers[:3], numbers[3] * scale, numbers[4] * scale)
+
+
+class OneLess(NamedTuple):
+    """A label of 1 - ``by``: of 1 - (1 - s) rounding leaves another number than s."""
+
+    by: float
+
+
+def _below_one(label: float | OneLess) -> float:
+    """1 - label."""
+    return label.by if isinstance(label, OneLess) else 1.0 - label
+
+
+class Side(NamedTuple):
+    """What a loss is of one of its batches.
+
+    Args:
+        labelled: The term by its label; one without a label ignores it.
+        formula: The loss of every logit in plain PyTorch, by logits and label.
+        label: What the label is where nothing is said; None where there is none.
+        bounded: Whether it must be in [0, 1].
+    """
+
+    labelled: Callable[[Any], Term]
+    formula: Callable[[Tensor, Any], Tensor]
+    label: float | None = None
+    bounded: bool = False
+
+    @property
+    def term(self) -> Term:
+        """With the label at its default."""
+        return self.labelled(self.label or 0.0)
+
+
 class ScalarLoss(NamedTuple):
     """One row.
 
     Args:
-        fake: The term of the fake logits.
-        of_fake: The same in plain PyTorch, element by element.
-        real: The term of the real logits; empty for a loss of the fake ones alone.
-        of_real: The same in plain PyTorch.
+        real: What it is of the real logits, if anything.
+        fake: What it is of the fake logits, if anything.
+        pair: What it is of each real logit less the fake one at its place; then there is nothing else.
         relativistic: Whether each batch's offset is, besides its own, the mean of the other batch; then the
             formulas are of what is left of a logit without that mean.
     """
 
-    fake: Term
-    of_fake: Formula
-    real: Term = ()
-    of_real: Formula | None = None
+    real: Side | None = None
+    fake: Side | None = None
+    pair: Side | None = None
     relativistic: bool = False
 
-    def rows(
-        self, real: Tensor | None, fake: Tensor, label_smoothing: float = 0.0
-    ) -> tuple[Tensor, ...]:
-        """The loss of every real logit and of every fake one by the formulas, in the dtype of the logits."""
-        if self.of_real is None or real is None:
-            return (self.of_fake(fake),)
-        of_real = self.of_real(real - fake.mean() if self.relativistic else real)
-        of_fake = self.of_fake(fake - real.mean() if self.relativistic else fake)
-        if label_smoothing:  # 0 * inf is NaN
-            of_real = of_real + label_smoothing * real
-        return of_real, of_fake
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of its logits."""
+        both = (("real_logits", self.real or self.pair), ("fake_logits", self.fake or self.pair))
+        return tuple(name for name, side in both if side is not None)
 
-    def smoothed(self, label_smoothing: float) -> ScalarLoss:
-        """With targets of ``1 - label_smoothing`` for the real logits of a logistic loss."""
-        return self._replace(real=(*self.real[:4], float(label_smoothing)))
+
+def numbers_of(side: Side, label: float | OneLess | None) -> Term:
+    """The term of a side with this label, or its own."""
+    if label is None:
+        return side.term
+    return side.labelled(label if isinstance(label, OneLess) else float(label))
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -74,53 +107,80 @@ def softplus(x: Tensor) -> Tensor:
     return -F.logsigmoid(-x)
 
 
-def _raise(u: Tensor) -> Tensor:
-    return softplus(-u)
+def _fixed(numbers: Term, formula: Callable[[Tensor], Tensor]) -> Side:
+    """A side that has no label."""
+    return Side(lambda label: numbers, lambda x, label: formula(x))
 
 
-def _negative(x: Tensor) -> Tensor:
-    return -x
+# softplus(x) - t x = softplus(-x) + (1 - t) x, the binary cross-entropy of sigmoid(x) and a target t.
+def _cross_entropy_from_one(x: Tensor, label: float | OneLess) -> Tensor:
+    rows, slope = softplus(-x), _below_one(label)
+    return rows if slope == 0 else rows + slope * x  # 0 * inf is NaN
 
 
-def _itself(x: Tensor) -> Tensor:
-    return x
+def _cross_entropy_from_zero(x: Tensor, label: float) -> Tensor:
+    rows = softplus(x)
+    return rows if label == 0 else rows - label * x
 
 
-def _to_one(x: Tensor) -> Tensor:
-    return 0.5 * (x - 1).square()
+def _distance(x: Tensor, label: float) -> Tensor:
+    return 0.5 * (x - label).square()
 
 
-def _to_zero(x: Tensor) -> Tensor:
-    return 0.5 * x.square()
+def _least_squares(label: float) -> Side:
+    return Side(lambda value: term("square", offset=value), _distance, label)
 
 
-def _above_one(x: Tensor) -> Tensor:
-    return F.relu(1 - x)
+_LOGISTIC_REAL = Side(
+    lambda label: term("softplus", sign=-1.0, slope=float(_below_one(label))),
+    _cross_entropy_from_one,
+    1.0,
+    True,
+)
+_LOGISTIC_FAKE = Side(
+    # Of two zeros one is the default's.
+    lambda label: term("softplus", slope=0.0 - label),
+    _cross_entropy_from_zero,
+    0.0,
+    True,
+)
+_RAISED = _fixed(term("softplus", sign=-1.0), lambda x: softplus(-x))
+_LOWERED = _fixed(term("softplus"), softplus)
+_HINGE_REAL = _fixed(term("hinge", sign=-1.0), lambda x: F.relu(1 - x))
+_HINGE_FAKE = _fixed(term("hinge"), lambda x: F.relu(1 + x))
+_NEGATIVE = _fixed(term("identity", sign=-1.0), lambda x: -x)
+_ITSELF = _fixed(term("identity"), lambda x: x)
+_SQUARE_REAL, _SQUARE_FAKE = _least_squares(1.0), _least_squares(0.0)
 
-
-def _below_minus_one(x: Tensor) -> Tensor:
-    return F.relu(1 + x)
-
+DISTANCES: Mapping[str, Side] = {
+    "l1": _fixed(term("absolute"), Tensor.abs),
+    "l2": _fixed(term("square", weight=2.0), Tensor.square),
+}
+"""Of each feature of a generated image less that of a real one, by the name of the norm."""
 
 SCALAR_LOSSES: Mapping[str, ScalarLoss] = {
-    "logistic_d_loss": ScalarLoss(term("softplus"), softplus, term("softplus", sign=-1.0), _raise),
-    "nonsaturating_g_loss": ScalarLoss(term("softplus", sign=-1.0), _raise),
-    "saturating_g_loss": ScalarLoss(term("softplus", weight=-1.0), lambda f: -softplus(f)),
-    "hinge_d_loss": ScalarLoss(
-        term("hinge"), _below_minus_one, term("hinge", sign=-1.0), _above_one
+    "logistic_d_loss": ScalarLoss(_LOGISTIC_REAL, _LOGISTIC_FAKE),
+    "logistic_d_real_loss": ScalarLoss(real=_LOGISTIC_REAL),
+    "logistic_d_fake_loss": ScalarLoss(fake=_LOGISTIC_FAKE),
+    "nonsaturating_g_loss": ScalarLoss(fake=_RAISED),
+    "saturating_g_loss": ScalarLoss(
+        fake=_fixed(term("softplus", weight=-1.0), lambda f: -softplus(f))
     ),
-    "hinge_g_loss": ScalarLoss(term("identity", sign=-1.0), _negative),
-    "wasserstein_d_loss": ScalarLoss(
-        term("identity"), _itself, term("identity", sign=-1.0), _negative
-    ),
-    "wasserstein_g_loss": ScalarLoss(term("identity", sign=-1.0), _negative),
-    "lsgan_d_loss": ScalarLoss(term("square"), _to_zero, term("square", offset=1.0), _to_one),
-    "lsgan_g_loss": ScalarLoss(term("square", offset=1.0), _to_one),
-    "relativistic_d_loss": ScalarLoss(
-        term("softplus"), softplus, term("softplus", sign=-1.0), _raise, relativistic=True
-    ),
-    "relativistic_g_loss": ScalarLoss(
-        term("softplus", sign=-1.0), _raise, term("softplus"), softplus, relativistic=True
-    ),
+    "hinge_d_loss": ScalarLoss(_HINGE_REAL, _HINGE_FAKE),
+    "hinge_d_real_loss": ScalarLoss(real=_HINGE_REAL),
+    "hinge_d_fake_loss": ScalarLoss(fake=_HINGE_FAKE),
+    "hinge_g_loss": ScalarLoss(fake=_NEGATIVE),
+    "wasserstein_d_loss": ScalarLoss(_NEGATIVE, _ITSELF),
+    "wasserstein_d_real_loss": ScalarLoss(real=_NEGATIVE),
+    "wasserstein_d_fake_loss": ScalarLoss(fake=_ITSELF),
+    "wasserstein_g_loss": ScalarLoss(fake=_NEGATIVE),
+    "lsgan_d_loss": ScalarLoss(_SQUARE_REAL, _SQUARE_FAKE),
+    "lsgan_d_real_loss": ScalarLoss(real=_SQUARE_REAL),
+    "lsgan_d_fake_loss": ScalarLoss(fake=_SQUARE_FAKE),
+    "lsgan_g_loss": ScalarLoss(fake=_least_squares(1.0)),
+    "relativistic_d_loss": ScalarLoss(_RAISED, _LOWERED, relativistic=True),
+    "relativistic_g_loss": ScalarLoss(_LOWERED, _RAISED, relativistic=True),
+    "relativistic_pairing_d_loss": ScalarLoss(pair=_RAISED),
+    "relativistic_pairing_g_loss": ScalarLoss(pair=_LOWERED),
 }
 """Every loss of this kind, by its public name."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gankernels import _backend, _checks, functional, reference
+from gankernels import _backend, _checks, _scalar_run, functional, reference
 from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_call import bound, check_outputs
 
 Gradients = tuple[Tensor | None, ...]
 ValueAndGrad = Callable[..., tuple[Tensor, Gradients]]
@@ -86,21 +87,42 @@ def _through_autograd(
     places: tuple[int, ...],
     grad_scale: float,
 ) -> tuple[Tensor, Gradients]:
-    """The same contract by differentiating the loss on detached logits."""
-    if not all(args[i] is None or _can_require_grad(args[i]) for i in places):
+    """The same contract by differentiating the loss on detached logits, each a tensor or a list of them."""
+    flat = [x for i in places for x in _flat(args[i])]
+    if not all(x is None or _can_require_grad(x) for x in flat):
         loss_fn(*args, **kwargs)  # whose checks name the argument
-    wanted = _wanted(*(args[i] for i in places))
+    wanted = _wanted(*flat)
     # Inference mode forbids autograd, to the tensors that were made in it too.
     with torch.inference_mode(False), torch.enable_grad():
-        detached = [x.clone() if isinstance(x, Tensor) and x.is_inference() else x for x in args]
-        for i, want in zip(places, wanted, strict=True):
-            if args[i] is not None:
-                detached[i] = detached[i].detach().requires_grad_(want)
+        usable = [None if x is None else x.clone() if x.is_inference() else x for x in flat]
+        leaves = [
+            None if x is None else x.detach().requires_grad_(want)
+            for x, want in zip(usable, wanted, strict=True)
+        ]
+        rest = iter(leaves)
+        detached = [_like(x, rest) if i in places else _usable(x) for i, x in enumerate(args)]
         loss = loss_fn(*detached, **kwargs)
-        leaves = [detached[i] for i, want in zip(places, wanted, strict=True) if want]
-        total = loss if loss.ndim == 0 else loss.sum()
-        found = iter(torch.autograd.grad(total * grad_scale, leaves, allow_unused=True))
-    return loss.detach(), tuple(next(found) if want else None for want in wanted)
+        losses = loss if isinstance(loss, list) else [loss]
+        sums = [x if x.ndim == 0 else x.sum() for x in losses]
+        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        asked = [x for x in leaves if x is not None and x.requires_grad]
+        found = iter(torch.autograd.grad(total * grad_scale, asked, allow_unused=True))
+    gradients = iter([next(found) if want else None for want in wanted])
+    value = [x.detach() for x in losses] if isinstance(loss, list) else loss.detach()
+    return value, tuple(_like(args[i], gradients) for i in places)
+
+
+def _flat(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _like(given: Any, values: Iterator[Any]) -> Any:
+    """The next values in the shape of an argument: one, or a list."""
+    return [next(values) for _ in given] if isinstance(given, list | tuple) else next(values)
+
+
+def _usable(x: Any) -> Any:
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def _of_two(
@@ -252,49 +274,46 @@ def _learnable(*anchors: Tensor | None) -> bool:
     return any(x is not None and x.requires_grad for x in anchors)
 
 
-def _of_two_batches(name: str) -> ValueAndGrad:
-    """A scalar loss of both batches."""
-    loss, smooths = SCALAR_LOSSES[name], name == "logistic_d_loss"
+def _scalar(name: str) -> ValueAndGrad:
+    """A loss of one logit per sample or patch."""
+    loss, function = SCALAR_LOSSES[name], getattr(functional, name)
+    count = len(loss.arguments)
 
-    def compute(
-        real_logits: Tensor,
-        fake_logits: Tensor,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-        *,
-        grad_scale: float = 1.0,
+    def compute(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
+        named = len(kwargs) == 1 and "reduction" in kwargs and len(args) == count
+        if named or (not kwargs and count <= len(args) <= count + 1):
+            reduction = kwargs["reduction"] if named else (*args, "mean")[count]
+            logits = args[:count]
+            if not _backend.reference_serves(*logits):
+                wanted = _wanted(*logits)
+                found = _scalar_run.plain_value_and_grad(
+                    name, logits, reduction, wanted, grad_scale
+                )
+                if found is not None:
+                    return found
+        return general(args, grad_scale, kwargs)
+
+    def general(
+        args: tuple[Any, ...], grad_scale: float, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Gradients]:
-        row = loss
-        if label_smoothing:
-            if not smooths:
-                raise TypeError(f"{name}() got an unexpected keyword argument 'label_smoothing'")
-            _checks.check_label_smoothing(label_smoothing)
-            row = loss.smoothed(label_smoothing)
-        if _backend.reference_serves(real_logits, fake_logits):
-            args = (loss, real_logits, fake_logits, reduction, label_smoothing)
-            return _through_autograd(reference.scalar_loss, args, {}, (1, 2), grad_scale)
-        operator, code = _backend.VALUE_AND_GRAD["scalar_loss"], _backend.reduction_code(reduction)
-        arguments = (real_logits, fake_logits, row.real, row.fake, row.relativistic, code)
-        return _of_two(operator, *arguments, grad_scale=grad_scale)
-
-    return compute
-
-
-def _of_fake_batch(name: str) -> ValueAndGrad:
-    """A scalar loss of the fake batch alone."""
-    loss = SCALAR_LOSSES[name]
-
-    def compute(
-        fake_logits: Tensor, reduction: str = "mean", *, grad_scale: float = 1.0
-    ) -> tuple[Tensor, Gradients]:
-        if _backend.reference_serves(fake_logits):
-            args = (loss, None, fake_logits, reduction)
-            return _through_autograd(reference.scalar_loss, args, {}, (2,), grad_scale)
-        code = _backend.reduction_code(reduction)
-        value, _, to_fake = _backend.VALUE_AND_GRAD["scalar_loss"](
-            None, fake_logits, (), loss.fake, False, code, False, True, True, grad_scale
-        )
-        return value, (to_fake,)
+        call = bound(name, loss, args, kwargs)
+        check_outputs(call)
+        for option in ("per_output", "return_terms"):
+            if getattr(call.options, option):
+                raise ValueError(f"{option} must be False in value_and_grad, got True")
+        logits = [
+            x
+            for x, n in ((call.real, "real_logits"), (call.fake, "fake_logits"))
+            if n in loss.arguments
+        ]
+        if all(isinstance(x, Tensor) for x in logits):
+            found = _scalar_run.value_and_grad(name, call, _wanted(*logits), grad_scale)
+            if found is not None:
+                return found
+        leading = dict(zip((*loss.arguments, "reduction", "label_smoothing"), args, strict=False))
+        given = {**leading, **kwargs}
+        tensors = tuple(given.pop(argument) for argument in loss.arguments)
+        return _through_autograd(function, tensors, given, tuple(range(len(tensors))), grad_scale)
 
     return compute
 
@@ -306,8 +325,5 @@ _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.realness_g_loss: _realness_g_loss,
     functional.resampled_realness_d_loss: _resampled_realness_d_loss,
     functional.resampled_realness_g_loss: _resampled_realness_g_loss,
-    **{
-        getattr(functional, name): _of_two_batches(name) if loss.real else _of_fake_batch(name)
-        for name, loss in SCALAR_LOSSES.items()
-    },
+    **{getattr(functional, name): _scalar(name) for name in SCALAR_LOSSES},
 }

@@ -7,15 +7,45 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gankernels import _backend, _checks, reference
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels.feature_matching import feature_matching_loss
+from gankernels.scalar_losses import (
+    hinge_d_fake_loss,
+    hinge_d_loss,
+    hinge_d_real_loss,
+    hinge_g_loss,
+    logistic_d_fake_loss,
+    logistic_d_loss,
+    logistic_d_real_loss,
+    lsgan_d_fake_loss,
+    lsgan_d_loss,
+    lsgan_d_real_loss,
+    lsgan_g_loss,
+    nonsaturating_g_loss,
+    relativistic_d_loss,
+    relativistic_g_loss,
+    relativistic_pairing_d_loss,
+    relativistic_pairing_g_loss,
+    saturating_g_loss,
+    wasserstein_d_fake_loss,
+    wasserstein_d_loss,
+    wasserstein_d_real_loss,
+    wasserstein_g_loss,
+)
 
 __all__ = [
+    "feature_matching_loss",
     "gradient_reversal",
     "gradient_scale",
+    "hinge_d_fake_loss",
     "hinge_d_loss",
+    "hinge_d_real_loss",
     "hinge_g_loss",
+    "logistic_d_fake_loss",
     "logistic_d_loss",
+    "logistic_d_real_loss",
+    "lsgan_d_fake_loss",
     "lsgan_d_loss",
+    "lsgan_d_real_loss",
     "lsgan_g_loss",
     "negate_",
     "nonsaturating_g_loss",
@@ -24,13 +54,17 @@ __all__ = [
     "realness_g_loss",
     "relativistic_d_loss",
     "relativistic_g_loss",
+    "relativistic_pairing_d_loss",
+    "relativistic_pairing_g_loss",
     "resample_logits",
     "resampled_realness_d_loss",
     "resampled_realness_g_loss",
     "saturating_g_loss",
     "softmax_kl",
     "softmax_kl_logits",
+    "wasserstein_d_fake_loss",
     "wasserstein_d_loss",
+    "wasserstein_d_real_loss",
     "wasserstein_g_loss",
 ]
 
@@ -299,409 +333,6 @@ def realness_g_loss(
         dim,
         _backend.reduction_code(reduction),
     )
-
-
-def _of_two_batches(
-    name: str,
-    real_logits: Tensor,
-    fake_logits: Tensor,
-    reduction: str,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    loss = SCALAR_LOSSES[name]
-    if _backend.reference_serves(real_logits, fake_logits):
-        return reference.scalar_loss(loss, real_logits, fake_logits, reduction, label_smoothing)
-    if label_smoothing:
-        loss = loss.smoothed(label_smoothing)
-    code = _backend.reduction_code(reduction)
-    return _backend.scalar_loss(
-        real_logits, fake_logits, loss.real, loss.fake, loss.relativistic, code
-    )
-
-
-def _of_fake_batch(name: str, fake_logits: Tensor, reduction: str) -> Tensor:
-    loss = SCALAR_LOSSES[name]
-    if _backend.reference_serves(fake_logits):
-        return reference.scalar_loss(loss, None, fake_logits, reduction)
-    code = _backend.reduction_code(reduction)
-    return _backend.scalar_loss(None, fake_logits, (), loss.fake, False, code)
-
-
-def logistic_d_loss(
-    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
-) -> Tensor:
-    r"""The standard GAN's discriminator loss: binary cross-entropy with logits on both batches.
-
-    .. math:: \mathrm{softplus}(-r) + s \, r + \mathrm{softplus}(f)
-
-    Gradients: :math:`-\sigma(-r) + s` and :math:`\sigma(f)`. Equal to two ``BCEWithLogitsLoss`` terms with
-    targets :math:`1 - s` (real) and 0 (fake); finite and exact however large the logits.
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-        label_smoothing: ``s`` in [0, 1): real images get the target ``1 - s``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, ``label_smoothing`` outside [0, 1), shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Goodfellow et al. 2014, "Generative Adversarial Nets", the minimax value, on logits; one-sided
-    label smoothing: Salimans et al. 2016, "Improved Techniques for Training GANs".
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.logistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
-        tensor(1.3863)
-    """
-    _checks.check_label_smoothing(label_smoothing)
-    return _of_two_batches("logistic_d_loss", real_logits, fake_logits, reduction, label_smoothing)
-
-
-def nonsaturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""The generator loss that does not saturate: ``-log sigmoid(f)``.
-
-    .. math:: \mathrm{softplus}(-f)
-
-    Gradient: :math:`-\sigma(-f)`, which tends to -1, not to 0, where D is sure that the image is fake.
-
-    Args:
-        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
-        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point.
-        ValueError: unknown reduction.
-
-    Cost: one operator for the value and the gradient, one exponential per element at most.
-
-    Source: Goodfellow et al. 2014, "Generative Adversarial Nets": maximise log D(G(z)).
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.nonsaturating_g_loss(torch.zeros(4))  # log 2
-        tensor(0.6931)
-    """
-    return _of_fake_batch("nonsaturating_g_loss", fake_logits, reduction)
-
-
-def saturating_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""The minimax generator loss, which gradient reversal trains: ``log(1 - sigmoid(f))``.
-
-    .. math:: -\mathrm{softplus}(f)
-
-    Gradient: :math:`-\sigma(f)`, which vanishes where D is sure that the image is fake.
-
-    Args:
-        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
-        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point.
-        ValueError: unknown reduction.
-
-    Cost: one operator for the value and the gradient, one exponential per element at most.
-
-    Source: Goodfellow et al. 2014, "Generative Adversarial Nets", the minimax value.
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.saturating_g_loss(torch.zeros(4))  # -log 2
-        tensor(-0.6931)
-    """
-    return _of_fake_batch("saturating_g_loss", fake_logits, reduction)
-
-
-def hinge_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Hinge loss of the discriminator.
-
-    .. math:: \max(0, 1 - r) + \max(0, 1 + f)
-
-    Gradients: :math:`-1` where :math:`r < 1`, :math:`1` where :math:`f > -1`, else 0 (at the kinks too, as
-    ``torch.relu`` has it).
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, "Spectral Normalization".
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.hinge_d_loss(torch.tensor([0.5]), torch.tensor([-2.0]))
-        tensor(0.5000)
-    """
-    return _of_two_batches("hinge_d_loss", real_logits, fake_logits, reduction)
-
-
-def hinge_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Hinge loss of the generator: ``-f``.
-
-    .. math:: -f
-
-    Gradient: :math:`-1`.
-
-    Args:
-        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
-        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point.
-        ValueError: unknown reduction.
-
-    Cost: one operator for the value and the gradient, one exponential per element at most.
-
-    Source: Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, "Spectral Normalization".
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.hinge_g_loss(torch.tensor([2.0]))
-        tensor(-2.)
-    """
-    return _of_fake_batch("hinge_g_loss", fake_logits, reduction)
-
-
-def wasserstein_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Wasserstein loss of the critic: ``f - r``.
-
-    .. math:: -r + f
-
-    Gradients: :math:`-1` and :math:`1`. The critic must be kept Lipschitz by other means, for instance
-    ``gankernels.penalties.gradient_penalty``.
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Arjovsky et al. 2017, "Wasserstein GAN".
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.wasserstein_d_loss(torch.tensor([2.0]), torch.tensor([0.5]))
-        tensor(-1.5000)
-    """
-    return _of_two_batches("wasserstein_d_loss", real_logits, fake_logits, reduction)
-
-
-def wasserstein_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Wasserstein loss of the generator: ``-f``.
-
-    .. math:: -f
-
-    Gradient: :math:`-1`.
-
-    Args:
-        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
-        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point.
-        ValueError: unknown reduction.
-
-    Cost: one operator for the value and the gradient, one exponential per element at most.
-
-    Source: Arjovsky et al. 2017, "Wasserstein GAN".
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.wasserstein_g_loss(torch.tensor([2.0]))
-        tensor(-2.)
-    """
-    return _of_fake_batch("wasserstein_g_loss", fake_logits, reduction)
-
-
-def lsgan_d_loss(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Least-squares loss of the discriminator, with labels 1 (real) and 0 (fake).
-
-    .. math:: \tfrac12 (r - 1)^2 + \tfrac12 f^2
-
-    Gradients: :math:`r - 1` and :math:`f`.
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Mao et al. 2017, "Least Squares Generative Adversarial Networks", its 0-1 coding.
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.lsgan_d_loss(torch.tensor([0.0]), torch.tensor([2.0]))
-        tensor(2.5000)
-    """
-    return _of_two_batches("lsgan_d_loss", real_logits, fake_logits, reduction)
-
-
-def lsgan_g_loss(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-    r"""Least-squares loss of the generator.
-
-    .. math:: \tfrac12 (f - 1)^2
-
-    Gradient: :math:`f - 1`.
-
-    Args:
-        fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64, any shape.
-        reduction: ``"mean"`` over all elements, ``"sum"``, or ``"none"``.
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point.
-        ValueError: unknown reduction.
-
-    Cost: one operator for the value and the gradient, one exponential per element at most.
-
-    Source: Mao et al. 2017, "Least Squares Generative Adversarial Networks", its 0-1 coding.
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.lsgan_g_loss(torch.tensor([3.0]))
-        tensor(2.)
-    """
-    return _of_fake_batch("lsgan_g_loss", fake_logits, reduction)
-
-
-def relativistic_d_loss(
-    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
-) -> Tensor:
-    r"""Relativistic average loss of the discriminator: each logit against the other batch's mean.
-
-    .. math:: \mathrm{softplus}(-(r - \bar f)) + \mathrm{softplus}(f - \bar r)
-
-    The means run over all elements of a batch and are differentiated through.
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Jolicoeur-Martineau 2019, "The relativistic discriminator", RaSGAN.
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.relativistic_d_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
-        tensor(1.3863)
-    """
-    return _of_two_batches("relativistic_d_loss", real_logits, fake_logits, reduction)
-
-
-def relativistic_g_loss(
-    real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean"
-) -> Tensor:
-    r"""Relativistic average loss of the generator: the discriminator's with the roles exchanged.
-
-    .. math:: \mathrm{softplus}(-(f - \bar r)) + \mathrm{softplus}(r - \bar f)
-
-    The means run over all elements of a batch and are differentiated through.
-
-    Args:
-        real_logits: D's raw output for real images, float16, bfloat16, float32 or float64, any shape: every
-            element counts as one row, so patch discriminators need nothing special.
-        fake_logits: D's raw output for generated images, same dtype and device; its size may differ.
-        reduction: ``"mean"`` (each batch by its own count), ``"sum"``, or ``"none"`` (the sum of both terms
-            element by element: equal shapes needed).
-
-    Returns:
-        The loss in float32, or float64 for float64 logits, 0-dim or in the shape of the logits for
-        ``"none"``; differentiable any number of times.
-
-    Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: unknown reduction, shapes that differ under ``"none"``.
-        RuntimeError: tensors on different devices.
-
-    Cost: one operator for the value and both gradients, one exponential per element at most.
-
-    Source: Jolicoeur-Martineau 2019, "The relativistic discriminator", RaSGAN.
-
-    Example:
-        >>> import torch, gankernels as gk
-        >>> gk.relativistic_g_loss(torch.zeros(4), torch.zeros(4))  # 2 log 2
-        tensor(1.3863)
-    """
-    return _of_two_batches("relativistic_g_loss", real_logits, fake_logits, reduction)
 
 
 def negate_(t: Tensor) -> Tensor:

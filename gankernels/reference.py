@@ -8,7 +8,7 @@ logits ``z``, ``lse`` = log-sum-exp over the classes, ``softplus(x) = log(1 + ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gankernels import _checks as check
+from gankernels._checks import accumulation_dtype as accumulation_dtype
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
+from gankernels._scalar_call import Call, Part, arranged, bound, parts_of, prepared, scale_of
 
 __all__ = [
+    "feature_matching_loss",
     "gradient_reversal",
     "gradient_scale",
     "negate_",
@@ -34,11 +37,6 @@ __all__ = [
 
 
 # --- shared pieces -------------------------------------------------------------------------------
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype the operators compute in and return a loss in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _upcast(x: Tensor) -> Tensor:
@@ -61,11 +59,6 @@ def _check_two_batches(real: Tensor, fake: Tensor, reduction: str) -> None:
     check.check_same_device("real_logits", real, "fake_logits", fake)
     if reduction == "none":
         check.check_same_shape("real_logits", real, "fake_logits", fake)
-
-
-def _check_one_batch(fake: Tensor, reduction: str) -> None:
-    check.check_reduction(reduction)
-    check.check_floating("fake_logits", fake)
 
 
 # --- losses over distributions -------------------------------------------------------------------
@@ -170,67 +163,73 @@ def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
 # --- scalar losses: every element is a row -------------------------------------------------------
 
 
-def scalar_loss(
-    loss: ScalarLoss,
-    real_logits: Tensor | None,
-    fake_logits: Tensor,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """A row of the scalar losses by its formulas; ``label_smoothing`` s adds s r to the real terms."""
-    if not loss.real:
-        _check_one_batch(fake_logits, reduction)
-        rows = loss.rows(None, _upcast(fake_logits))
-    else:
-        check.check_tensor("real_logits", real_logits)
-        assert real_logits is not None
-        _check_two_batches(real_logits, fake_logits, reduction)
-        rows = loss.rows(_upcast(real_logits), _upcast(fake_logits), label_smoothing)
-    return add_up(rows, reduction)
+def scalar_terms(parts: Sequence[Part], reduction: str, scale: float = 1.0) -> list[Tensor]:
+    """The outputs of the parts of a scalar loss, by the formulas of its row."""
+    outputs: dict[int, Tensor] = {}
+    for part in parts:
+        reduced = scale * _reduce(_rows_of_part(part), reduction)
+        before = outputs.get(part.output)
+        outputs[part.output] = reduced if before is None else before + reduced
+    return [outputs[i] for i in range(len(outputs))]
 
 
-def add_up(rows: tuple[Tensor, ...], reduction: str) -> Tensor:
-    """One batch's losses reduced, or the sum of two."""
-    reduced = [_reduce(batch, reduction) for batch in rows]
-    return reduced[0] if len(reduced) == 1 else reduced[0] + reduced[1]
+def _rows_of_part(part: Part) -> Tensor:
+    """The losses of a part's elements; one of weight 0 is 0 whatever the logit."""
+    x, label = _upcast(part.logits), part.side.label if part.label is None else part.label
+    if part.other is not None:
+        x = x - _upcast(part.other)
+    if part.weight is None:
+        return part.side.formula(x, label or 0.0)
+    counts = part.weight != 0
+    rows = part.side.formula(torch.where(counts | x.isfinite(), x, 0.0), label or 0.0)
+    return torch.where(counts | rows.isfinite(), rows, 0.0) * part.weight
 
 
-def _of_two_batches(loss: ScalarLoss) -> Callable[..., Tensor]:
-    def compute(real_logits: Tensor, fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-        return scalar_loss(loss, real_logits, fake_logits, reduction)
-
-    return compute
-
-
-def _of_fake_batch(loss: ScalarLoss) -> Callable[..., Tensor]:
-    def compute(fake_logits: Tensor, reduction: str = "mean") -> Tensor:
-        return scalar_loss(loss, None, fake_logits, reduction)
-
-    return compute
+def scalar_loss(loss: ScalarLoss, call: Call) -> Any:
+    """A row of the scalar losses by its formulas."""
+    parts = prepared(parts_of(loss, call), call.reduction)
+    return arranged(scalar_terms(parts, call.reduction, scale_of(call)), call)
 
 
 def _define(name: str, loss: ScalarLoss) -> None:
-    function = (_of_two_batches if loss.real else _of_fake_batch)(loss)
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"The formulas of ``{name}`` in ``gankernels._scalar``."
-    globals()[name] = function
+    """The function by this name: its arguments are those of ``gankernels.scalar_losses``."""
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        return scalar_loss(loss, bound(name, loss, args, kwargs))
+
+    compute.__name__ = compute.__qualname__ = name
+    compute.__doc__ = f"The formulas of ``{name}`` in ``gankernels._scalar``."
+    globals()[name] = compute
 
 
 for _name, _loss in SCALAR_LOSSES.items():
     _define(_name, _loss)
 
-_LOGISTIC = SCALAR_LOSSES["logistic_d_loss"]
 
-
-def logistic_d_loss(
-    real_logits: Tensor,
-    fake_logits: Tensor,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
+def feature_matching_loss(
+    real_features: Any,
+    fake_features: Any,
+    *,
+    norm: str = "l1",
+    average: bool = False,
+    scale: float = 1.0,
 ) -> Tensor:
-    """softplus(-r) + s r  +  softplus(f): the BCE of targets 1 - s (real) and 0 (fake)."""
-    check.check_label_smoothing(label_smoothing)
-    return scalar_loss(_LOGISTIC, real_logits, fake_logits, reduction, label_smoothing)
+    """The sum over all maps of mean |b - a|, or of mean (b - a)^2, real features a held constant."""
+    maps = list(_maps(real_features, fake_features))
+    distances = []
+    for a, b in maps:
+        difference = _upcast(b) - _upcast(a).detach()
+        distances.append((difference.abs() if norm == "l1" else difference.square()).mean())
+    total = torch.stack(distances).sum()
+    return scale * (total / len(maps) if average else total)
+
+
+def _maps(real: Any, fake: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(real, Tensor):
+        yield real, fake
+        return
+    for a, b in zip(real, fake, strict=True):
+        yield from _maps(a, b)
 
 
 # --- layers --------------------------------------------------------------------------------------

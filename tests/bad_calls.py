@@ -7,10 +7,12 @@ reference and the compiled operators are both run against it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 
+from gankernels import functional
 from gankernels._scalar import SCALAR_LOSSES
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,8 +40,17 @@ def _zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
 A = torch.full((5,), 0.2)
 REDUCTION = "reduction must be 'mean', 'sum' or 'none', got 'avg'"
 
-_TWO_BATCH = [name for name, loss in SCALAR_LOSSES.items() if loss.real]
-_ONE_BATCH = [name for name, loss in SCALAR_LOSSES.items() if not loss.real]
+_TWO_BATCH = [name for name, loss in SCALAR_LOSSES.items() if len(loss.arguments) == 2]
+_WEIGHTED = [n for n in _TWO_BATCH if "real_weight" in signature(getattr(functional, n)).parameters]
+_ONE_BATCH = {
+    name: loss.arguments[0] for name, loss in SCALAR_LOSSES.items() if len(loss.arguments) == 1
+}
+_LABELS = [
+    (name, label)
+    for name in SCALAR_LOSSES
+    for label in ("real_label", "fake_label")
+    if name.startswith("logistic") and label in signature(getattr(functional, name)).parameters
+]
 
 DISTRIBUTION_LOSSES = [
     # softmax_kl
@@ -284,16 +295,6 @@ SCALAR_LOSSES = [
     *(
         BadCall(
             name,
-            lambda: _call(_zeros(4), _zeros(4, dtype=torch.bfloat16)),
-            TypeError,
-            "real_logits and fake_logits must have the same dtype, "
-            "got torch.float32 and torch.bfloat16",
-        )
-        for name in _TWO_BATCH
-    ),
-    *(
-        BadCall(
-            name,
             lambda: _call(_zeros(4), _zeros(4, device="meta")),
             RuntimeError,
             "real_logits and fake_logits must be on the same device, got cpu and meta",
@@ -322,18 +323,158 @@ SCALAR_LOSSES = [
             name,
             lambda: _call(_zeros(4, dtype=torch.int64)),
             TypeError,
-            "fake_logits must be a floating-point tensor, got torch.int64",
+            f"{logits} must be a floating-point tensor, got torch.int64",
+        )
+        for name, logits in _ONE_BATCH.items()
+    ),
+    *(
+        BadCall(name, lambda: _call(0.5), TypeError, f"{logits} must be a Tensor, got float")
+        for name, logits in _ONE_BATCH.items()
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call([]),
+            ValueError,
+            f"{logits} must be a tensor or a list of at least one, got an empty list",
+        )
+        for name, logits in _ONE_BATCH.items()
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call([_zeros(3), [_zeros(3)]]),
+            TypeError,
+            f"{logits}[1] must be a Tensor, got a list: of nested lists give the entry that holds the logits, "
+            f"for instance [outputs[-1] for outputs in {logits}]",
+        )
+        for name, logits in _ONE_BATCH.items()
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4, 3), weight=_zeros(3)),
+            ValueError,
+            f"weight must have shape [4] or [4, 3] to match {logits}, got [3]",
+        )
+        for name, logits in _ONE_BATCH.items()
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4, 3), mask=_zeros(4)),
+            TypeError,
+            "mask must be a bool tensor, got torch.float32",
         )
         for name in _ONE_BATCH
     ),
     *(
         BadCall(
             name,
-            lambda: _call(0.5),
-            TypeError,
-            "fake_logits must be a Tensor, got float",
+            lambda: _call([_zeros(4), _zeros(3)], mask=[None]),
+            ValueError,
+            "mask must be a tensor or a list of 2, got 1",
         )
         for name in _ONE_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), reduction="none", per_output=True),
+            ValueError,
+            "per_output must be False with reduction 'none', got True",
+        )
+        for name in _ONE_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call([_zeros(4), _zeros(3)], [_zeros(4)]),
+            ValueError,
+            "real_logits and fake_logits must be of the same discriminators, got 2 and 1",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call([_zeros(4)], _zeros(4)),
+            ValueError,
+            "real_logits and fake_logits must be of the same discriminators, got 1 and a tensor",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call([_zeros(4)], [0.5]),
+            TypeError,
+            "fake_logits[0] must be a Tensor, got float",
+        )
+        for name in _TWO_BATCH
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(5, 2), fake_weight=_zeros(4)),
+            ValueError,
+            "fake_weight must have shape [5] or [5, 2] to match fake_logits, got [4]",
+        )
+        for name in _WEIGHTED
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(4), real_mask=_zeros(4)),
+            TypeError,
+            "real_mask must be a bool tensor, got torch.float32",
+        )
+        for name in _WEIGHTED
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4), _zeros(4), per_output=True, return_terms=True),
+            ValueError,
+            "per_output must be False with return_terms, got True",
+        )
+        for name in _WEIGHTED
+    ),
+    *(
+        BadCall(
+            name,
+            lambda n=name, at=label: _call(
+                *[_zeros(4)] * (1 if n in _ONE_BATCH else 2), **{at: 1.5}
+            ),
+            ValueError,
+            f"{label} must be in [0, 1], got 1.5",
+        )
+        for name, label in _LABELS
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4, 3), _zeros(4, 3), mean_dim=1),
+            ValueError,
+            "mean_dim must be None or 0, got 1",
+        )
+        for name in ("relativistic_d_loss", "relativistic_g_loss")
+    ),
+    *(
+        BadCall(
+            name,
+            lambda: _call(_zeros(4, 3), _zeros(4, 2), mean_dim=0),
+            ValueError,
+            "real_logits and fake_logits must have the same shape but for their number of samples with "
+            "mean_dim=0, got [4, 3] and [4, 2]",
+        )
+        for name in ("relativistic_d_loss", "relativistic_g_loss")
+    ),
+    BadCall(
+        "logistic_d_loss",
+        lambda: _call(_zeros(4), _zeros(4), label_smoothing=0.1, real_label=0.9),
+        ValueError,
+        "label_smoothing must be 0 where real_label is given, got 0.1 and 0.9",
     ),
     BadCall(
         "logistic_d_loss",

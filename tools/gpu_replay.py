@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -150,7 +151,7 @@ def watch_memory(backend: str) -> None:
 
 
 def results(outputs: Any) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
 
 
 def approximates(launched: list[Any]) -> bool:
@@ -206,6 +207,8 @@ def last_place(x: Tensor) -> float:
 
 def on_gpu(argument: Any) -> Any:
     """The same view of the same memory: as aligned, as far apart."""
+    if isinstance(argument, list) and argument and isinstance(argument[0], Tensor):
+        return [on_gpu(x) for x in argument]
     if not isinstance(argument, Tensor):
         return argument
     storage = argument.untyped_storage()

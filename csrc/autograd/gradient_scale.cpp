@@ -6,6 +6,7 @@
 
 #include <atomic>
 
+#include "../operators/scalar.h"
 #include "loss.h"
 
 namespace gankernels {
@@ -96,6 +97,18 @@ std::tuple<Tensor, Tensor> scale_gradients_autograd(const Tensor& gradient, cons
                                       std::move(other_rows));
 }
 
+std::vector<Tensor> scale_terms_autograd(at::TensorList gradients, at::TensorList grad_outputs,
+                                         c10::SymIntArrayRef rows) {
+  const auto any = [](at::TensorList list) {
+    return std::any_of(list.begin(), list.end(), [](const Tensor& t) { return requires_grad(t); });
+  };
+  TORCH_CHECK(!any(gradients) && !any(grad_outputs),
+              "gankernels::scale_terms has no derivative: it is the first-order backward of a loss; "
+              "differentiate the loss with create_graph=True instead");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return Kernel<ScaleTerms>::call(gradients, grad_outputs, rows);
+}
+
 }  // namespace
 
 std::pair<int64_t, int64_t> gradient_scale_counts() { return {scaled_in_place.load(), scaled_by_allocation.load()}; }
@@ -108,6 +121,7 @@ TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
 TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
   m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
   m.impl("scale_gradients", TORCH_FN(scale_gradients_autograd));
+  m.impl("scale_terms", TORCH_FN(scale_terms_autograd));
 }
 
 }  // namespace gankernels

@@ -10,7 +10,7 @@
 #include <array>
 
 #include "../operators/gradient_scale.h"
-#include "../operators/scalar.h"
+#include "../operators/divergence.h"
 
 namespace gankernels {
 
@@ -22,13 +22,12 @@ using torch::autograd::variable_list;
 struct Parameters {
   int64_t reduction = kMean, dim = 0, objective = 0;
   at::ArrayRef<double> real_term = {}, fake_term = {};
-  bool relativistic = false;
 
-  // Terms one after the other, whose number tells whether there is one for real logits. Small numbers in one integer,
-  // with `present`, twelve bits of the node's own: a tuple of two needs no array.
+  // Terms one after the other. Small numbers in one integer, with `present`, twelve bits of the node's own: a tuple of
+  // two needs no array.
   c10::IValue pack(uint64_t present) const {
-    const auto code = static_cast<uint64_t>(dim) << 32 | present << 8 |
-                      static_cast<uint64_t>(objective << 4 | int64_t{relativistic} << 3 | reduction);
+    const auto code =
+        static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
     if (fake_term.empty()) return static_cast<int64_t>(code);
     std::vector<double> terms(real_term.begin(), real_term.end());
     terms.insert(terms.end(), fake_term.begin(), fake_term.end());
@@ -52,7 +51,7 @@ struct SavedParameters : Parameters {
       real_term = terms.slice(0, terms.size() - kTermNumbers);
       fake_term = terms.slice(real_term.size());
     }
-    reduction = code & 0x7, relativistic = code >> 3 & 1, objective = code >> 4 & 0xf, dim = code >> 32;
+    reduction = code & 0x7, objective = code >> 4 & 0xf, dim = code >> 32;
     present = static_cast<uint64_t>(code) >> 8 & 0xfff;
   }
   SavedParameters(const SavedParameters&) = delete;

@@ -1,79 +1,184 @@
-// The differentiable losses of one logit per sample or patch.
+// The differentiable losses of one logit over any number of tensors: one node for all of them.
 #include "../operators/scalar.h"
 
 #include <torch/library.h>
 
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
-
 #include "formulas.h"
 #include "loss.h"
+#include "terms.h"
 
 namespace gankernels {
 
 namespace {
 
-// d term / d x but for `slope`, as a differentiable expression; `mean` is the other batch's, where it is one more
-// offset.
-Tensor slope_of(const ScalarTerm& term, const Tensor& x, const Tensor& mean) {
-  const Tensor u = ((mean.defined() ? x - mean : x) - term.offset) * term.sign;
-  const double factor = term.weight * term.sign;
-  switch (term.function) {
-    case ScalarFunction::kSoftplus: return u.sigmoid() * factor;
-    // 1 where max(0, 1 + u) has a slope and 0 elsewhere; a constant as far as derivatives go.
-    case ScalarFunction::kHinge: return at::where(u <= -1, at::zeros_like(u), at::ones_like(u)) * factor;
-    case ScalarFunction::kSquare: return u * factor;
-    default: return at::ones_like(u) * factor;
-  }
+// Which loss it is, as the node is asked to keep it.
+struct TermParameters {
+  c10::string_view names;
+  at::IntArrayRef places;
+  at::ArrayRef<double> terms;
+  double scale;
+  int64_t reduction;
+};
+
+std::vector<int64_t> wanted_of(at::TensorList tensors) {
+  std::vector<int64_t> wanted;
+  for (size_t i = 0; i < tensors.size(); ++i)
+    if (tensors[i].requires_grad()) wanted.push_back(static_cast<int64_t>(i));
+  return wanted;
 }
 
-struct ScalarAutograd {
-  static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits
-  static c10::SymInt rows(const Tensor& logits, int64_t) { return logits.sym_numel(); }
-  static bool couples_rows(const Parameters& p) { return p.reduction == kNone && p.relativistic; }
+// What a node has saved: tensors, then the gradients of those that required one.
+struct SavedTerms {
+  std::vector<int64_t> places, wanted;
+  std::vector<double> numbers;
+  double scale;
+  int64_t reduction;
+  variable_list saved;
+  size_t count;  // of tensors
 
-  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
-    const bool with_real = needed[0] && !p.real_term.empty();
-    return evaluated(Kernel<ScalarLossOperator>::call(optional(in[0]), in[1], p.real_term, p.fake_term, p.relativistic,
-                                                      p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0),
-                     with_real, needed[1]);
+  explicit SavedTerms(AutogradContext* ctx) : saved(ctx->get_saved_variables()) {
+    const auto& elements = ctx->saved_data["terms"].toTupleRef().elements();
+    const auto number_of_terms = static_cast<size_t>(elements[0].toInt() >> 2);
+    reduction = elements[0].toInt() & 3;
+    places = elements[1].toIntVector();
+    numbers = elements[2].toDoubleVector();
+    // What follows the places are the tensors with a gradient, and the terms' numbers their factor.
+    const auto end = places.begin() + static_cast<int64_t>(number_of_terms * TermPlace::kNumbers);
+    wanted.assign(end, places.end());
+    places.erase(end, places.end());
+    scale = numbers.back();
+    numbers.pop_back();
+    count = saved.size() - wanted.size();
   }
 
-  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
-    const ScalarLoss loss = scalar_loss_of(p.real_term, p.fake_term, p.relativistic);
-    const auto per_element = [&](const Tensor& x) {
-      return p.reduction == kMean ? grad_output / x.sym_numel() : grad_output;
-    };
-    const Tensor fake = formulas::accumulate(in[1]);
-    Inputs out;
-    if (!loss.has_real) {
-      if (needed[1])
-        out[1] = (per_element(fake) * (slope_of(loss.fake, fake, {}) + loss.fake.slope)).to(in[1].scalar_type());
-      return out;
+  TermList list() const { return {at::TensorList(saved.data(), count), "", places, numbers, scale}; }
+};
+
+// The gradients of one term as differentiable expressions: to its logits, to those that are subtracted, to its weight.
+struct TermGradients {
+  Tensor logits, other, weight;
+
+  TermGradients(const TermList& list, size_t i, int64_t reduction, const Tensor& grad_output) {
+    const TermPlace p = list.place(i);
+    const ScalarTerm term = list.term(i);
+    const Tensor& x = list.tensor(p.logits);
+    Tensor z = formulas::accumulate(x);
+    if (p.other >= 0) z = z - formulas::accumulate(list.tensor(p.other));
+    const Tensor u = (z - term.offset) * term.sign;
+    const Tensor per = reduction == kMean ? grad_output / x.sym_numel() : grad_output;
+    Tensor slope = slope_of(term, u) * (term.weight * term.sign) + term.slope;
+    if (p.weight >= 0) {
+      const Tensor& w = list.tensor(p.weight);
+      // 0 * inf is NaN: what has no weight must not touch the gradient.
+      slope = at::where((w == 0).logical_and(slope.isfinite().logical_not()), at::zeros_like(slope), slope * w);
+      Tensor value = value_of(term, u) * term.weight;
+      if (term.slope != 0) value = value + z * term.slope;
+      weight = per * value;
     }
-    const Tensor real = formulas::accumulate(in[0]);
-    Tensor g_real, g_fake;
-    if (loss.relativistic) {
-      g_real = per_element(real) * slope_of(loss.real, real, fake.mean());
-      g_fake = per_element(fake) * slope_of(loss.fake, fake, real.mean());
-      // Each logit also moves the other batch's terms, through the mean of its own batch.
-      const Tensor through_real = g_fake.sum() / real.sym_numel(), through_fake = g_real.sum() / fake.sym_numel();
-      g_real = g_real - through_real + per_element(real) * loss.real.slope;
-      g_fake = g_fake - through_fake + per_element(fake) * loss.fake.slope;
-    } else {
-      if (needed[0]) g_real = per_element(real) * (slope_of(loss.real, real, {}) + loss.real.slope);
-      if (needed[1]) g_fake = per_element(fake) * (slope_of(loss.fake, fake, {}) + loss.fake.slope);
-    }
-    if (needed[0]) out[0] = g_real.to(in[0].scalar_type());
-    if (needed[1]) out[1] = g_fake.to(in[1].scalar_type());
-    return out;
+    const Tensor to_logits = per * slope;
+    logits = to_logits.to(x.scalar_type());
+    if (p.other >= 0) other = to_logits.neg().to(list.tensor(p.other).scalar_type());
   }
 };
 
-Tensor scalar_loss(const OptionalTensor& real, const Tensor& fake, at::ArrayRef<double> real_term,
-                   at::ArrayRef<double> fake_term, bool relativistic, int64_t reduction) {
-  return apply<ScalarAutograd>({real.value_or(Tensor()), fake}, {reduction, 0, 0, real_term, fake_term, relativistic});
+class Terms : public Function<Terms> {
+ public:
+  static variable_list forward(AutogradContext* ctx, at::TensorList tensors, const TermParameters& parameters) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const std::vector<int64_t> wanted = wanted_of(tensors);
+    auto [losses, gradients] =
+        Kernel<ScalarLosses>::call(tensors, parameters.names, parameters.places, parameters.terms, parameters.scale,
+                                   parameters.reduction, wanted, /*fold_mean=*/false, 1.0);
+    variable_list saved(tensors.begin(), tensors.end());
+    saved.insert(saved.end(), gradients.begin(), gradients.end());
+    ctx->save_for_backward(std::move(saved));
+    std::vector<int64_t> places = parameters.places.vec();
+    const auto terms = static_cast<int64_t>(places.size() / TermPlace::kNumbers);
+    places.insert(places.end(), wanted.begin(), wanted.end());
+    std::vector<double> numbers = parameters.terms.vec();
+    numbers.push_back(parameters.scale);
+    ctx->saved_data["terms"] =
+        c10::ivalue::Tuple::create(terms << 2 | parameters.reduction, std::move(places), std::move(numbers));
+    ctx->set_materialize_grads(false);
+    return std::move(losses);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
+    const SavedTerms saved(ctx);
+    variable_list result(saved.count + 1);  // one for `parameters`
+    if (at::GradMode::is_enabled()) by_formula(result, saved, grad_outputs);
+    else scale(result, saved, grad_outputs);
+    return result;
+  }
+
+ private:
+  static void by_formula(variable_list& result, const SavedTerms& saved, const variable_list& grad_outputs) {
+    const TermList list = saved.list();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const TermPlace p = list.place(i);
+      const Tensor& grad_output = grad_outputs[static_cast<size_t>(p.output)];
+      if (!grad_output.defined()) continue;
+      TermGradients gradients(list, i, saved.reduction, grad_output);
+      const auto give = [&](int64_t at, Tensor& gradient) {
+        if (at >= 0 && list.tensor(at).requires_grad()) result[static_cast<size_t>(at)] = std::move(gradient);
+      };
+      give(p.logits, gradients.logits), give(p.other, gradients.other), give(p.weight, gradients.weight);
+    }
+  }
+
+  static void scale(variable_list& result, const SavedTerms& saved, const variable_list& grad_outputs) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const TermList list = saved.list();
+    std::vector<const Tensor*> output_of(saved.count);
+    std::vector<c10::SymInt> rows_of(saved.count, c10::SymInt(-1));
+    for (size_t i = 0; i < list.size(); ++i) {
+      const TermPlace p = list.place(i);
+      const Tensor& x = list.tensor(p.logits);
+      for (const int64_t at : {p.logits, p.other, p.weight}) {
+        if (at < 0) continue;
+        output_of[static_cast<size_t>(at)] = &grad_outputs[static_cast<size_t>(p.output)];
+        if (saved.reduction == kMean && !folds_mean(x)) rows_of[static_cast<size_t>(at)] = x.sym_numel();
+      }
+    }
+    std::vector<Tensor> gradients, factors;
+    const auto is_batched = [](const Tensor& t) {
+      return t.key_set().has(c10::DispatchKey::FuncTorchBatched) || t.key_set().has(c10::DispatchKey::Batched);
+    };
+    std::vector<c10::SymInt> rows;
+    std::vector<size_t> targets;
+    // A saved gradient itself may be handed out when nobody will ask this node again.
+    const bool last = !torch::autograd::get_current_graph_task_keep_graph();
+    for (size_t i = 0; i < saved.wanted.size(); ++i) {
+      const auto at = static_cast<size_t>(saved.wanted[i]);
+      const Tensor &gradient = saved.saved[saved.count + i], &grad_output = *output_of[at];
+      if (!grad_output.defined()) continue;
+      if (last && rows_of[at] == -1 && is_known_one(grad_output)) {
+        result[at] = gradient;
+        continue;
+      }
+      if (is_batched(grad_output)) {  // torch.func has no rule for operators on lists
+        const Tensor factor = rows_of[at] > 0 ? grad_output / rows_of[at] : grad_output;
+        result[at] = (gradient * factor).to(gradient.scalar_type());
+        continue;
+      }
+      gradients.push_back(gradient), factors.push_back(grad_output), rows.push_back(rows_of[at]), targets.push_back(at);
+    }
+    if (gradients.empty()) return;
+    std::vector<Tensor> scaled = Kernel<ScaleTerms>::call(gradients, factors, rows);
+    for (size_t i = 0; i < scaled.size(); ++i) result[targets[i]] = std::move(scaled[i]);
+  }
+};
+
+std::vector<Tensor> scalar_loss(at::TensorList tensors, c10::string_view names, at::IntArrayRef places,
+                                at::ArrayRef<double> terms, double scale, int64_t reduction) {
+  // Else the dispatcher would not know where to go.
+  TORCH_CHECK_VALUE(!tensors.empty(), "tensors must hold at least one, got an empty list");
+  const bool differentiable =
+      at::GradMode::is_enabled() &&
+      std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.requires_grad(); });
+  if (differentiable) return Terms::apply(tensors, TermParameters{names, places, terms, scale, reduction});
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return std::get<0>(Kernel<ScalarLosses>::call(tensors, names, places, terms, scale, reduction, {}, false, 1.0));
 }
 
 }  // namespace

@@ -17,6 +17,8 @@ struct Kernels {
   void (*resample)(const ResampleProblem& problem, int64_t begin, int64_t end);
   // out = in * factor over n elements; in and out may be the same.
   void (*scale)(Dtype dtype, const void* in, void* out, int64_t n, double factor);
+  // The same with a factor of each element, in the accumulation dtype, times `average`.
+  void (*scale_each)(Dtype dtype, const void* in, const void* factors, void* out, int64_t n, double average);
 };
 
 const Kernels& portable_kernels();

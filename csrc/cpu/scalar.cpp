@@ -1,4 +1,4 @@
-// The scalar losses on the CPU.
+// The losses of one logit over any number of tensors, on the CPU: one parallel region each way.
 #include <ATen/Parallel.h>
 
 #include "backend.h"
@@ -9,77 +9,110 @@ namespace gankernels {
 
 namespace {
 
-ScalarProblem problem_of(const ScalarBatch& batch) {
+void* writable(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
+
+ScalarProblem problem_of(const TermOperands& operands) {
   ScalarProblem problem;
-  problem.dtype = kernel_dtype(batch.logits.scalar_type());
-  problem.term = batch.term;
-  problem.logits = batch.data();
-  problem.grad = batch.grad_data();
-  problem.weight = batch.weight;
+  problem.dtype = kernel_dtype(operands.logits.scalar_type());
+  problem.term = operands.term;
+  problem.logits = operands.logits.const_data_ptr();
+  problem.grad = writable(operands.grad);
+  problem.weight = operands.weight;
+  if (operands.other.defined()) {
+    problem.other = operands.other.const_data_ptr();
+    problem.other_wide = operands.other.scalar_type() != operands.logits.scalar_type();
+    problem.other_grad = writable(operands.other_grad);
+  }
+  if (operands.weights.defined()) {
+    problem.weights = operands.weights.const_data_ptr();
+    problem.per_weight = operands.per_weight;
+    problem.weights_grad = writable(operands.weights_grad);
+  }
   return problem;
 }
 
-ScalarSums run(const ScalarProblem& problem, int64_t elements) {
-  const int64_t chunks = (elements + kChunkElements - 1) / kChunkElements;
-  c10::SmallVector<ScalarSums, 16> partial(static_cast<size_t>(chunks));
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      partial[static_cast<size_t>(i)] =
-          cpu_kernels().scalar(problem, i * kChunkElements, std::min(elements, (i + 1) * kChunkElements));
+// Elements [begin, end) of a term.
+struct Unit {
+  size_t term;
+  int64_t begin, end;
+};
+
+// f(unit), several at a time where there is work for that.
+template <class F>
+void each_unit(const std::vector<Unit>& units, int64_t elements, F&& f) {
+  const auto count = static_cast<int64_t>(units.size());
+  at::parallel_for(0, count, elements <= 2 * kChunkElements ? std::max<int64_t>(1, count) : 1,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) f(units[static_cast<size_t>(i)], static_cast<size_t>(i));
+                   });
+}
+
+void add_units(std::vector<Unit>& units, size_t term, int64_t elements) {
+  for (int64_t i = 0; i < elements; i += kChunkElements)
+    units.push_back({term, i, std::min(elements, i + kChunkElements)});
+}
+
+// The terms of an output add to its rows one after the other, chunk by chunk.
+void rows_of_terms(at::ArrayRef<Tensor> losses, std::vector<ScalarProblem>& problems,
+                   const std::vector<TermOperands>& terms) {
+  std::vector<Unit> units;
+  int64_t elements = 0;
+  const auto continues = [&](size_t i) { return i > 0 && terms[i].output == terms[i - 1].output; };
+  for (size_t i = 0; i < terms.size(); ++i) {
+    problems[i].row_loss = losses[static_cast<size_t>(terms[i].output)].mutable_data_ptr();
+    problems[i].add_to_row_loss = continues(i);
+    if (continues(i)) continue;
+    add_units(units, i, terms[i].elements);
+    elements += terms[i].elements;
+  }
+  each_unit(units, elements, [&](const Unit& unit, size_t) {
+    size_t i = unit.term;
+    do cpu_kernels().scalar(problems[i], unit.begin, unit.end);
+    while (++i < terms.size() && continues(i));
   });
-  ScalarSums sums;
-  for (const ScalarSums& s : partial) sums.loss += s.loss, sums.slope += s.slope;
-  return sums;
 }
 
-ScalarSums sums_of(ScalarProblem problem, const ScalarTerm& term, int64_t elements) {
-  problem.term = term;
-  problem.grad = nullptr;
-  return run(problem, elements);
-}
-
-// Offsets are the other batch's mean, so each logit also moves the other batch's terms through its own mean:
-//   d/dr_i of the fake terms = -(1/N_r) sum_j f'_j, and the same with the roles exchanged.
-// A slope is of the logit itself, which no mean moves.
-void make_relative(ScalarProblem& real, int64_t reals, ScalarProblem& fake, int64_t fakes, int64_t reduction) {
-  const auto count = [](int64_t n) { return static_cast<double>(n); };
-  const double real_mean = sums_of(real, {}, reals).loss / count(reals);
-  real.term.offset += sums_of(fake, {}, fakes).loss / count(fakes);
-  fake.term.offset += real_mean;
-  const auto slopes = [](const ScalarProblem& p, int64_t n) {
-    ScalarTerm term = p.term;
-    term.slope = 0;
-    return sums_of(p, term, n).slope;
-  };
-  const double of_real = slopes(real, reals), of_fake = slopes(fake, fakes);
-  // Under "mean" each batch's terms have their own 1/N, of which the weight applies only its own; of none there is
-  // nothing to share out.
-  const int64_t of_fakes = reduction == kMean ? fakes : reals, of_reals = reduction == kMean ? reals : fakes;
-  real.gradient_constant = -of_fake / count(std::max<int64_t>(1, of_fakes));
-  fake.gradient_constant = -of_real / count(std::max<int64_t>(1, of_reals));
+void sums_of_terms(at::ArrayRef<Tensor> losses, const std::vector<ScalarProblem>& problems,
+                   const std::vector<TermOperands>& terms) {
+  std::vector<Unit> units;
+  int64_t elements = 0;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    add_units(units, i, terms[i].elements);
+    elements += terms[i].elements;
+  }
+  c10::SmallVector<double, 16> partial(units.size());
+  each_unit(units, elements, [&](const Unit& unit, size_t i) {
+    partial[i] = cpu_kernels().scalar(problems[unit.term], unit.begin, unit.end).loss;
+  });
+  c10::SmallVector<double, 16> sums(terms.size());
+  for (size_t i = 0; i < units.size(); ++i) sums[units[i].term] += partial[i];
+  double loss = 0;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    loss += sums[i] * terms[i].loss_scale;
+    if (i + 1 < terms.size() && terms[i + 1].output == terms[i].output) continue;
+    write_scalar(losses[static_cast<size_t>(terms[i].output)], loss);
+    loss = 0;
+  }
 }
 
 }  // namespace
 
-void Cpu::scalar_loss(const Tensor& loss, int64_t reduction, bool relativistic, const std::optional<ScalarBatch>& real,
-                      const ScalarBatch& fake) {
-  ScalarProblem fakes = problem_of(fake);
-  double value = 0;
-  const auto add = [&](ScalarProblem& problem, int64_t elements, bool first) {
-    if (reduction == kNone) {
-      problem.row_loss = loss.mutable_data_ptr();
-      problem.add_to_row_loss = !first;
-    }
-    const double sum = run(problem, elements).loss;
-    value += reduction == kMean ? sum / static_cast<double>(elements) : sum;
-  };
-  if (real.has_value()) {
-    ScalarProblem reals = problem_of(*real);
-    if (relativistic) make_relative(reals, real->elements, fakes, fake.elements, reduction);
-    add(reals, real->elements, true);
+void Cpu::scalar_losses(at::ArrayRef<Tensor> losses, int64_t reduction, const std::vector<TermOperands>& terms) {
+  std::vector<ScalarProblem> problems;
+  problems.reserve(terms.size());
+  for (const TermOperands& operands : terms) problems.push_back(problem_of(operands));
+  if (reduction == kNone) rows_of_terms(losses, problems, terms);
+  else sums_of_terms(losses, problems, terms);
+}
+
+void Cpu::scale_terms(at::TensorList gradients, at::TensorList grad_outputs, at::IntArrayRef rows,
+                      at::TensorList scaled) {
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    const Tensor& grad_output = grad_outputs[i];
+    const ScaledGradient gradient{gradients[i], scaled[i], rows[i]};
+    if (grad_output.dim() == 0 || is_one_number(grad_output)) scale_by(gradient, read_scalar(grad_output));
+    else scale_gradients(grad_output, 0, {gradient});
   }
-  add(fakes, fake.elements, !real.has_value());
-  if (reduction != kNone) write_scalar(loss, value);
 }
 
 }  // namespace gankernels

@@ -31,7 +31,7 @@ template <class T>
 using Element = std::remove_pointer_t<T>;
 
 template <class T, int kWidth>
-int launch_relativistic(ScalarLaunch problem, void* stream) {
+int launch_relativistic_of(RelativisticLaunch problem, void* stream) {
   const dim3 threads{kThreads, 1, 1};
   if (!takes_several_launches(problem)) {
     GK_LAUNCH((relativistic_kernel<T, kWidth>), (dim3{1, 1, 1}), (dim3{kSingleBlock, 1, 1}), stream, problem);
@@ -50,14 +50,9 @@ int launch_relativistic(ScalarLaunch problem, void* stream) {
 
 }  // namespace
 
-int launch_scalar(const ScalarLaunch& problem, void* stream) {
+int launch_relativistic(const RelativisticLaunch& problem, void* stream) {
   return for_type(problem.dtype, problem.wide, [&](auto* type, auto width) {
-    using T = Element<decltype(type)>;
-    constexpr int kWidth = decltype(width)::value;
-    if (problem.relativistic) return launch_relativistic<T, kWidth>(problem, stream);
-    const dim3 grid = grid_for(scalar_kernel<T, kWidth>, problem.elements(), kWidth);
-    GK_LAUNCH((scalar_kernel<T, kWidth>), grid, (dim3{kThreads, 1, 1}), stream, problem);
-    return static_cast<int>(cudaGetLastError());
+    return launch_relativistic_of<Element<decltype(type)>, decltype(width)::value>(problem, stream);
   });
 }
 

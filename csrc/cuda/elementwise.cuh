@@ -3,106 +3,14 @@
 // Each thread takes kWidth neighbouring elements at a time: 16 bytes of the tensors' dtype where they are aligned.
 #pragma once
 
-#include "launch.cuh"
+#include "terms.cuh"
 
 namespace gankernels::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kSingleBlock = 512;  // threads of a block that needs sums over all elements before it can go on
 
-template <int kWidth, class T, class A>
-GK_DEVICE void load_run(A (&x)[kWidth], const T* from, int count) {
-  if (kWidth > 1 && count == kWidth) {
-    const auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(from);
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) x[j] = widen<A>(pack.value[j]);
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) x[j] = j < count ? widen<A>(from[j]) : A(0);
-}
-
-template <int kWidth, class T, class A>
-GK_DEVICE void store_run(T* to, const A (&x)[kWidth], int count) {
-  if (kWidth > 1 && count == kWidth) {
-    Pack<T, kWidth> pack;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[j]);
-    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j)
-    if (j < count) to[j] = narrow<T>(x[j]);
-}
-
-// f(first, count) for the runs of this thread.
-template <int kWidth, class F>
-GK_DEVICE void each_run(int64_t elements, F&& f) {
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x * kWidth;
-  for (int64_t i = thread * kWidth; i < elements; i += step)
-    f(i, static_cast<int>(elements - i < kWidth ? elements - i : kWidth));
-}
-
 // ---- scalar losses: weight * f(sign * (x - offset)) + slope * x, sign = 1 or -1 -------------------------------------
-
-template <class T>
-struct Terms {
-  using A = Accumulate<T>;
-  A sign, shift, weight, slope;
-  ScalarFunction function;
-
-  GK_DEVICE explicit Terms(const ScalarTerm& t, double offset)
-      : sign(static_cast<A>(t.sign)),
-        shift(-static_cast<A>(offset) * static_cast<A>(t.sign)),
-        weight(static_cast<A>(t.weight)),
-        slope(static_cast<A>(t.slope)),
-        function(t.function) {}
-
-  // Losses of a run and their derivatives, without the batch's weight.
-  template <int kWidth>
-  GK_DEVICE void evaluate(const A (&x)[kWidth], A (&loss)[kWidth], A (&derivative)[kWidth]) const {
-    const A turned = weight * sign;
-    const auto each = [&](auto&& f) {
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        f(fma_of(x[j], sign, shift), loss[j], derivative[j]);
-        loss[j] *= weight;
-        derivative[j] *= turned;
-      }
-    };
-    // One branch for the whole run.
-    switch (function) {
-      case ScalarFunction::kSoftplus: each(softplus); break;
-      case ScalarFunction::kHinge: each(hinge); break;
-      case ScalarFunction::kSquare: each(square); break;
-      default: each(identity);
-    }
-    // 0 * inf is NaN: a slope of zero must not touch the loss.
-    if (slope == A(0)) return;
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) loss[j] += x[j] * slope, derivative[j] += slope;
-  }
-
-  // softplus(u) = max(u, 0) + log(1 + e),  sigmoid(u) = 1 / (1 + e) or e / (1 + e),  e = exp(-|u|)
-  GK_DEVICE static void softplus(A u, A& value, A& g) {
-    const A e = exp_for<T>(u < A(0) ? u : -u);
-    value = (u > A(0) ? u : A(0)) + log1p_for<T>(e);
-    g = quotient_for<T>(u < A(0) ? e : A(1), e + A(1));
-  }
-
-  // max(0, 1 + u), with the subgradient 0 at the kink and NaN kept, as torch.relu has it.
-  GK_DEVICE static void hinge(A u, A& value, A& g) {
-    const A v = u + A(1);
-    value = v <= A(0) ? A(0) : v;
-    g = v <= A(0) ? A(0) : A(1);
-  }
-
-  GK_DEVICE static void square(A u, A& value, A& g) { value = u * u * A(0.5), g = u; }
-
-  GK_DEVICE static void identity(A u, A& value, A& g) { value = u, g = A(1); }
-};
 
 // Elements [i, i + count) of one batch: adds their losses to `loss`, writes their gradients.
 template <class T, int kWidth>
@@ -125,7 +33,7 @@ GK_DEVICE void scalar_run(const ScalarBatch& batch, const Terms<T>& terms, Accum
 
 // Both batches' gradients and losses, an element of each at a time; `of_real` and `of_fake` are added to derivatives.
 template <class T, int kWidth>
-GK_DEVICE double scalar_batches(const ScalarLaunch& p, const Terms<T>& real_terms, Accumulate<T> of_real,
+GK_DEVICE double scalar_batches(const RelativisticLaunch& p, const Terms<T>& real_terms, Accumulate<T> of_real,
                                 const Terms<T>& fake_terms, Accumulate<T> of_fake) {
   double real_sum = 0, fake_sum = 0;
   const int64_t elements = p.real.elements > p.fake.elements ? p.real.elements : p.fake.elements;
@@ -139,15 +47,7 @@ GK_DEVICE double scalar_batches(const ScalarLaunch& p, const Terms<T>& real_term
     if (fakes > 0) scalar_run<T>(p.fake, fake_terms, of_fake, i, fakes, loss, fake_sum);
     if (p.row_loss != nullptr) store_run<kWidth>(static_cast<Accumulate<T>*>(p.row_loss) + i, loss, count);
   });
-  const double real = p.with_real ? real_sum * p.real.loss_scale : 0;
-  return real + fake_sum * p.fake.loss_scale;
-}
-
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) scalar_kernel(const ScalarLaunch p) {
-  using A = Accumulate<T>;
-  const Terms<T> real(p.real.term, p.real.term.offset), fake(p.fake.term, p.fake.term.offset);
-  write_total<A>(scalar_batches<T, kWidth>(p, real, A(0), fake, A(0)), p.total);
+  return real_sum * p.real.loss_scale + fake_sum * p.fake.loss_scale;
 }
 
 // ---- relativistic losses: each offset is the other batch's mean -----------------------------------------------------
@@ -174,7 +74,7 @@ GK_DEVICE double sum_over(const ScalarBatch& batch, F&& f) {
 
 // Sums of the logits, real and fake.
 template <class T, int kWidth>
-GK_DEVICE void sum_logits(const ScalarLaunch& p, double (&sums)[2]) {
+GK_DEVICE void sum_logits(const RelativisticLaunch& p, double (&sums)[2]) {
   const auto value = [](auto&) {};
   sums[0] = sum_over<T, kWidth>(p.real, value), sums[1] = sum_over<T, kWidth>(p.fake, value);
 }
@@ -184,13 +84,13 @@ template <class T>
 struct RelativisticTerms {
   Terms<T> real, fake;
 
-  GK_DEVICE RelativisticTerms(const ScalarLaunch& p, const double (&sums)[2])
+  GK_DEVICE RelativisticTerms(const RelativisticLaunch& p, const double (&sums)[2])
       : real(p.real.term, p.real.term.offset + sums[1] * p.fake.per_element),
         fake(p.fake.term, p.fake.term.offset + sums[0] * p.real.per_element) {}
 
   // Sums of their derivatives, real and fake, but for slopes: those are of the logits themselves, which no mean moves.
   template <int kWidth>
-  GK_DEVICE void sum_slopes(const ScalarLaunch& p, double (&sums)[2]) const {
+  GK_DEVICE void sum_slopes(const RelativisticLaunch& p, double (&sums)[2]) const {
     const auto slope = [](Terms<T> terms) {
       terms.slope = 0;
       return [terms](Accumulate<T>(&x)[kWidth]) {
@@ -205,7 +105,7 @@ struct RelativisticTerms {
 
   // Losses and gradients, when the sums of the derivatives are known too.
   template <int kWidth>
-  GK_DEVICE void finish(const ScalarLaunch& p, const double (&slopes)[2]) const {
+  GK_DEVICE void finish(const RelativisticLaunch& p, const double (&slopes)[2]) const {
     using A = Accumulate<T>;
     // Under "mean" each batch's terms have their own 1/N, of which ScalarBatch::weight applies only its own; of none
     // there is nothing to share out.
@@ -220,7 +120,7 @@ struct RelativisticTerms {
 
 // One block, which knows all sums as it goes.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kSingleBlock, 1) relativistic_kernel(const ScalarLaunch p) {
+__global__ void __launch_bounds__(kSingleBlock, 1) relativistic_kernel(const RelativisticLaunch p) {
   __shared__ double memory[2 * kWarp];
   double sums[2], slopes[2];
   sum_logits<T, kWidth>(p, sums);
@@ -233,7 +133,7 @@ __global__ void __launch_bounds__(kSingleBlock, 1) relativistic_kernel(const Sca
 
 // Many blocks, in three launches: the sums of the logits, those of the derivatives, and the rest.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 1) relativistic_sums_kernel(const ScalarLaunch p) {
+__global__ void __launch_bounds__(kThreads, 1) relativistic_sums_kernel(const RelativisticLaunch p) {
   double sums[2];
   if (p.stage == RelativisticSums::kLogits) {
     sum_logits<T, kWidth>(p, sums);
@@ -247,7 +147,7 @@ __global__ void __launch_bounds__(kThreads, 1) relativistic_sums_kernel(const Sc
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 1) relativistic_gradients_kernel(const ScalarLaunch p) {
+__global__ void __launch_bounds__(kThreads, 1) relativistic_gradients_kernel(const RelativisticLaunch p) {
   const double logits[2] = {p.sums[0], p.sums[1]}, slopes[2] = {p.sums[2], p.sums[3]};
   RelativisticTerms<T>(p, logits).template finish<kWidth>(p, slopes);
 }

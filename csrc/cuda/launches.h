@@ -66,12 +66,11 @@ struct ScalarBatch {
 // What the first launches of a relativistic loss of many logits add up.
 enum class RelativisticSums { kLogits, kSlopes };
 
-struct ScalarLaunch {
+// Each offset is, besides its own, the other batch's mean.
+struct RelativisticLaunch {
   ScalarBatch real, fake;
-  bool with_real = false;  // losses of the generator have no real logits
   Dtype dtype = Dtype::kFloat;
-  bool wide = false;          // every pointer aligned to 16 bytes
-  bool relativistic = false;  // each offset is the other batch's mean
+  bool wide = false;  // every pointer aligned to 16 bytes
   bool mean = false;
   void* row_loss = nullptr;  // both batches' losses of an element added up, where set
   Total total;
@@ -84,11 +83,63 @@ struct ScalarLaunch {
 // Logits of a batch up to which a relativistic loss is one launch, of one block.
 constexpr int64_t kSingleBlockElements = 16384;
 
-inline bool takes_several_launches(const ScalarLaunch& problem) {
-  return problem.relativistic && problem.elements() > kSingleBlockElements;
+inline bool takes_several_launches(const RelativisticLaunch& problem) {
+  return problem.elements() > kSingleBlockElements;
 }
 
-int launch_scalar(const ScalarLaunch& problem, void* stream);
+int launch_relativistic(const RelativisticLaunch& problem, void* stream);
+
+// One tensor's term; all memory dense and in one order.
+struct TermBatch {
+  const void *logits = nullptr, *other = nullptr, *weights = nullptr;    // the last two where set
+  void *grad = nullptr, *other_grad = nullptr, *weights_grad = nullptr;  // where set
+  int64_t elements = 0, per_weight = 1;                                  // of these neighbours share a weight
+  ScalarTerm term;
+  double weight = 1, loss_scale = 1;  // of the gradients, of the sum of the losses
+  int first_block = 0;                // of those that are on it
+  int output = 0;
+  Dtype dtype = Dtype::kFloat;
+  bool wide = false;        // every pointer aligned to 16 bytes
+  bool other_wide = false;  // of the accumulation dtype, else of the logits'
+};
+
+// Terms of a launch, whose arguments may take 4 KiB.
+constexpr int kMostTerms = 24;
+
+struct TermsLaunch {
+  TermBatch terms[kMostTerms];  // those of an output one after the other
+  int count = 0;
+  void* losses[kMostTerms] = {};  // of the outputs; accumulation dtype
+  bool is_double = false;         // what all is computed in
+  bool rows = false;              // losses of elements, not sums
+  bool continues = false;         // the first output is one that an earlier launch has begun
+  Total total;
+};
+
+int launch_terms(const TermsLaunch& problem, void* stream);
+
+struct ScaledTerm {
+  const void* in = nullptr;
+  void* out = nullptr;
+  const void* grad_output = nullptr;  // accumulation dtype; one for each element, or for all
+  int64_t elements = 0;
+  double average = 1;
+  int first_block = 0;
+  Dtype dtype = Dtype::kFloat;
+  bool by_element = false;
+  bool wide = false;  // aligned
+};
+
+constexpr int kMostScaled = 64;
+
+// out = in * grad_output * average for each.
+struct ScaleTermsLaunch {
+  ScaledTerm terms[kMostScaled];
+  int count = 0;
+  bool is_double = false;
+};
+
+int launch_scale_terms(const ScaleTermsLaunch& problem, void* stream);
 
 enum class Spread { kOne, kRows, kElements };  // what grad_output holds a value for
 

@@ -26,15 +26,11 @@ GK_DEVICE void block_sum(double (&x)[kCount], double* memory) {
   }
 }
 
-// Sums over the grid, on every thread of the last block to finish; false in all others.
-// Each block leaves its sums in `partials`; the last one adds them up, in the order of the blocks.
+// Each block leaves its sums in `partials`; true in the last block to do so.
 template <int kCount>
-GK_DEVICE bool grid_sum(double (&x)[kCount], const Total& total) {
-  __shared__ double memory[kCount * kWarp];
+GK_DEVICE bool leave_partials(const double (&x)[kCount], const Total& total) {
   __shared__ bool is_last;
-  block_sum(x, memory);
   const unsigned blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
-  if (blocks == 1) return true;
   if (threadIdx.x == 0) {
 #pragma unroll
     for (int n = 0; n < kCount; ++n) total.partials[n * blocks + block] = x[n];
@@ -44,7 +40,18 @@ GK_DEVICE bool grid_sum(double (&x)[kCount], const Total& total) {
     __threadfence();
   }
   __syncthreads();
-  if (!is_last) return false;
+  return is_last;
+}
+
+// Sums over the grid, on every thread of the last block to finish; false in all others.
+// That one adds the blocks' sums up, in the order of the blocks.
+template <int kCount>
+GK_DEVICE bool grid_sum(double (&x)[kCount], const Total& total) {
+  __shared__ double memory[kCount * kWarp];
+  const unsigned blocks = gridDim.x * gridDim.y;
+  block_sum(x, memory);
+  if (blocks == 1) return true;
+  if (!leave_partials(x, total)) return false;
 #pragma unroll
   for (int n = 0; n < kCount; ++n) {
     x[n] = 0;

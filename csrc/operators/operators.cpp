@@ -13,9 +13,11 @@ constexpr const char* kPublic[] = {
     "int reduction=1) -> Tensor",
     "realness_g_loss(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, "
     "int objective=2, int dim=1, int reduction=1) -> Tensor",
-    // Losses of the generator take no real logits, and no term for them.
-    "scalar_loss(Tensor? real_logits, Tensor fake_logits, float[] real_term, float[] fake_term, "
-    "bool relativistic=False, int reduction=1) -> Tensor",
+    "relativistic_loss(Tensor real_logits, Tensor fake_logits, float[] real_term, float[] fake_term, "
+    "int reduction=1) -> Tensor",
+    // For each term the places of its logits, of logits to subtract, of a weight (-1: none), and its output.
+    "scalar_loss(Tensor[] tensors, str names, int[] places, float[] terms, float scale=1.0, int reduction=1) -> "
+    "Tensor[]",
     "resampled_realness_d_loss(Tensor real_statistics, Tensor fake_statistics, Tensor real_anchor, "
     "Tensor fake_anchor, Tensor real_noise, Tensor fake_noise, int dim=1, int reduction=1) -> Tensor",
     "resampled_realness_g_loss(Tensor? real_statistics, Tensor fake_statistics, Tensor? real_anchor, "

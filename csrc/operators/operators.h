@@ -3,15 +3,16 @@
 
 #include "divergence.h"
 #include "gradient_scale.h"
+#include "relativistic.h"
 #include "resample.h"
 #include "resampled.h"
 #include "scalar.h"
 
 namespace gankernels {
 
-using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, ScalarLossOperator>;
+using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, ScalarLosses, RelativisticLoss>;
 using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
-using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients>;
+using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients, ScaleTerms>;
 
 // Of every operator that this library registers.
 std::vector<std::string> operator_names();

@@ -18,7 +18,7 @@ namespace gankernels {
 
 namespace {
 
-enum class Kind { kTensor, kOptionalTensor, kInt, kFloat, kFloats, kBool, kOther };
+enum class Kind { kTensor, kOptionalTensor, kTensors, kInt, kInts, kFloat, kFloats, kBool, kString, kOther };
 
 struct Binding {
   c10::OperatorHandle op;
@@ -33,24 +33,53 @@ Kind kind_of(const c10::Argument& argument) {
     case c10::TypeKind::IntType: return Kind::kInt;
     case c10::TypeKind::FloatType: return Kind::kFloat;
     case c10::TypeKind::BoolType: return Kind::kBool;
+    case c10::TypeKind::StringType: return Kind::kString;
     case c10::TypeKind::ListType:
-      return type.containedType(0)->kind() == c10::TypeKind::FloatType ? Kind::kFloats : Kind::kOther;
+      switch (type.containedType(0)->kind()) {
+        case c10::TypeKind::FloatType: return Kind::kFloats;
+        case c10::TypeKind::IntType: return Kind::kInts;
+        case c10::TypeKind::TensorType: return Kind::kTensors;
+        default: return Kind::kOther;
+      }
     case c10::TypeKind::OptionalType:
       return type.containedType(0)->kind() == c10::TypeKind::TensorType ? Kind::kOptionalTensor : Kind::kOther;
     default: return Kind::kOther;
   }
 }
 
-// A tuple or list of floats.
-std::optional<c10::IValue> floats(PyObject* value) {
+std::optional<int64_t> integer(PyObject* value) {
+  if (!PyLong_CheckExact(value)) return std::nullopt;
+  int overflow = 0;
+  const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
+  return overflow == 0 ? std::optional<int64_t>(number) : std::nullopt;
+}
+
+std::optional<double> real(PyObject* value) {
+  return PyFloat_CheckExact(value) ? std::optional<double>(PyFloat_AS_DOUBLE(value)) : std::nullopt;
+}
+
+std::optional<at::Tensor> tensor(PyObject* value) {
+  return THPVariable_CheckExact(value) ? std::optional<at::Tensor>(THPVariable_Unpack(value)) : std::nullopt;
+}
+
+// A tuple or list of what `parse` takes.
+template <class Parse>
+auto list_of(PyObject* value, Parse&& parse) -> std::optional<c10::IValue> {
   if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return std::nullopt;
-  std::vector<double> numbers(static_cast<size_t>(PySequence_Fast_GET_SIZE(value)));
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    PyObject* number = PySequence_Fast_GET_ITEM(value, static_cast<Py_ssize_t>(i));
-    if (!PyFloat_CheckExact(number)) return std::nullopt;
-    numbers[i] = PyFloat_AS_DOUBLE(number);
+  std::vector<std::decay_t<decltype(*parse(value))>> items;
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(value);
+  items.reserve(static_cast<size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    auto item = parse(PySequence_Fast_GET_ITEM(value, i));
+    if (!item.has_value()) return std::nullopt;
+    items.push_back(std::move(*item));
   }
-  return c10::IValue(std::move(numbers));
+  return c10::IValue(std::move(items));
+}
+
+template <class T>
+std::optional<c10::IValue> wrapped(std::optional<T> value) {
+  return value.has_value() ? std::optional<c10::IValue>(std::move(*value)) : std::nullopt;
 }
 
 // The argument as the schema wants it, or nothing where torch.ops must look at it.
@@ -58,36 +87,50 @@ std::optional<c10::IValue> parse(Kind kind, PyObject* value) {
   switch (kind) {
     case Kind::kOptionalTensor:
       if (value == Py_None) return c10::IValue();
-      [[fallthrough]];
-    case Kind::kTensor:
-      if (THPVariable_CheckExact(value)) return c10::IValue(THPVariable_Unpack(value));
-      break;
-    case Kind::kInt:
-      if (PyLong_CheckExact(value)) {
-        int overflow = 0;
-        const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
-        if (overflow == 0) return c10::IValue(static_cast<int64_t>(number));
-      }
-      break;
-    case Kind::kFloat:
-      if (PyFloat_CheckExact(value)) return c10::IValue(PyFloat_AS_DOUBLE(value));
-      break;
+      return wrapped(tensor(value));
+    case Kind::kTensor: return wrapped(tensor(value));
+    case Kind::kTensors: return list_of(value, tensor);
+    case Kind::kInt: return wrapped(integer(value));
+    case Kind::kInts: return list_of(value, integer);
+    case Kind::kFloat: return wrapped(real(value));
+    case Kind::kFloats: return list_of(value, real);
     case Kind::kBool:
       if (PyBool_Check(value)) return c10::IValue(value == Py_True);
       break;
-    case Kind::kFloats: return floats(value);
+    case Kind::kString:
+      if (PyUnicode_CheckExact(value)) {
+        Py_ssize_t size = 0;
+        if (const char* text = PyUnicode_AsUTF8AndSize(value, &size))
+          return c10::IValue(std::string(text, static_cast<size_t>(size)));
+        PyErr_Clear();
+      }
+      break;
     case Kind::kOther: break;
   }
   return std::nullopt;
 }
 
-PyObject* wrap(torch::jit::Stack& results) {
-  if (results.size() == 1) return THPVariable_Wrap(std::move(results[0]).toTensor());
-  PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(results.size()));
+// A tensor, or a list of tensors as a tuple.
+PyObject* wrap(c10::IValue&& value);
+
+template <class Values>
+PyObject* wrap_all(Values& values, size_t count) {
+  PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(count));
   if (tuple == nullptr) throw python_error();
-  for (size_t i = 0; i < results.size(); ++i)
-    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), THPVariable_Wrap(std::move(results[i]).toTensor()));
+  for (size_t i = 0; i < count; ++i)
+    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), wrap(c10::IValue(std::move(values[i]))));
   return tuple;
+}
+
+PyObject* wrap(c10::IValue&& value) {
+  if (value.isTensor()) return THPVariable_Wrap(std::move(value).toTensor());
+  std::vector<at::Tensor> tensors = std::move(value).toTensorVector();
+  return wrap_all(tensors, tensors.size());
+}
+
+PyObject* wrap(torch::jit::Stack& results) {
+  if (results.size() == 1) return wrap(std::move(results[0]));
+  return wrap_all(results, results.size());
 }
 
 constexpr const char* kCapsule = "gankernels.Binding";

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gankernels.testing.cases import Arguments, Case, Draw
@@ -41,13 +42,15 @@ def realness_g(case: Case, draw: Draw) -> Arguments:
     return arguments
 
 
-def two_batches(case: Case, draw: Draw) -> Arguments:
-    sizes = case.shape if case.second_batch is None else (case.second_batch, *case.shape[1:])
-    return {"real_logits": draw.normal(*case.shape), "fake_logits": draw.normal(*sizes)}
+def of_logits(names: Sequence[str]) -> Callable[[Case, Draw], Arguments]:
+    """Logits by these names, the second batch of another size where the case has one."""
 
+    def drawn(case: Case, draw: Draw) -> Arguments:
+        other = case.shape if case.second_batch is None else (case.second_batch, *case.shape[1:])
+        shapes = (case.shape, other)
+        return {name: draw.normal(*shape) for name, shape in zip(names, shapes, strict=False)}
 
-def one_batch(case: Case, draw: Draw) -> Arguments:
-    return {"fake_logits": draw.normal(*case.shape)}
+    return drawn
 
 
 def gradient_scale(case: Case, draw: Draw) -> Arguments:

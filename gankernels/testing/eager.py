@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gankernels import reference
 from gankernels._scalar import ScalarLoss
 
 
@@ -81,13 +80,36 @@ def scalar_loss(loss: ScalarLoss) -> Callable[..., Tensor]:
     """A row's formulas, in the dtype of the logits."""
 
     def eager(
-        fake_logits: Tensor,
         real_logits: Tensor | None = None,
+        fake_logits: Tensor | None = None,
         reduction: str = "mean",
+        *,
         label_smoothing: float = 0.0,
+        real_label: float | None = None,
+        fake_label: float | None = None,
+        label: float | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
-        rows = loss.rows(real_logits, fake_logits, label_smoothing)
-        return reference.add_up(rows, reduction)
+        real, fake = real_logits, fake_logits
+        if loss.pair is not None:
+            assert real is not None
+            assert fake is not None
+            return scale * _reduce(loss.pair.formula(real - fake, 0.0), reduction)
+        if label_smoothing:
+            real_label = 1 - label_smoothing
+        total = None
+        for side, x, other, target in (
+            (loss.real, real, fake, real_label),
+            (loss.fake, fake, real, fake_label if label is None else label),
+        ):
+            if side is None or x is None:
+                continue
+            less = x - other.mean() if loss.relativistic and other is not None else x
+            target = side.label if target is None else target
+            rows = _reduce(side.formula(less, target or 0.0), reduction)
+            total = rows if total is None else total + rows
+        assert total is not None
+        return scale * total
 
     return eager
 

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gankernels import functional
+from gankernels import _scalar_run, functional
 from gankernels import reference as reference_operators
 from gankernels._backend import REDUCTIONS as REDUCTION_CODES
 from gankernels._checks import REDUCTIONS
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar import ScalarLoss
+from gankernels._scalar_call import bound
 from gankernels.testing.cases import SHAPES, TARGETS, UNEVEN, Arguments, Case, Draw
 
 
@@ -44,6 +45,7 @@ class Operator:
         couples_rows: Whether the loss of a row depends on the other rows.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
+        terms: What a loss of one logit per row is of its batches.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Operator:
     couples_rows: bool = False
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
+    terms: ScalarLoss | None = None
 
     @property
     def functional(self) -> Callable[..., Tensor]:
@@ -108,9 +111,8 @@ class Operator:
         values = {**self.constants, **arguments, "fold_mean": True, "grad_scale": 1.0}
         if self.reductions:
             values["reduction"] = REDUCTION_CODES[arguments.get("reduction", "mean")]
-        if arguments.get("label_smoothing"):
-            smoothed = SCALAR_LOSSES[self.name].smoothed(arguments["label_smoothing"])
-            values["real_term"] = smoothed.real
+        if self.terms is not None:
+            values.update(_of_terms(self.name, self.terms, arguments))
         schema = operator._schema.arguments
         for argument in schema:
             values.setdefault(argument.name, argument.default_value)
@@ -177,3 +179,25 @@ class Operator:
     def rows(self, arguments: Arguments, logits: Tensor) -> int:
         """How many rows, each with its own loss, a tensor of logits has."""
         return logits.numel() // self.classes(arguments)
+
+
+def _of_terms(name: str, loss: ScalarLoss, arguments: Arguments) -> Arguments:
+    """What the compiled operators of the scalar losses take in place of a loss's own arguments."""
+    call = bound(name, loss, (), arguments)
+    options = call.options
+    terms = _scalar_run.terms_of(name, options.real_label, options.fake_label)
+    if loss.relativistic:
+        both = _scalar_run.terms_against_means(name, options.scale)
+        return dict(zip(("real_term", "fake_term"), both, strict=True))
+    tensors = [x for x in (call.real, call.fake) if x is not None]
+    places = (
+        [0, 1, -1, 0] if loss.pair else [n for i in range(len(tensors)) for n in (i, -1, -1, 0)]
+    )
+    return {
+        "tensors": tensors,
+        "names": ",".join(loss.arguments),
+        "places": places,
+        "terms": terms,
+        "scale": float(options.scale),
+        "wanted": list(range(len(tensors))),
+    }

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 from gankernels.testing import arguments, eager
-from gankernels.testing.cases import PLAIN_SHAPES, SAMPLE_SHAPES, STATISTICS
+from gankernels.testing.cases import PLAIN_SHAPES, SAMPLE_SHAPES, STATISTICS, Case
 from gankernels.testing.operator import Operator
+
+# What the compiled operators take in place of a loss's own arguments.
+TERMS = ("tensors", "names", "places", "terms", "wanted")
+RELATIVISTIC = ("real_term", "fake_term")
+
+
+# One kernel serves all of these losses: labels and factors are tried where they differ in kind.
+_OPTIONS: dict[str, tuple[dict[str, float], ...]] = {
+    "logistic_d_loss": (
+        {"label_smoothing": 0.1},
+        {"scale": 0.7, "real_label": 0.3, "fake_label": 0.4},
+    ),
+    "lsgan_d_loss": ({"scale": 0.5, "real_label": 0.9, "fake_label": -0.3},),
+    "lsgan_g_loss": ({"label": 0.3},),
+    "relativistic_d_loss": ({"scale": 0.7},),
+    "relativistic_pairing_d_loss": ({"scale": 0.7},),
+}
 
 
 def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:
     """The row of a loss with one logit per row: one compiled operator serves them all."""
-    terms = {"real_term": loss.real, "fake_term": loss.fake, "relativistic": loss.relativistic}
-    smoothing = ({"label_smoothing": 0.1},) if name == "logistic_d_loss" else ()
+    two = len(loss.arguments) == 2
+    # Halves of a loss that has a row of its own.
+    half = name.endswith(("_d_real_loss", "_d_fake_loss"))
     return Operator(
         name=name,
-        arguments=arguments.two_batches if loss.real else arguments.one_batch,
+        arguments=arguments.of_logits(loss.arguments),
         eager=eager.scalar_loss(loss),
-        logits=("real_logits", "fake_logits") if loss.real else ("fake_logits",),
-        shapes=PLAIN_SHAPES,
-        options=({}, *smoothing),
+        logits=loss.arguments,
+        shapes=(Case((33, 20)), Case(())) if half else PLAIN_SHAPES,
+        options=({}, *_OPTIONS.get(name, ())),
         has_classes=False,
-        uneven_batches=bool(loss.real),
-        public="scalar_loss",
-        constants=terms if loss.real else {**terms, "real_logits": None},
+        uneven_batches=two and loss.pair is None,
+        public="relativistic_loss" if loss.relativistic else "scalar_loss",
+        helpers=("scale_gradient", "scale_gradients") if loss.relativistic else ("scale_terms",),
+        constants=dict.fromkeys(RELATIVISTIC if loss.relativistic else TERMS),
         couples_rows=loss.relativistic,
+        terms=loss,
     )
 
 

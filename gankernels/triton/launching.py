@@ -67,7 +67,8 @@ def on_device_of(place: int) -> Callable[[Function], Function]:
     def decorate(operator: Function) -> Function:
         @wraps(operator)
         def guarded(*args: Any) -> Any:
-            device = args[place].device
+            first = args[place]
+            device = (first[0] if isinstance(first, list | tuple) else first).device
             if device.type != "cuda" or device.index == torch.cuda.current_device():
                 return operator(*args)
             with torch.cuda.device(device):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gankernels import _backend
 from gankernels.reference import accumulation_dtype
-from gankernels.triton import layers, scalar
+from gankernels.triton import layers, relativistic, scalar
 from gankernels.triton.divergence import (
     Batch,
     Call,
@@ -175,31 +175,58 @@ def realness_g_loss(
 # --- scalar losses -------------------------------------------------------------------------------
 
 
-@on_device_of(1)
-@replayed(_checked("scalar_loss_value_and_grad"))
-def scalar_loss(
-    real_logits: Tensor | None,
+@on_device_of(0)
+@replayed(_checked("relativistic_loss_value_and_grad"))
+def relativistic_loss(
+    real_logits: Tensor,
     fake_logits: Tensor,
     real_term: Sequence[float],
     fake_term: Sequence[float],
-    relativistic: bool,
     reduction: int,
     real_grad: bool,
     fake_grad: bool,
     fold_mean: bool,
     grad_scale: float,
 ) -> Outputs:
-    loss = (real_logits, fake_logits, real_term, fake_term, relativistic)
+    loss = (real_logits, fake_logits, real_term, fake_term)
     settings = (reduction, real_grad, fake_grad, fold_mean, grad_scale)
-    outputs: Outputs = outputs_of("scalar_loss_value_and_grad")(*loss, *settings)
+    outputs: Outputs = outputs_of("relativistic_loss_value_and_grad")(*loss, *settings)
     value, to_real, to_fake = outputs
-    terms = scalar.terms_of(real_term, fake_term, relativistic)
-    batches = [scalar.Batch(fake_logits.detach(), to_fake, value, reduction)]
-    if terms.real is not None:
-        assert real_logits is not None
-        batches.insert(0, scalar.Batch(real_logits.detach(), to_real, value, reduction))
-    scalar.scalar(terms, reduction, fold_mean, grad_scale, value, *batches)
+    terms = relativistic.terms_of(real_term, fake_term)
+    real = relativistic.Batch(real_logits.detach(), to_real, value, reduction)
+    fake = relativistic.Batch(fake_logits.detach(), to_fake, value, reduction)
+    relativistic.relativistic(terms, reduction, fold_mean, grad_scale, value, real, fake)
     return outputs
+
+
+@on_device_of(0)
+@replayed(_checked("scalar_loss_value_and_grad"), scale=4, grad_scale=8)
+def scalar_loss(
+    tensors: Sequence[Tensor],
+    names: str,
+    places: Sequence[int],
+    numbers: Sequence[float],
+    scale: float,
+    reduction: int,
+    wanted: Sequence[int],
+    fold_mean: bool,
+    grad_scale: float,
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    losses, gradients = outputs_of("scalar_loss_value_and_grad")(
+        tensors, names, places, numbers, scale, reduction, wanted, fold_mean, grad_scale
+    )
+    request = scalar.Request(scale, reduction, fold_mean, grad_scale)
+    asked = dict(zip(wanted, gradients, strict=True))
+    scalar.terms([x.detach() for x in tensors], places, numbers, asked, losses, request)
+    return list(losses), list(gradients)
+
+
+@on_device_of(0)
+@replayed(lambda gradients, *_: [torch.empty_like(g) for g in gradients])
+def scale_terms(
+    gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
+) -> list[Tensor]:
+    return scalar.scale(gradients, grad_outputs, rows)
 
 
 # --- layers --------------------------------------------------------------------------------------

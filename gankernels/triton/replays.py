@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, cast
@@ -34,8 +34,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Form = tuple[Any, ...]
 
 
-def form_of(arguments: Sequence[Any]) -> tuple[Form, list[Tensor]]:
+def form_of(arguments: Sequence[Any], free: Collection[int] = ()) -> tuple[Form, list[Tensor]]:
     """What a call's launches follow from, and the call's tensors.
+
+    The arguments at the places ``free`` are handed to the kernels as they come, and count for nothing.
 
     A tensor counts with what the kernels' arguments and Triton's specialisation depend on, and with
     the tensor before it that begins where it does. Floats count bit for bit: -0.0 is not 0.0.
@@ -43,27 +45,40 @@ def form_of(arguments: Sequence[Any]) -> tuple[Form, list[Tensor]]:
     form: list[Any] = []
     tensors: list[Tensor] = []
     places: list[int] = []
-    for given in arguments:
-        if isinstance(given, Tensor):
-            place = given.data_ptr()
-            tensors.append(given)
-            places.append(place)
-            form.append(
-                (
-                    given.shape,
-                    given.stride(),
-                    given.dtype,
-                    given.get_device(),
-                    place % 16,
-                    places.index(place),
-                )
+
+    def add(tensor: Tensor) -> None:
+        place = tensor.data_ptr()
+        tensors.append(tensor)
+        places.append(place)
+        form.append(
+            (
+                tensor.shape,
+                tensor.stride(),
+                tensor.dtype,
+                tensor.get_device(),
+                place % 16,
+                places.index(place),
             )
-            if BY_STORAGE:
-                form.append(given.untyped_storage().nbytes() > INT32_MAX)
+        )
+        if BY_STORAGE:
+            form.append(tensor.untyped_storage().nbytes() > INT32_MAX)
+
+    for at, given in enumerate(arguments):
+        if isinstance(given, Tensor):
+            add(given)
+        elif at in free:
+            continue
         elif isinstance(given, float):
             form.append(given.hex())
         elif isinstance(given, list | tuple):
-            form.append(array("d", given).tobytes())
+            form.append(len(given))
+            if given and isinstance(given[0], Tensor):
+                for tensor in given:
+                    add(tensor)
+            elif given and isinstance(given[0], float):
+                form.append(array("d", given).tobytes())
+            else:
+                form.extend(given)
         else:
             form.append(given)
     return tuple(form), tensors
@@ -95,21 +110,35 @@ class Replay(NamedTuple):
     values: tuple[Any, ...]
     launches: tuple[Launch, ...]
 
-    def __call__(self, inputs: list[Tensor], outputs: tuple[Tensor, ...]) -> None:
+    def __call__(
+        self, inputs: list[Tensor], outputs: tuple[Tensor, ...], floats: Sequence[float]
+    ) -> None:
         values: list[Any] = [*inputs, *outputs]
         for shape in self.scratch:
             values.append(torch.empty(shape, dtype=torch.float64, device=self.device))
         for _ in range(self.tickets):
             values.append(ticket(self.device))
+        values += floats
         values += self.values
         for run, arguments in self.launches:
             run(*arguments(values))
 
 
-class Recording:
-    """What a call launches and allocates, while it lasts."""
+class Free(NamedTuple):
+    """In place of a number that a call hands to its kernels as it comes: which of those it is."""
 
-    def __init__(self) -> None:
+    number: int
+
+
+class Recording:
+    """What a call launches and allocates, while it lasts.
+
+    Args:
+        free: Names of kernel arguments that are the call's own numbers.
+    """
+
+    def __init__(self, free: Sequence[str] = ()) -> None:
+        self.free = list(free)
         self.launches: list[tuple[Any, int, list[Any]]] = []
         self.scratch: list[Tensor] = []
         self.tickets: list[Tensor] = []
@@ -120,6 +149,9 @@ class Recording:
         given: list[Any] = []
         if isinstance(compiled, CompiledKernel):  # None under Triton's interpreter
             given = [*arguments, *(named[n] for n in kernel.arg_names[len(arguments) :])]
+            for i, name in enumerate(kernel.arg_names):
+                if name in self.free:
+                    given[i] = Free(self.free.index(name))
         self.launches.append((compiled, programs, given))
 
     def replay(self, inputs: list[Tensor], outputs: tuple[Tensor, ...]) -> Replay | None:
@@ -130,19 +162,25 @@ class Recording:
         slot_of: dict[tuple[int, torch.dtype], int] = {}
         for i, slot in enumerate(slots):
             slot_of.setdefault((slot.data_ptr(), slot.dtype), i)
+        free = len(slots)
         values: list[Any] = []
         launches: list[Launch] = []
         used: set[int | None] = set()
         for compiled, programs, arguments in self.launches:
-            indices: list[int | None] = []
+            indices: list[Any] = []
             for given in arguments:
-                if isinstance(given, Tensor):
+                if isinstance(given, tuple) and any(isinstance(x, Tensor) for x in given):
+                    indices.append(tuple(slot_of.get((x.data_ptr(), x.dtype)) for x in given))
+                    used.update(indices[-1])
+                elif isinstance(given, Tensor):
                     indices.append(slot_of.get((given.data_ptr(), given.dtype)))
+                    used.add(indices[-1])
+                elif isinstance(given, Free):
+                    indices.append(free + given.number)
                 else:
-                    indices.append(len(slots) + len(values))
+                    indices.append(free + len(self.free) + len(values))
                     values.append(given)
-            used.update(indices)
-            launches.append(Launch(compiled[(programs, 1, 1)], itemgetter(*indices)))
+            launches.append(Launch(compiled[(programs, 1, 1)], _picker(indices)))
         written = (len(inputs) + i for i, out in enumerate(outputs) if out.numel())
         if not launches or None in used or not used.issuperset(written):
             return None
@@ -198,23 +236,42 @@ def forget() -> None:
             forms.replays.clear()
 
 
+def _picker(indices: list[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Values by their indices; a tuple of indices is an argument that is a tuple."""
+    if None in indices or not any(isinstance(i, tuple) for i in indices):
+        return cast(
+            "Callable[[Sequence[Any]], tuple[Any, ...]]", itemgetter(*(i or 0 for i in indices))
+        )
+
+    def pick(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(
+            tuple(values[k] for k in i) if isinstance(i, tuple) else values[i] for i in indices
+        )
+
+    return pick
+
+
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    if isinstance(outputs, Tensor):
+        return (outputs,)
+    return tuple(tensor for x in outputs for tensor in _tuple(x))
 
 
-def replayed(allocate: Callable[..., Any]) -> Callable[[Function], Function]:
+def replayed(allocate: Callable[..., Any], **free: int) -> Callable[[Function], Function]:
     """Replays an operator's launches from the second call of a form on.
 
     Args:
         allocate: Checks the operator's arguments and gives its outputs, as the operator itself does.
+        free: Floats on which nothing depends but the kernels, which take them as they are: where each is
+            among the operator's arguments, by its name among a kernel's.
     """
 
     def decorate(operator: Function) -> Function:
-        forms = Forms()
+        forms, places = Forms(), set(free.values())
         _every.append(forms)
 
         def recorded(form: Form, inputs: list[Tensor], arguments: Sequence[Any]) -> Any:
-            around, _of_thread.recording = _of_thread.recording, Recording()
+            around, _of_thread.recording = _of_thread.recording, Recording(list(free))
             try:
                 outputs = operator(*arguments)
                 forms.keep(form, _of_thread.recording.replay(inputs, _tuple(outputs)))
@@ -224,7 +281,7 @@ def replayed(allocate: Callable[..., Any]) -> Callable[[Function], Function]:
 
         @wraps(operator)
         def call(*arguments: Any) -> Any:
-            form, inputs = form_of(arguments)
+            form, inputs = form_of(arguments, places)
             known, replay = forms.find(form)
             if not known:
                 return recorded(form, inputs, arguments)
@@ -233,7 +290,7 @@ def replayed(allocate: Callable[..., Any]) -> Callable[[Function], Function]:
             if replay.active != driver.active.get_current_device():
                 return recorded(form, inputs, arguments)
             outputs = allocate(*arguments)
-            replay(inputs, _tuple(outputs))
+            replay(inputs, _tuple(outputs), [arguments[at] for at in free.values()])
             return outputs
 
         return cast(Function, call)

@@ -1,218 +1,274 @@
-"""Launches of the losses of one logit per sample or patch."""
+"""Launches of the losses of one logit over any number of tensors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
-from gankernels.triton.kernels.scalar import (
-    ALL,
-    GRADIENTS,
-    MEANS,
-    SLOPES,
-    relativistic_kernel,
-    scalar_kernel,
-)
-from gankernels.triton.launching import (
-    MEAN,
-    NONE,
-    gradient_weight,
-    launch,
-    loss_scale,
-    scratch,
-    workspace,
-)
-from gankernels.triton.plans import ELEMENTS, RELATIVISTIC_LOGITS, element_programs
+from gankernels.reference import accumulation_dtype
+from gankernels.triton.geometry import INT32_MAX, TILE_MARGIN
+from gankernels.triton.kernels.scalar import scale_terms_kernel, term_rows_kernel, term_sums_kernel
+from gankernels.triton.launching import MEAN, NONE, launch, workspace
+from gankernels.triton.plans import ELEMENTS, element_programs
+from gankernels.triton.relativistic import in_order_of
+
+# Terms of a launch; its loops over them are unrolled.
+MOST_TERMS = 16
+NUMBERS, PLACES = 5, 4
 
 
-class Term(NamedTuple):
-    """weight * f(sign * (x - offset)) + slope * x of every logit."""
+class Term:
+    """One term's tensors as dense runs of memory in one order; a gradient may be lent."""
 
-    function: int
-    sign: float
-    offset: float
-    weight: float
-    slope: float
-
-
-class Terms(NamedTuple):
-    """A loss of a real and a fake batch, or, without a real term, of a fake batch alone."""
-
-    real: Term | None
-    fake: Term
-    relativistic: bool
-
-    def constants(self) -> dict[str, Any]:
-        """Both terms as the kernels take them, the first batch's and the second's."""
-        named: dict[str, Any] = {}
-        for term, suffix in ((self.real or self.fake, ""), (self.fake, "2")):
-            named |= {
-                f"FUNCTION{suffix}": term.function,
-                f"SIGN{suffix}": term.sign,
-                f"OFFSET{suffix}": term.offset,
-                f"WEIGHT{suffix}": term.weight,
-                f"SLOPE{suffix}": term.slope != 0,
-            }
-        return named
-
-    def slopes(self) -> tuple[float, float]:
-        return (self.real or self.fake).slope, self.fake.slope
-
-
-def terms_of(real_term: Sequence[float], fake_term: Sequence[float], relativistic: bool) -> Terms:
-    """The operator's arguments, which C++ has checked."""
-    real, fake = (
-        Term(int(numbers[0]), *numbers[1:]) if numbers else None
-        for numbers in (real_term, fake_term)
-    )
-    assert fake is not None
-    return Terms(real, fake, relativistic)
-
-
-def in_order_of(like: Tensor, x: Tensor) -> Tensor:
-    """``x`` with the elements in memory in the order of ``like``, which is dense."""
-    if x.stride() == like.stride():
-        return x
-    return torch.empty_like(like, dtype=x.dtype).copy_(x)
-
-
-class Batch:
-    """Logits and gradient as dense runs of memory in one order; a gradient may be lent."""
-
-    def __init__(self, logits: Tensor, gradient: Tensor, loss: Tensor, reduction: int) -> None:
-        self.wants = gradient.numel() != 0
-        # The order is that of the losses, which two batches may share, or of the gradient.
-        like = loss if reduction == NONE else gradient if self.wants else logits
-        if not like.is_contiguous() and like is logits:
-            like = torch.empty_like(logits)  # dense, whatever the logits' layout
-        self.logits = in_order_of(like, logits)
-        self.asked = gradient
-        self.gradient = self.logits
-        if self.wants:
-            same = gradient.stride() == self.logits.stride()
-            self.gradient = gradient if same else torch.empty_like(self.logits)
+    def __init__(
+        self,
+        numbers: Sequence[float],
+        tensors: Sequence[Tensor | None],
+        gradients: Sequence[Tensor | None],
+        output: int,
+        losses: Sequence[Tensor],
+        reduction: int,
+        fold_mean: bool,
+    ) -> None:
+        logits, other, weight = tensors
+        assert logits is not None
+        self.output = output
         self.count = logits.numel()
+        like = losses[output] if reduction == NONE else gradients[0]
+        if like is None:
+            like = logits if _is_dense(logits) else torch.empty_like(logits)
+        self.logits = in_order_of(like, logits)
+        self.lent: list[tuple[Tensor, Tensor]] = []
+        self.other = None if other is None else in_order_of(like, other)
+        self.weight, self.per_weight = self._weight(weight, gradients[2], like)
+        self.gradients = [self._gradient(g, like) for g in gradients]
+        self.numbers = (int(numbers[0]), *numbers[1:])
+        present = (other, weight, *gradients)
+        fold = fold_mean or logits.dtype != torch.float16
+        self.flags = (*(x is not None for x in present), fold)
+
+    def _gradient(self, asked: Tensor | None, like: Tensor) -> Tensor | None:
+        if asked is None or asked.stride() == like.stride():
+            return asked
+        lent = torch.empty_like(like, dtype=asked.dtype)
+        self.lent.append((lent, asked))
+        return lent
+
+    def _weight(
+        self, weight: Tensor | None, gradient: Tensor | None, like: Tensor
+    ) -> tuple[Tensor | None, int]:
+        """One for each sample as it is, where samples lie one after the other; else one for each element."""
+        if weight is None:
+            return None, 1
+        of_samples = all(
+            n == 1 or s == 0 for n, s in zip(weight.shape[1:], weight.stride()[1:], strict=True)
+        )
+        if weight.ndim < 2 or not of_samples or gradient is not None or not like.is_contiguous():
+            return in_order_of(like, weight), 1
+        if not self.count:
+            return like, 1
+        samples = weight
+        while samples.ndim > 1:
+            samples = samples.select(-1, 0)
+        return samples.contiguous(), self.count // weight.shape[0]
 
     def hand_back(self) -> None:
-        if self.wants and self.gradient is not self.asked:
-            self.asked.copy_(self.gradient)
+        for lent, asked in self.lent:
+            asked.copy_(lent)
 
 
-def scalar(
-    terms: Terms,
-    reduction: int,
-    fold_mean: bool,
-    grad_scale: float,
-    loss: Tensor,
-    *batches: Batch,
+def _is_dense(x: Tensor) -> bool:
+    """Whether its elements fill memory without gaps, in any order."""
+    order = sorted(range(x.ndim), key=x.stride)
+    step = 1
+    for d in order:
+        if x.shape[d] == 1:
+            continue
+        if x.stride(d) != step:
+            return False
+        step *= x.shape[d]
+    return True
+
+
+class Request(NamedTuple):
+    """What is asked for of all terms alike."""
+
+    scale: float
+    reduction: int
+    fold_mean: bool
+    grad_scale: float
+
+
+def terms(
+    tensors: Sequence[Tensor],
+    places: Sequence[int],
+    numbers: Sequence[float],
+    gradients: dict[int, Tensor],
+    losses: Sequence[Tensor],
+    request: Request,
 ) -> None:
-    """The loss and gradients of a real and a fake batch, or of a fake batch alone."""
-    if reduction == NONE and loss.numel() == 0:
-        return
-    first, second = batches[0], batches[-1]
-    weights = [gradient_weight(b.count, reduction, fold_mean, grad_scale) for b in (first, second)]
-    scales = [loss_scale(b.count, reduction) for b in (first, second)]
-    wide = max(first.count, second.count) > INT32_MAX - TILE_MARGIN
-    unit = math.gcd(MOST_AT_ONCE, first.count, second.count)
-    if terms.relativistic:
-        relativistic(terms, reduction, weights, scales, unit, wide, loss, first, second)
-        return
-    two = len(batches) == 2
-    of_first = element_programs(first.count, loss.device)
-    together = two and (reduction == NONE or max(first.count, second.count) <= ELEMENTS)
-    together = together and first.count == second.count
-    programs = of_first + (element_programs(second.count, loss.device) if two else 0)
-    programs = of_first if together else programs
-    partials, ticket = workspace(loss, programs)
+    """The losses and the gradients that are asked for: a launch for every MOST_TERMS terms."""
+    given = []
+    for i in range(len(places) // PLACES):
+        *at, output = places[PLACES * i : PLACES * (i + 1)]
+        given.append(
+            Term(
+                numbers[NUMBERS * i : NUMBERS * (i + 1)],
+                [None if a < 0 else tensors[a] for a in at],
+                [gradients.get(a) for a in at],
+                output,
+                losses,
+                request.reduction,
+                request.fold_mean,
+            )
+        )
+    run = _rows if request.reduction == NONE else _sums
+    begun = -1
+    for group in _launches(given, whole=request.reduction == NONE):
+        run(group, losses, request, group[0].output == begun)
+        begun = group[-1].output
+    for term in given:
+        term.hand_back()
+
+
+def _launches(given: list[Term], whole: bool) -> Iterator[list[Term]]:
+    """As many terms as a launch takes; those of an output in one, if they are to stay ``whole``."""
+    while given:
+        end = min(MOST_TERMS, len(given))
+        while whole and end < len(given) and given[end].output == given[end - 1].output:
+            end -= 1
+        yield given[:end]
+        given = given[end:]
+
+
+def _arguments(group: list[Term], losses: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    """The tuples that both kernels begin with."""
+    first = group[0].output
+    gradients = zip(*(term.gradients for term in group), strict=True)
+    return [
+        tuple(term.logits for term in group),
+        tuple(term.logits if term.other is None else term.other for term in group),
+        tuple(term.logits if term.weight is None else term.weight for term in group),
+        *(
+            tuple(term.logits if g is None else g for term, g in zip(group, of, strict=True))
+            for of in gradients
+        ),
+        tuple(losses[first : group[-1].output + 1]),
+    ]
+
+
+def _constants(group: list[Term]) -> dict[str, Any]:
+    wide = max(term.count for term in group) > INT32_MAX - TILE_MARGIN
+    return {
+        "TERMS": tuple(term.numbers for term in group),
+        "FLAGS": tuple(term.flags for term in group),
+        "OUTPUTS": tuple(term.output - group[0].output for term in group),
+        "BLOCK": ELEMENTS,
+        "WIDE": wide,
+    }
+
+
+def _firsts(programs: Sequence[int]) -> tuple[int, ...]:
+    return tuple(accumulate(programs, initial=0))
+
+
+def _sums(group: list[Term], losses: Sequence[Tensor], request: Request, continues: bool) -> None:
+    loss = losses[0]
+    single = len(group) <= 2 and max(term.count for term in group) <= ELEMENTS and not continues
+    programs = [1] if single else [element_programs(term.count, loss.device) for term in group]
+    partials, ticket = workspace(loss, sum(programs) if not single else 1)
     launch(
-        scalar_kernel,
-        programs,
-        first.logits,
-        first.gradient,
-        second.logits,
-        second.gradient,
-        loss,
+        term_sums_kernel,
+        sum(programs),
+        *_arguments(group, losses),
         partials,
         ticket,
-        first.count // unit,
-        second.count // unit,
-        *weights,
-        *scales,
-        *terms.slopes(),
-        programs,
-        of_first,
-        BLOCK=ELEMENTS,
-        **terms.constants(),
-        GRAD=first.wants,
-        GRAD2=second.wants,
-        BATCHES=1 if not two else 3 if together else 2,
-        PER_ROW=reduction == NONE,
-        SINGLE=programs == 1,
-        UNIT=unit,
-        WIDE=wide,
+        tuple(term.count for term in group),
+        tuple(term.per_weight for term in group),
+        _firsts(programs),
+        request.scale,
+        request.grad_scale,
+        sum(programs),
+        **_constants(group),
+        MEAN=request.reduction == MEAN,
+        SINGLE=single,
+        CONTINUES=continues,
         num_warps=4,
     )
-    for batch in batches:
-        batch.hand_back()
 
 
-def relativistic(
-    terms: Terms,
-    reduction: int,
-    weights: list[float],
-    scales: list[float],
-    unit: int,
-    wide: bool,
-    loss: Tensor,
-    real: Batch,
-    fake: Batch,
-) -> None:
-    """One launch for small batches; three for large ones, as each stage needs the sums before it."""
-    count = max(real.count, fake.count)
-    programs = 1 if count <= RELATIVISTIC_LOGITS else element_programs(count, loss.device)
-    partials, ticket = workspace(loss, programs)
-    sums = partials
-    if programs > 1:
-        sums = scratch(loss, programs, 4)
-    # Under "mean" each batch's terms have their own 1/N, of which a weight applies only its own.
-    mean = reduction == MEAN
-    shares = [
-        1 / max(1, fake.count if mean else real.count),
-        1 / max(1, real.count if mean else fake.count),
-    ]
-    for stage in (ALL,) if programs == 1 else (MEANS, SLOPES, GRADIENTS):
-        launch(
-            relativistic_kernel,
-            programs,
-            real.logits,
-            real.gradient,
-            fake.logits,
-            fake.gradient,
-            loss,
-            partials,
-            ticket,
-            sums,
-            real.count // unit,
-            fake.count // unit,
-            *weights,
-            *scales,
-            *shares,
-            *terms.slopes(),
-            programs,
-            STAGE=stage,
-            BLOCK=ELEMENTS,
-            **terms.constants(),
-            REAL_GRAD=real.wants,
-            FAKE_GRAD=fake.wants,
-            PER_ROW=reduction == NONE,
-            UNIT=unit,
-            WIDE=wide,
-            num_warps=4,
-        )
-    real.hand_back()
-    fake.hand_back()
+def _rows(group: list[Term], losses: Sequence[Tensor], request: Request, _: bool) -> None:
+    programs = []
+    for i, term in enumerate(group):
+        begins = i == 0 or group[i - 1].output != term.output
+        programs.append(-(-term.count // ELEMENTS) if begins else 0)
+    if not sum(programs):
+        return
+    # Terms that follow in an output have no programs: what is theirs is the first one's.
+    ends = list(_firsts(programs))
+    launch(
+        term_rows_kernel,
+        sum(programs),
+        *_arguments(group, losses),
+        tuple(term.count for term in group),
+        tuple(term.per_weight for term in group),
+        tuple(ends),
+        request.scale,
+        request.grad_scale,
+        **_constants(group),
+        num_warps=4,
+    )
+
+
+def scale(
+    gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
+) -> list[Tensor]:
+    """gradient * grad_output, divided by its rows where these are positive."""
+    outs = [torch.empty_like(g) for g in gradients]
+    given = []
+    for gradient, grad_output, n, out in zip(gradients, grad_outputs, rows, outs, strict=True):
+        if gradient.numel():
+            given.append(_scaled(gradient, grad_output, n, out))
+    while given:
+        _scale(given[:MOST_TERMS])
+        given = given[MOST_TERMS:]
+    return outs
+
+
+class Scaled(NamedTuple):
+    gradient: Tensor
+    out: Tensor
+    factor: Tensor
+    by_element: bool
+    rows: int
+
+
+def _scaled(gradient: Tensor, grad_output: Tensor, rows: int, out: Tensor) -> Scaled:
+    one = not any(n > 1 and s for n, s in zip(grad_output.shape, grad_output.stride(), strict=True))
+    factor = grad_output.to(accumulation_dtype(gradient.dtype))
+    if not one:
+        factor = in_order_of(out, factor)
+    return Scaled(in_order_of(out, gradient), out, factor, not one, rows)
+
+
+def _scale(group: list[Scaled]) -> None:
+    programs = [-(-g.out.numel() // ELEMENTS) for g in group]
+    launch(
+        scale_terms_kernel,
+        sum(programs),
+        tuple(g.gradient for g in group),
+        tuple(g.out for g in group),
+        tuple(g.factor for g in group),
+        tuple(g.out.numel() for g in group),
+        tuple(g.rows for g in group),
+        _firsts(programs),
+        BY_ELEMENT=tuple(g.by_element for g in group),
+        DIVIDE=tuple(g.rows > 0 for g in group),
+        BLOCK=ELEMENTS,
+        WIDE=max(g.out.numel() for g in group) > INT32_MAX - TILE_MARGIN,
+        num_warps=4,
+    )

@@ -151,8 +151,11 @@ def test_gradient_penalty_of_a_distribution() -> None:
 # --- penalties through the losses of the package -------------------------------------------------
 
 
-def of_scalar_loss(name: str, both: bool) -> Callable[[object, Tensor, Tensor], Tensor]:
-    return lambda m, r, f: getattr(m, name)(r, f) if both else getattr(m, name)(f)
+def of_scalar_loss(name: str) -> Callable[[object, Tensor, Tensor], Tensor]:
+    names = SCALAR_LOSSES[name].arguments
+    return lambda m, r, f: getattr(m, name)(
+        **{n: x for n, x in (("real_logits", r), ("fake_logits", f)) if n in names}
+    )
 
 
 # (functional, reference) of (D(real), D(fake)).
@@ -163,7 +166,7 @@ THROUGH: dict[str, Callable[[object, Tensor, Tensor], Tensor]] = {
     "realness_g_loss 1": lambda m, r, f: m.realness_g_loss(None, f, None, A0, objective=1),
     "realness_g_loss 2": lambda m, r, f: m.realness_g_loss(r, f, None, A0, objective=2),
     "realness_g_loss 3": lambda m, r, f: m.realness_g_loss(None, f, A1, A0, objective=3),
-    **{name: of_scalar_loss(name, bool(loss.real)) for name, loss in SCALAR_LOSSES.items()},
+    **{name: of_scalar_loss(name) for name in SCALAR_LOSSES},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 import gankernels as gk
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_run import terms_against_means, terms_of
 from gpu.cuda import build, emulated
 from tools.ptxsim.occupancy import occupancy
 
@@ -222,8 +223,8 @@ def test_a_row_of_262144_classes() -> None:
 def relativistic(n: int, dtype: torch.dtype, reduction: int) -> tuple[Tensor, ...]:
     torch.manual_seed(2)
     real, fake = torch.randn(n).to(dtype) + 0.5, torch.randn(n).to(dtype)
-    row = SCALAR_LOSSES["relativistic_d_loss"]
-    return (real, fake, row.real, row.fake, True, reduction, True, True, True, 1.0)
+    terms = terms_against_means("relativistic_d_loss", 1.0)
+    return (real, fake, *terms, reduction, True, True, True, 1.0)
 
 
 @pytest.mark.parametrize("reduction", [0, MEAN])
@@ -238,15 +239,86 @@ def test_a_relativistic_loss_of_many_logits_takes_one_launch_per_stage(
     ):
         arguments = relativistic(n, dtype, reduction)
         with emulated.launches(90) as found:
-            got = emulated.operator("scalar_loss_value_and_grad")(*arguments)
+            got = emulated.operator("relativistic_loss_value_and_grad")(*arguments)
         assert [launch.kernel.split("<")[0] for launch in found] == kernels
         assert all(blocks(launch) > 1 for launch in found) == (n > most)
-        exact = torch.ops.gankernels.scalar_loss_value_and_grad(
+        exact = torch.ops.gankernels.relativistic_loss_value_and_grad(
             *(x.double() if isinstance(x, Tensor) else x for x in arguments)
         )
         rounding = torch.finfo(dtype).eps
         for a, b in zip(got, exact, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=2 * rounding, atol=1e-10 + rounding**2)
+
+
+# --- losses over lists of tensors -----------------------------------------------------------------
+
+
+def discriminators(count: int, dtype: torch.dtype) -> tuple[list[Tensor], tuple[Any, ...]]:
+    """Real and fake logits of several, of different sizes, and what the operator is told of them."""
+    torch.manual_seed(4)
+    tensors = [torch.randn(257 * (i + 1) + 8 * i).to(dtype) for i in range(2 * count)]
+    places = tuple(n for i in range(2 * count) for n in (i, -1, -1, i // 2))
+    terms = terms_of("logistic_d_loss", None, None) * count
+    return tensors, ("x," * 2 * count, places, terms, 0.7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+@pytest.mark.parametrize("reduction", [0, MEAN])
+def test_eight_discriminators_take_one_launch_each_way(dtype: torch.dtype, reduction: int) -> None:
+    tensors, loss = discriminators(8, dtype)
+    if reduction == 0:  # equal shapes within an output
+        tensors = [tensors[i // 2 * 2].flip(0) if i % 2 else x for i, x in enumerate(tensors)]
+    wanted = tuple(range(16))
+    arguments = (*loss, reduction, wanted, True, 1.0)
+    with emulated.launches(90) as forward:
+        losses, gradients = emulated.operator("scalar_loss_value_and_grad")(tensors, *arguments)
+    factors = [x if reduction == 0 else torch.tensor(1.5) for x in losses for _ in range(2)]
+    with emulated.launches(90) as backward:
+        scaled = emulated.operator("scale_terms")(gradients, factors, [-1] * 16)
+    assert len(forward) == len(backward) == 1
+    assert moved(forward[0], "load") >= size(*tensors)
+    exact = torch.ops.gankernels.scalar_loss_value_and_grad(tensors, *arguments)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(losses, exact[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients, exact[1], rtol=eps, atol=1e-9 + eps**2)
+    right = torch.ops.gankernels.scale_terms(gradients, factors, [-1] * 16)
+    torch.testing.assert_close(scaled, right, rtol=eps, atol=1e-9 + eps**2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_bytes_of_a_list_are_the_ideal_ones(dtype: torch.dtype) -> None:
+    tensors = [torch.randn(2048 * n).to(dtype) for n in (1, 3, 2)]
+    terms, places = (
+        terms_of("hinge_d_fake_loss", None, None) * 3,
+        (0, -1, -1, 0, 1, -1, -1, 0, 2, -1, -1, 0),
+    )
+    with emulated.launches(90) as found:
+        losses, gradients = emulated.operator("scalar_loss_value_and_grad")(
+            tensors, "a,b,c", places, terms, 1.0, MEAN, (0, 1, 2), True, 1.0
+        )
+    partials = 8 * blocks(found[0])
+    assert moved(found[0], "load") == size(*tensors) + partials
+    assert moved(found[0], "store") == size(*gradients, *losses) + partials
+
+
+def test_more_terms_than_the_arguments_of_a_launch_hold() -> None:
+    tensors, loss = discriminators(20, torch.float32)
+    for reduction in (0, MEAN):
+        if reduction == 0:
+            tensors = [tensors[i // 2 * 2] for i in range(40)]
+        arguments = (*loss, reduction, (0, 39), True, 1.0)
+        with emulated.launches(90) as found:
+            got = emulated.operator("scalar_loss_value_and_grad")(tensors, *arguments)
+        assert len(found) == 2
+        exact = torch.ops.gankernels.scalar_loss_value_and_grad(tensors, *arguments)
+        torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-6)
+    # An output begun by one launch and ended by the other.
+    names, places, terms, scale = loss
+    one = tuple(0 if i % 4 == 3 else n for i, n in enumerate(places))
+    arguments = (names, one, terms, scale, MEAN, (0, 39), True, 1.0)
+    got = emulated.operator("scalar_loss_value_and_grad")(tensors, *arguments)
+    exact = torch.ops.gankernels.scalar_loss_value_and_grad(tensors, *arguments)
+    torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-6)
 
 
 def test_grids_are_what_the_device_holds_at_once() -> None:

@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_run import terms_of
 from gankernels.testing import Case, compare, differentiate
 from gpu.cuda import build, cases, emulated
 from gpu.cuda.cases import (
@@ -252,10 +253,10 @@ def test_extremes(arch: int) -> None:
 def test_sixteen_bits_use_the_special_function_unit_and_lose_nothing(dtype: torch.dtype) -> None:
     """The losses of 16-bit logits are those of their exact values: small ones, subnormal targets."""
     logits = torch.linspace(-15, 15, 480).to(dtype)
-    term = SCALAR_LOSSES["nonsaturating_g_loss"].fake
-    arguments = (None, logits, (), term, False, 0, False, True, True, 1.0)
+    terms = terms_of("nonsaturating_g_loss", None, None)
+    arguments = ([logits], "f", (0, -1, -1, 0), terms, 1.0, 0, (0,), True, 1.0)
     with emulated.launches(90) as found:
-        loss, _, grad = emulated.operator("scalar_loss_value_and_grad")(*arguments)
+        (loss,), (grad,) = emulated.operator("scalar_loss_value_and_grad")(*arguments)
     assert "ex2.approx.ftz" in emulated.kernel_text(found[0].entry, 90)
     exact = torch.nn.functional.softplus(-logits.double())
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=0)

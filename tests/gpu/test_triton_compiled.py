@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_run import terms_against_means, terms_of
 from gankernels.triton import divergence, layers, operators, scalar
 from tools.ptxsim import simulator, triton_driver
 from tools.ptxsim.execution import Execution
@@ -23,7 +23,7 @@ from tools.ptxsim.offline_compile import compile_triton, cuda
 
 pytestmark = pytest.mark.emulated
 
-MEAN = 1
+NONE, MEAN = 0, 1
 TYPES = {
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
@@ -70,9 +70,25 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     operators.realness_g_loss(None, fake, rows, rows, 3, 1, MEAN, *gradients)
     operators.softmax_kl_logits(real, fake, 1, MEAN, *gradients)
     operators.softmax_kl(real, rows, 1, MEAN, *gradients)
-    for loss in ("logistic_d_loss", "relativistic_d_loss"):
-        row = SCALAR_LOSSES[loss].smoothed(0.1)
-        operators.scalar_loss(real, fake, row.real, row.fake, row.relativistic, MEAN, *gradients)
+    terms = terms_against_means("relativistic_d_loss", 1.0)
+    operators.relativistic_loss(real, fake, *terms, MEAN, *gradients)
+    logistic = terms_of("logistic_d_loss", 0.9, 0.0)
+    weight = torch.rand(shape).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    tensors, places = (real, fake, weight, anchor), (0, -1, -1, 0, 1, -1, 2, 0, 3, -1, -1, 1)
+    for reduction in (NONE, MEAN):
+        wanted = (0, 1, 2)
+        operators.scalar_loss(
+            tensors,
+            "r,f,w,a",
+            places,
+            (*logistic, *logistic[:5]),
+            1.0,
+            reduction,
+            wanted,
+            True,
+            1.0,
+        )
+    operators.scale_terms((real, fake), (torch.tensor(1.0), weight), (3, -1))
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32
     noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(accumulation)
@@ -85,20 +101,27 @@ def compile_for(target: GPUTarget, kernel: Any, args: tuple[Any, ...], kwargs: A
     names = kernel.arg_names
     options = {k: v for k, v in kwargs.items() if k not in names}
     constants = {k: v for k, v in kwargs.items() if k in names}
-    signature, divisible = {}, []
-    for parameter, value in zip(kernel.params, args, strict=False):
-        name = parameter.name
+    divisible: list[Any] = []
+
+    def type_of(at: Any, value: Any, specialize: bool) -> Any:
+        if isinstance(value, tuple):
+            return tuple(type_of((at, i), x, True) for i, x in enumerate(value))
         if isinstance(value, torch.Tensor):
-            signature[name] = f"*{TYPES[value.dtype]}"
-            divisible.append(name)
-        elif isinstance(value, float):
-            signature[name] = "fp64"
-        elif value == 1 and not parameter.do_not_specialize:
-            constants[name] = 1
-        else:
-            signature[name] = "i32"
-            if value % 16 == 0 and not parameter.do_not_specialize:
-                divisible.append(name)
+            divisible.append(at)
+            return f"*{TYPES[value.dtype]}"
+        if isinstance(value, float):
+            return "fp64"
+        if value == 1 and specialize:
+            constants[at] = 1
+            return "constexpr"
+        if value % 16 == 0 and specialize:
+            divisible.append(at)
+        return "i32"
+
+    signature = {
+        parameter.name: type_of(parameter.name, value, not parameter.do_not_specialize)
+        for parameter, value in zip(kernel.params, args, strict=False)
+    }
     return compile_triton(kernel, signature, constants, target, tuple(divisible), **options)
 
 

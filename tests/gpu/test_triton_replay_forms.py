@@ -11,7 +11,6 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
 
-from gankernels._scalar import SCALAR_LOSSES
 from gankernels.triton import operators as launchers
 from gankernels.triton import replays
 from gpu import triton_interpreter
@@ -92,14 +91,44 @@ def test_zeros_of_both_signs_are_two_forms(bound: list[str]) -> None:
     assert len(bound) == 2
 
 
+HINGE, SQUARE = (1.0, 1.0, 0.0, 1.0, 0.0), (2.0, 1.0, 0.5, 1.0, 0.0)
+PLACES = (0, -1, -1, 0, 1, -1, -1, 0)
+
+
+def two(
+    terms: tuple[float, ...] = HINGE + SQUARE,
+    reduction: int = MEAN,
+    shape: tuple[int, ...] = (33,),
+    scale: float = 1.0,
+    grad_scale: float = 1.0,
+) -> tuple[Any, ...]:
+    """A call of two tensors of logits."""
+    tensors = [torch.randn(shape), torch.randn(shape)]
+    return (tensors, "r,f", PLACES, terms, scale, reduction, (0, 1), True, grad_scale)
+
+
 def test_the_numbers_of_a_term_are_part_of_the_form(bound: list[str]) -> None:
-    row = SCALAR_LOSSES["lsgan_d_loss"]
-    for fake_term in (row.fake, tuple(x + 1 if i == 2 else x for i, x in enumerate(row.fake))):
+    for terms in (HINGE + SQUARE, SQUARE + HINGE, (*HINGE, *SQUARE[:2], 0.25, *SQUARE[3:])):
         for _ in range(2):
-            real, fake = torch.randn(33), torch.randn(33)
-            terms = (list(row.real), list(fake_term), False)
-            agree("scalar_loss", real, fake, *terms, MEAN, *FLAGS)
-    assert len(bound) == 2
+            agree("scalar_loss", *two(terms))
+    assert len(bound) == 3
+
+
+def test_factors_are_not_part_of_the_form(bound: list[str]) -> None:
+    """Nor is one that varies from step to step handed to a kernel as that of another step."""
+    for scale, grad_scale in ((1.0, 1.0), (0.3, 1.0), (0.3, 4096.0), (0.0, -2.0), (1.0, 1.0)):
+        agree("scalar_loss", *two(scale=scale, grad_scale=grad_scale))
+    assert len(bound) == 1
+
+
+def test_lists_of_other_lengths_are_other_forms(bound: list[str]) -> None:
+    for count in (1, 2, 3, 1):
+        tensors = [torch.randn(5) for _ in range(count)]
+        places = [n for i in range(count) for n in (i, -1, -1, i // 2)]
+        wanted = tuple(range(count))
+        agree("scalar_loss", tensors, "a,b,c", places, HINGE * count, 1.0, MEAN, wanted, True, 1.0)
+        agree("scale_terms", tensors, [torch.tensor(0.5)] * count, [-1] * count)
+    assert len(bound) == 6
 
 
 def test_optional_tensors_are_part_of_the_form(bound: list[str]) -> None:
@@ -135,7 +164,6 @@ def test_a_kernel_is_not_replayed_on_another_device(bound: list[str]) -> None:
 
 # --- what is never replayed ----------------------------------------------------------------------
 
-row = SCALAR_LOSSES["logistic_d_loss"]
 COPIES: dict[str, Callable[[], tuple[Any, ...]]] = {
     "realness_d_loss, dimensions that do not merge": lambda: (
         torch.randn(2, 3, 4, 5).permute(3, 1, 0, 2),
@@ -159,11 +187,21 @@ COPIES: dict[str, Callable[[], tuple[Any, ...]]] = {
         *FLAGS[1:],
     ),
     "scalar_loss, a batch across its losses": lambda: (
+        [torch.randn(4, 6), torch.randn(6, 4).t()],
+        "r,f",
+        PLACES,
+        HINGE + SQUARE,
+        1.0,
+        0,
+        (0, 1),
+        True,
+        1.0,
+    ),
+    "relativistic_loss, a batch across its losses": lambda: (
         torch.randn(4, 6),
         torch.randn(6, 4).t(),
-        list(row.real),
-        list(row.fake),
-        False,
+        HINGE,
+        SQUARE,
         0,
         *FLAGS,
     ),
@@ -214,13 +252,12 @@ def test_the_interpreter_never_replays() -> None:
 
 @pytest.mark.parametrize("reduction", range(3))
 def test_empty_batches_again_and_again(reduction: int) -> None:
-    row = SCALAR_LOSSES["logistic_d_loss"]
     for shape in ((0, 6), (0, 3, 4, 4)):
         for _ in range(3):
             real, fake = torch.randn(shape), torch.randn(shape)
             agree("softmax_kl_logits", real, fake, 1, reduction, *FLAGS)
-            terms = (list(row.real), list(row.fake), False)
-            agree("scalar_loss", real, fake, *terms, reduction, *FLAGS)
+            agree("relativistic_loss", real, fake, HINGE, SQUARE, reduction, *FLAGS)
+            agree("scalar_loss", *two(reduction=reduction, shape=shape))
 
 
 def test_where_there_is_nothing_to_launch_no_device_is_asked_for(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gankernels import triton
 from gankernels.reference import accumulation_dtype
@@ -45,13 +46,13 @@ CASES = (
 SCALAR_CASES = (Case((7,)), Case((33, 20)), Case((3000,)), Case((9, 4), second_batch=25))
 
 
-def outputs_of(operator: Operator) -> tuple[str, str]:
-    """What the two gradients of a fused operator are gradients to."""
+def outputs_of(operator: Operator) -> tuple[str, ...]:
+    """What the gradients of a fused operator are gradients to."""
     if operator.name == "softmax_kl":
         return "logits", "target"
     if operator.name == "softmax_kl_logits":
         return "p_logits", "q_logits"
-    return "real_logits", "fake_logits"
+    return ("real_logits", "fake_logits") if operator.terms is None else operator.logits
 
 
 def launch(operator: Operator, arguments: Arguments) -> tuple[Tensor, dict[str, Tensor]]:
@@ -59,7 +60,7 @@ def launch(operator: Operator, arguments: Arguments) -> tuple[Tensor, dict[str, 
     overload = getattr(torch.ops.gankernels, operator.fused_operator).default
     given = operator.compiled_arguments(overload, arguments)
     launcher = getattr(launchers, operator.fused_operator.removesuffix("_value_and_grad"))
-    value, *gradients = launcher(*given)
+    value, *gradients = tree_leaves(launcher(*given))
     named = dict(zip(outputs_of(operator), gradients, strict=True))
     return value, {n: g for n, g in named.items() if g.numel()}
 
@@ -139,9 +140,7 @@ def agree(name: str, *arguments: Any) -> None:
     of_loss = f"{name}_value_and_grad"
     operator = of_loss if of_loss in triton.implemented() else name
     expected = getattr(torch.ops.gankernels, operator)(*arguments)
-    single = isinstance(found, Tensor)
-    pairs = [(found, expected)] if single else zip(found, expected, strict=True)
-    for ours, theirs in pairs:
+    for ours, theirs in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         assert ours.stride() == theirs.stride()
         torch.testing.assert_close(ours, theirs, equal_nan=True)
         zeros = (ours == 0) & (theirs == 0)

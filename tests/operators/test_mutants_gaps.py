@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,24 +9,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gankernels import functional, reference
+from gankernels._scalar import SCALAR_LOSSES
 from gankernels.testing import DTYPES, assert_accurate, cotangent, differentiate, in_dtype
 
-SCALAR = (
-    "logistic_d_loss",
-    "nonsaturating_g_loss",
-    "saturating_g_loss",
-    "hinge_d_loss",
-    "hinge_g_loss",
-    "wasserstein_d_loss",
-    "wasserstein_g_loss",
-    "lsgan_d_loss",
-    "lsgan_g_loss",
-    "relativistic_d_loss",
-    "relativistic_g_loss",
-)
-OPTIONS: dict[str, dict[str, Any]] = {"logistic_d_loss smoothed": {"label_smoothing": 0.25}}
+SCALAR = tuple(SCALAR_LOSSES)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "logistic_d_loss smoothed": {"label_smoothing": 0.25},
+    "logistic_d_loss labelled": {"real_label": 0.9, "fake_label": 0.2, "scale": 3.0},
+    "lsgan_d_loss labelled": {"real_label": 0.5, "fake_label": -1.5},
+}
 scalar_losses = pytest.mark.parametrize("name", [*SCALAR, *OPTIONS])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 
@@ -43,12 +36,14 @@ def scalar_arguments(name: str, dtype: torch.dtype, reduction: str) -> dict[str,
     kinks = torch.tensor([0.0, 1.0, -1.0, 30.0, -30.0])
     real = torch.cat([kinks, 2 * torch.randn(20, generator=generator)]).view(5, 5).to(dtype)
     fake = torch.cat([kinks, 2 * torch.randn(20, generator=generator)]).view(5, 5).to(dtype)
-    if reduction != "none":
+    loss = SCALAR_LOSSES[name.split()[0]]
+    if reduction != "none" and not loss.pair:
         fake = fake[:3]  # the batches' sizes must not be mixed up
-    arguments = {"fake_logits": fake, "reduction": reduction, **OPTIONS.get(name, {})}
-    if "real_logits" in inspect.signature(both(name)[1]).parameters:
-        arguments["real_logits"] = real
-    return arguments
+    if loss.pair:
+        fake = fake.flip(0)
+    batches = {"real_logits": real, "fake_logits": fake}
+    given = {n: x for n, x in batches.items() if n in loss.arguments}
+    return {**given, "reduction": reduction, **OPTIONS.get(name, {})}
 
 
 def logits_of(arguments: dict[str, Any]) -> list[str]:
@@ -279,18 +274,29 @@ def test_negate_refuses_in_its_own_words() -> None:
 META: dict[str, tuple[Any, ...]] = {
     "softmax_kl_value_and_grad": ("rows", "rows", 1, "reduction", True, True, True, 1.0),
     "softmax_kl_logits_value_and_grad": ("rows", "rows", 1, "reduction", True, True, True, 1.0),
-    "scalar_loss_value_and_grad": (
+    "relativistic_loss_value_and_grad": (
         "rows",
         "rows",
         [0.0, -1.0, 0.0, 1.0, 0.0],
         [0.0, 1.0, 0.0, 1.0, 0.0],
-        False,
         "reduction",
         True,
         True,
         True,
         1.0,
     ),
+    "scalar_loss_value_and_grad": (
+        ["rows", "rows", "weight", "rows"],
+        "a,b,w,c",
+        [0, 1, 2, 0, 3, -1, -1, 1],
+        [0.0, -1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0],
+        1.0,
+        "reduction",
+        [0, 1, 2, 3],
+        True,
+        1.0,
+    ),
+    "scale_terms": (["rows", "rows"], ["one", "weight"], [3, -1]),
     "scale_gradient": ("rows", "one", 1, 3),
     "scale_gradients": ("rows", "rows", "one", 1, 3, 3),
     "resample_forward": ("rows", "half", 1),
@@ -312,12 +318,18 @@ def test_meta_kernels_promise_what_the_others_return(name: str, dtype: torch.dty
                 "rows": torch.ones(3, 4, 2, dtype=dtype, device=device),
                 "half": torch.ones(3, 2, 2, dtype=half, device=device),
                 "one": torch.ones((), dtype=accumulation, device=device),
+                "weight": torch.ones(3, 4, 2, dtype=accumulation, device=device),
                 "reduction": reduction,
             }
-            values = [named.get(x, x) if isinstance(x, str) else x for x in META[name]]
+
+            def given(x: Any, named: dict[str, Any] = named) -> Any:
+                if isinstance(x, list):
+                    return [given(item) for item in x]
+                return named.get(x, x) if isinstance(x, str) else x
+
+            values = [given(x) for x in META[name]]
             if name == "resample_backward":
                 values[0] = values[0].to(dtype)
             result = operator(*values)
-            tensors = result if isinstance(result, tuple) else (result,)
-            found.append([(t.shape, t.dtype, t.stride()) for t in tensors])
+            found.append([(t.shape, t.dtype, t.stride()) for t in tree_leaves(result)])
         assert found[0] == found[1]

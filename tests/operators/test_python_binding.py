@@ -137,10 +137,33 @@ def test_bad_arguments_raise_what_torch_ops_raises(direct, arguments) -> None:
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
-def test_optional_tensors_and_floats_are_parsed(kind) -> None:
+def test_optional_tensors_and_lists_are_parsed(kind) -> None:
     fake = torch.randn(4, requires_grad=True)
-    found = _backend.scalar_loss(None, fake, kind(), kind((0.0, -1.0, 0.0, 1.0, 0.0)), False, 1)
+    terms, places = kind((0.0, -1.0, 0.0, 1.0, 0.0)), kind((0, -1, -1, 0))
+    (found,) = _backend.scalar_loss(kind((fake,)), "fake", places, terms, 1.0, 1)
     assert torch.equal(found, torch.nn.functional.softplus(-fake).mean())
+    anchor = torch.tensor([0.5, 0.5])
+    loss = _backend.realness_g_loss(None, torch.zeros(3, 2), None, anchor, 1, 1, 1)
+    assert loss == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ([1.0], "x", (0, -1, -1, 0), (0.0,) * 5, 1.0, 1),
+        ((torch.zeros(2), None), "x", (0, -1, -1, 0), (0.0,) * 5, 1.0, 1),
+        ((torch.zeros(2),), 3, (0, -1, -1, 0), (0.0,) * 5, 1.0, 1),
+        ((torch.zeros(2),), "x", (0, -1.5, -1, 0), (0.0,) * 5, 1.0, 1),
+        ((torch.zeros(2),), "x", (0, -1, -1, 0), ("0",) * 5, 1.0, 1),
+        (torch.zeros(2), "x", (0, -1, -1, 0), (0.0,) * 5, 1.0, 1),
+    ],
+)
+def test_lists_of_other_things_are_refused_as_torch_ops_does(wrong) -> None:
+    with pytest.raises((TypeError, RuntimeError, ValueError)) as expected:
+        torch.ops.gankernels.scalar_loss.default(*wrong)
+    with pytest.raises(type(expected.value)) as found:
+        _backend.scalar_loss(*wrong)
+    assert str(found.value) == str(expected.value)
 
 
 def test_in_place_operators_return_their_argument() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from contract.common import call
+from torch.utils._pytree import tree_leaves
 
 import gankernels
 from gankernels import _backend, functional, reference
+from gankernels._scalar_call import bound
 from gankernels.testing import OPERATORS, Operator, cotangent
 
 pytestmark = pytest.mark.compiled
@@ -80,6 +82,16 @@ def test_has_a_function_and_a_reference(operator: Operator) -> None:
     for documented in (function, oracle):
         assert documented.__doc__
     ours, theirs = (inspect.signature(f).parameters for f in (function, oracle))
+    if operator.terms is not None:
+        loss = operator.terms
+        defaults = {n: p.default for n, p in ours.items() if n not in operator.logits}
+        labels = {n: defaults.pop(n) for n in [*defaults] if n.endswith("label")}
+        logits = dict.fromkeys(operator.logits)
+        plain = bound(operator.name, loss, (), logits)
+        assert bound(operator.name, loss, (), logits | defaults) == plain
+        sides = {"real_label": loss.real, "fake_label": loss.fake, "label": loss.fake}
+        assert all(sides[n].label == label for n, label in labels.items())  # type: ignore[union-attr]
+        return
     assert [n for n in ours if n not in PYTHON_ONLY] == [n for n in theirs if n not in PYTHON_ONLY]
     for name, parameter in theirs.items():
         assert ours[name].default == parameter.default
@@ -127,7 +139,7 @@ def differentiates_or_refuses(function: Any, arguments: Any, differentiable: boo
         result = function(*arguments)
     except RuntimeError as error:
         return not differentiable and "has no derivative" in str(error)
-    outputs = result if isinstance(result, tuple) else (result,)
+    outputs = tree_leaves(result)
     return all(output.requires_grad == differentiable for output in outputs)
 
 
@@ -152,5 +164,8 @@ def test_no_kernel_loses_a_derivative_silently(name: str) -> None:
         arguments |= {n: torch.ones(s, requires_grad=True) for n, s in shapes.items()}
         for n in ("noise", "saved", "grad"):
             arguments[n] = torch.ones(3, 2, requires_grad=True)
+        lists = {"gradients": [arguments["gradient"]], "grad_outputs": [arguments["gradient"]]}
+        if name == "scale_terms":
+            arguments |= {**lists, "rows": [-1]}
         given = [arguments[a.name] for a in overload(name)._schema.arguments]
         assert differentiates_or_refuses(overload(name), given, differentiable=False)

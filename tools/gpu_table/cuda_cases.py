@@ -10,7 +10,8 @@ import torch
 from gpu.cuda import build, emulated
 from torch import Tensor
 
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_run import _ONE as ONE
+from gankernels._scalar_run import terms_of
 from tools.gpu_table.cases import BF16, FP32, MEAN, NAMES, Case, bytes_of
 from tools.ptxsim.execution import Execution
 
@@ -113,10 +114,11 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
 
         def call() -> None:
             if name == "scalar_loss":
-                x, row = torch.randn(n).to(dtype), SCALAR_LOSSES["nonsaturating_g_loss"]
-                outputs[:] = emulated.operator("scalar_loss_value_and_grad")(
-                    None, x, (), row.fake, False, MEAN, False, True, True, 1.0
+                x, terms = torch.randn(n).to(dtype), terms_of("nonsaturating_g_loss", None, None)
+                losses, gradients = emulated.operator("scalar_loss_value_and_grad")(
+                    [x], "f", ONE, terms, 1.0, MEAN, (0,), True, 1.0
                 )
+                outputs[:] = [*losses, *gradients]
             elif name == "scale_gradients":
                 x = torch.randn(n).to(dtype)
                 outputs[:] = [emulated.operator("scale_gradient")(x, torch.tensor(0.5), 0, -1)]

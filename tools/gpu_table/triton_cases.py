@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gankernels._scalar import SCALAR_LOSSES
+from gankernels._scalar_run import terms_against_means, terms_of
 from gankernels.triton import operators, plans
 from tools.gpu_table.cases import BF16, FP32, MEAN, NAMES, Case, bytes_of
 from tools.ptxsim import triton_driver
@@ -195,12 +195,23 @@ def _elementwise(
 
 
 def _scalar(name: str, count: int, dtype: torch.dtype) -> Case:
-    row = SCALAR_LOSSES[name]
+    def run(samples: int) -> int:
+        logits = [torch.randn(samples).to(dtype) for _ in range(2)]
+        terms, places = terms_of(name, None, None), (0, -1, -1, 0, 1, -1, -1, 0)
+        (loss,), gradients = operators.scalar_loss(
+            logits, "r,f", places, terms, 1.0, MEAN, (0, 1), True, 1.0
+        )
+        programs = 2 * plans.element_programs(samples, loss.device)
+        return bytes_of(*logits, *gradients) + _of_sum(programs, loss)
 
+    return _elementwise(name, count, dtype, 2 * dtype.itemsize, run, batches=2)
+
+
+def _relativistic(name: str, count: int, dtype: torch.dtype) -> Case:
     def run(samples: int) -> int:
         real, fake = (torch.randn(samples).to(dtype) for _ in range(2))
-        loss, *gradients = operators.scalar_loss(
-            real, fake, row.real, row.fake, row.relativistic, MEAN, True, True, True, 1.0
+        loss, *gradients = operators.relativistic_loss(
+            real, fake, *terms_against_means(name, 1.0), MEAN, True, True, True, 1.0
         )
         programs = 2 * plans.element_programs(samples, loss.device)
         return bytes_of(real, fake, *gradients) + _of_sum(programs, loss)

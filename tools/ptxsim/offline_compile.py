@@ -27,28 +27,35 @@ def amd(name: str) -> GPUTarget:
 
 def compile_triton(
     kernel: Any,
-    signature: Mapping[str, str],
-    constexprs: Mapping[str, Any],
+    signature: Mapping[str, Any],
+    constexprs: Mapping[Any, Any],
     target: GPUTarget,
-    divisible: Iterable[str] = (),
+    divisible: Iterable[Any] = (),
     **options: Any,
 ) -> Any:
     """Compile a ``@triton.jit`` function.
 
     Args:
         kernel: the function.
-        signature: argument types: ``*fp32``, ``*bf16``, ``i32``, ``fp32`` ...; may name more than the kernel has.
-        constexprs: values of the constexpr arguments.
+        signature: argument types: ``*fp32``, ``*bf16``, ``i32``, ``fp32`` ..., or a tuple of them; may name more
+            than the kernel has.
+        constexprs: values of the constexpr arguments; of an item of a tuple by ``(name, index)``.
         target: of ``cuda`` or ``amd``.
-        divisible: arguments known to be multiples of 16, as the launcher finds out by itself for aligned
-            pointers and sizes; without it no load is wide.
+        divisible: arguments, or items of tuples by ``(name, index)``, known to be multiples of 16, as the
+            launcher finds out by itself for aligned pointers and sizes; without it no load is wide.
         options: num_warps, enable_fp_fusion ...
 
     Returns:
         Triton's compiled kernel: ``asm["ptx"]``, ``asm["cubin"]`` or ``asm["amdgcn"]``, and ``metadata``.
     """
     names = list(kernel.arg_names)
+
+    def path(of: Any) -> tuple[int, ...]:
+        name, *index = of if isinstance(of, tuple) else (of,)
+        return (names.index(name), *index)
+
     types = {n: "constexpr" if n in constexprs else signature[n] for n in names}
-    attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in divisible}
-    source = ASTSource(kernel, types, constexprs=dict(constexprs), attrs=attributes)
+    attributes = {path(n): [["tt.divisibility", 16]] for n in divisible}
+    constants = {path(n): value for n, value in constexprs.items()}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=target, options=options)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,11 +79,21 @@ class Utils:
         pass
 
 
+def typed(types: Iterable[Any], items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """A kernel's arguments with their types; of a tuple, unless it is a constant, the items."""
+    for type_, item in zip(types, items, strict=True):
+        if isinstance(type_, tuple):
+            yield from typed(type_, item)
+        else:
+            yield str(type_), item
+
+
 class Launcher:
     """Runs one compiled kernel on the arguments of a launch."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
-        self.signature = [str(type_) for type_ in source.signature.values()]
+        self.types = tuple(source.signature.values())
+        self.signature = [type_ for type_, _ in typed(self.types, self.types)]
         self.threads = metadata.num_warps * 32
         descriptors = any("tensordesc" in type_ for type_ in self.signature)
         if metadata.global_scratch_size or metadata.num_ctas != 1 or descriptors:
@@ -106,12 +116,9 @@ class Launcher:
         module, name = function.module, function.name
         module.element_types = self.element_types()
         memory = simulator.Memory()
-        image = Image(memory, [a for a in args if isinstance(a, torch.Tensor)], UNWRITTEN)
-        given = [
-            self.value(a, image)
-            for a, type_ in zip(args, self.signature, strict=True)
-            if type_ != "constexpr"
-        ]
+        arguments = [a for type_, a in typed(self.types, args) if type_ != "constexpr"]
+        image = Image(memory, [a for a in arguments if isinstance(a, torch.Tensor)], UNWRITTEN)
+        given = [self.value(a, image) for a in arguments]
         scratch = [0] * (len(module.kernels[name].params) - len(given))
         grid = (grid_x, grid_y, grid_z)
         last = module.launch(

@@ -30,7 +30,8 @@
 namespace gankernels {
 
 const Kernels& avx2_kernels() {
-  static const Kernels kernels{"avx2", avx2::kl, avx2::anchor_sums, avx2::scalar, avx2::resample, avx2::scale};
+  static const Kernels kernels{"avx2",         avx2::kl,    avx2::anchor_sums, avx2::scalar,
+                               avx2::resample, avx2::scale, avx2::scale_each};
   return kernels;
 }
 

@@ -31,8 +31,8 @@
 namespace gankernels {
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{"avx512",       avx512::kl,       avx512::anchor_sums,
-                               avx512::scalar, avx512::resample, avx512::scale};
+  static const Kernels kernels{"avx512",         avx512::kl,    avx512::anchor_sums, avx512::scalar,
+                               avx512::resample, avx512::scale, avx512::scale_each};
   return kernels;
 }
 

@@ -10,8 +10,8 @@
 namespace gankernels {
 
 const Kernels& portable_kernels() {
-  static const Kernels kernels{"portable",       portable::kl,       portable::anchor_sums,
-                               portable::scalar, portable::resample, portable::scale};
+  static const Kernels kernels{"portable",         portable::kl,    portable::anchor_sums, portable::scalar,
+                               portable::resample, portable::scale, portable::scale_each};
   return kernels;
 }
 

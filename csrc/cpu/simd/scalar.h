@@ -34,7 +34,35 @@ GK_INLINE ValueAndSlope<A> evaluate(Vec<A> u) {
   if constexpr (kFunction == ScalarFunction::kSoftplus) return softplus<A>(u);
   if constexpr (kFunction == ScalarFunction::kHinge) return hinge<A>(u);
   if constexpr (kFunction == ScalarFunction::kSquare) return {u * u * A(0.5), u};
+  if constexpr (kFunction == ScalarFunction::kAbsolute)
+    return {u < A(0) ? Vec<A>(-u) : u, u > A(0) ? splat<A>(1) : (u < A(0) ? splat<A>(-1) : Vec<A>{})};
   return {u, splat<A>(1)};
+}
+
+// The logits that are subtracted.
+template <class T, class Count>
+GK_INLINE Vec<Accumulate<T>> other_logits(const ScalarProblem& p, int64_t i, Count n) {
+  using A = Accumulate<T>;
+  if (p.other_wide) return load<A>(static_cast<const A*>(p.other) + i, n);
+  return load<A>(static_cast<const T*>(p.other) + i, n);
+}
+
+// The factors of elements from i on, of which `per_weight` neighbours share one.
+template <class A, class Count>
+GK_INLINE Vec<A> weights_from(const ScalarProblem& p, int64_t i, Count n) {
+  const A* weights = static_cast<const A*>(p.weights);
+  if (p.per_weight == 1) return load<A>(weights + i, n);
+  int64_t at = i / p.per_weight, left = (at + 1) * p.per_weight - i;
+  const int count = n.count;
+  if (left >= count) return splat<A>(weights[at]);
+  A factors[lanes<A>] = {};
+  for (int k = 0; k < count; ++k, --left) {
+    if (left == 0) ++at, left = p.per_weight;
+    factors[k] = weights[at];
+  }
+  Vec<A> out;
+  std::memcpy(&out, factors, sizeof(out));
+  return out;
 }
 
 template <class T, ScalarFunction kFunction>
@@ -47,12 +75,22 @@ void scalar_term(const ScalarProblem& p, int64_t begin, int64_t end, ScalarSums&
   const A weight = static_cast<A>(p.term.weight), slope = static_cast<A>(p.term.slope);
   const A scale = static_cast<A>(p.weight), constant = static_cast<A>(p.gradient_constant);
   const auto step = [&](int64_t i, auto n) {
-    const Vec<A> z = load<A>(x + i, n);
+    Vec<A> z = load<A>(x + i, n);
+    if (p.other != nullptr) z -= other_logits<T>(p, i, n);
     const auto [value, derivative] = evaluate<kFunction, A>((z - offset) * sign);
     Vec<A> loss = value * weight, g = derivative * (weight * sign);
     // 0 * inf is NaN: a slope of zero must not touch the loss.
     if (slope != A(0)) loss += z * slope, g += slope;
+    if (p.weights != nullptr) {
+      const Vec<A> factor = weights_from<A>(p, i, n);
+      if (p.weights_grad != nullptr) store<A>(static_cast<A*>(p.weights_grad) + i, loss * scale, n);
+      loss = factor == A(0) ? Vec<A>{} : loss * factor, g = factor == A(0) ? Vec<A>{} : g * factor;
+    }
     if (grad != nullptr) store<A>(grad + i, (g + constant) * scale, n);
+    if (p.other_grad != nullptr) {
+      if (p.other_wide) store<A>(static_cast<A*>(p.other_grad) + i, g * -scale, n);
+      else store<A>(static_cast<T*>(p.other_grad) + i, g * -scale, n);
+    }
     if (row_loss != nullptr)
       store<A>(row_loss + i, p.add_to_row_loss ? Vec<A>(load<A>(row_loss + i, n) + loss) : loss, n);
     return ValueAndSlope<A>{loss, g};
@@ -85,6 +123,7 @@ void scalar_function(const ScalarProblem& p, int64_t begin, int64_t end, ScalarS
     case ScalarFunction::kSoftplus: return scalar_term<T, ScalarFunction::kSoftplus>(p, begin, end, sums);
     case ScalarFunction::kHinge: return scalar_term<T, ScalarFunction::kHinge>(p, begin, end, sums);
     case ScalarFunction::kSquare: return scalar_term<T, ScalarFunction::kSquare>(p, begin, end, sums);
+    case ScalarFunction::kAbsolute: return scalar_term<T, ScalarFunction::kAbsolute>(p, begin, end, sums);
     default: return scalar_term<T, ScalarFunction::kIdentity>(p, begin, end, sums);
   }
 }

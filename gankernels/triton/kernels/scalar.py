@@ -1,7 +1,6 @@
-"""The losses of one logit per sample or patch: weight * f(sign * (x - offset)) + slope * x.
+"""The losses of one logit over any number of tensors, in one launch: every program is on one of them.
 
-One launch computes the loss and both gradients. The relativistic losses, whose offset is the other
-batch's mean, take one program where both batches are small and one launch per stage where not.
+A term's tensors, counts and numbers stand at one place of each tuple; loops over these are unrolled.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -11,279 +10,225 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gankernels.triton.kernels.common import SUM_BLOCK, add_up, elements_from, number, units
+from gankernels.triton.kernels.common import SUM_BLOCK, elements_from, number
+from gankernels.triton.kernels.functions import value_and_slope
 
-# Stages of the relativistic losses, each of which needs the sums of the one before.
-ALL, MEANS, SLOPES, GRADIENTS = 0, 1, 2, 3
-
-
-@triton.jit
-def log_1p(e):
-    """log(1 + e) = 2 atanh(x), x = e / (2 + e), for e in [0, 1]: x is at most 1/3."""
-    x = e / (e + 2.0)
-    square = x * x
-    # 8 terms leave 3^-17 / 17, below the rounding of float32; 17 terms do for float64.
-    terms: tl.constexpr = 17 if e.dtype == tl.float64 else 8
-    total = tl.zeros(e.shape, e.dtype)
-    for i in tl.static_range(terms):
-        total = total * square + 1.0 / (2 * (terms - 1 - i) + 1)
-    return 2.0 * x * total
+# What a term has: places in its flags.
+OTHER, WEIGHT, GRAD, OTHER_GRAD, WEIGHT_GRAD, FOLD = 0, 1, 2, 3, 4, 5
 
 
 @triton.jit
-def value_and_slope(u, FUNCTION: tl.constexpr):
-    """f(u) and f'(u); FUNCTION is a place in FUNCTIONS of gankernels._scalar."""
-    if FUNCTION == 0:
-        # softplus: max(u, 0) + log(1 + e), sigmoid 1 / (1 + e) or e / (1 + e), e = exp(-|u|)
-        e = tl.exp(-tl.abs(u))
-        return tl.where(u > 0, u, 0.0) + log_1p(e), tl.where(u < 0, e, 1.0) / (e + 1.0)
-    elif FUNCTION == 1:
-        # max(0, 1 + u), with the subgradient 0 at the kink and NaN kept, as torch.relu has it
-        v = u + 1.0
-        return tl.where(v <= 0, 0.0, v), tl.where(v <= 0, 0.0, tl.full(v.shape, 1.0, v.dtype))
-    elif FUNCTION == 2:
-        return u * u * 0.5, u
-    else:
-        return u, tl.full(u.shape, 1.0, u.dtype)
-
-
-@triton.jit
-def term(
-    x, offset, slope,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr, SLOPE: tl.constexpr,
+def term_value(
+    x, other, weight, gradient, other_gradient, weight_gradient, per_weight, factor, scale, i, live,
+    TERM: tl.constexpr, FLAGS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """One batch's term of every logit, and its derivative."""
-    value, derivative = value_and_slope((x - offset) * SIGN, FUNCTION)
-    value *= WEIGHT
-    derivative *= WEIGHT * SIGN
-    if SLOPE:  # 0 * inf is NaN: a slope of zero must not touch the loss
-        value += x * slope
-        derivative += slope
-    return value, derivative
+    """One term of the elements i: writes its gradients, times `factor`, and gives its losses."""
+    z = tl.load(x + i, mask=live, other=0.0).to(ACC)
+    if FLAGS[0]:
+        z -= tl.load(other + i, mask=live, other=0.0).to(ACC)
+    SIGN: tl.constexpr = TERM[1]
+    value, slope = value_and_slope((z - TERM[2]) * SIGN, TERM[0])
+    value *= TERM[3]
+    slope *= TERM[3] * SIGN
+    if TERM[4] != 0:  # 0 * inf is NaN: a slope of zero must not touch the loss
+        value += z * TERM[4]
+        slope += TERM[4]
+    value *= scale
+    slope *= scale
+    if FLAGS[1]:
+        w = tl.load(weight + i // per_weight, mask=live, other=0.0).to(ACC)
+        if FLAGS[4]:
+            tl.store(weight_gradient + i, value * factor, mask=live)
+        value = tl.where(w == 0, 0.0, value * w)
+        slope = tl.where(w == 0, 0.0, slope * w)
+    slope *= factor
+    if FLAGS[2]:
+        tl.store(gradient + i, slope.to(gradient.dtype.element_ty), mask=live)
+    if FLAGS[3]:
+        tl.store(other_gradient + i, (-slope).to(other_gradient.dtype.element_ty), mask=live)
+    return tl.where(live, value, 0.0)
 
 
-@triton.jit(do_not_specialize=["count", "count2", "programs", "first_programs"])
-def scalar_kernel(
-    x,  # the first batch's logits: count of them
-    gradient,
-    x2,  # the second batch's: count2
-    gradient2,
-    loss,  # (), or one per element where PER_ROW
+@triton.jit
+def float_of(count, dtype: tl.constexpr):
+    """A count, which may be a constant, as a floating-point number."""
+    return tl.full([], count, tl.int64).to(dtype)
+
+
+@triton.jit
+def term_total(
+    x, other, weight, gradient, other_gradient, weight_gradient, count, per_weight,
+    grad_scale, scale, first, step,
+    TERM: tl.constexpr, FLAGS: tl.constexpr, MEAN: tl.constexpr, ACC: tl.constexpr,
+    BLOCK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """A program's part of the loss of one term: tiles `first`, `first + step`, ..."""
+    elements = float_of(count, tl.float64)
+    factor = number(grad_scale, tl.float64)
+    if MEAN and FLAGS[5]:
+        factor = factor / elements
+    factor = factor.to(ACC)
+    sums = tl.zeros([BLOCK], ACC)
+    for tile in range(first, tl.cdiv(count, BLOCK), step):
+        i, live = elements_from(tile, count, BLOCK, WIDE)
+        sums += term_value(
+            x, other, weight, gradient, other_gradient, weight_gradient, per_weight, factor,
+            number(scale, ACC), i, live, TERM, FLAGS, ACC,
+        )  # fmt: skip
+    total = tl.sum(sums.to(tl.float64), 0)
+    if MEAN:
+        total = total / elements  # 0 / 0 is the NaN that the mean of nothing is
+    return total
+
+
+@triton.jit
+def term_sums_kernel(
+    xs,
+    others,  # those that a term has not are its logits again
+    weights,
+    gradients,
+    other_gradients,
+    weight_gradients,
+    losses,  # one of each output
     partials,
     ticket,
-    count,  # in UNITs, as is count2
-    count2,
-    weight: tl.float64,  # of the gradients
-    weight2: tl.float64,
-    scale: tl.float64,  # of the sum of a batch's losses
-    scale2: tl.float64,
-    slope: tl.float64,
-    slope2: tl.float64,
+    counts,
+    per_weights,  # of these neighbours share a weight
+    firsts,  # the first program of each term, and how many there are
+    scale: tl.float64,
+    grad_scale: tl.float64,
     programs,
-    first_programs,  # of `programs`, those on the first batch
-    BLOCK: tl.constexpr,
-    FUNCTION: tl.constexpr,
-    SIGN: tl.constexpr,
-    OFFSET: tl.constexpr,
-    WEIGHT: tl.constexpr,
-    SLOPE: tl.constexpr,
-    GRAD: tl.constexpr,
-    FUNCTION2: tl.constexpr,
-    SIGN2: tl.constexpr,
-    OFFSET2: tl.constexpr,
-    WEIGHT2: tl.constexpr,
-    SLOPE2: tl.constexpr,
-    GRAD2: tl.constexpr,
-    BATCHES: tl.constexpr,  # 1; 2: programs are shared out; 3: each takes the same of both
-    PER_ROW: tl.constexpr,
+    TERMS: tl.constexpr,  # (function, sign, offset, weight, slope) of each
+    FLAGS: tl.constexpr,  # what each has
+    OUTPUTS: tl.constexpr,  # of each
+    MEAN: tl.constexpr,
     SINGLE: tl.constexpr,
-    UNIT: tl.constexpr,  # divides the counts
+    CONTINUES: tl.constexpr,  # the first output has been begun by another launch
+    BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    ACC: tl.constexpr = loss.dtype.element_ty
-    count, count2 = units(count, UNIT, WIDE), units(count2, UNIT, WIDE)
+    """Losses that are sums or means, and all gradients."""
+    ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)
-    factor, factor2 = number(slope, ACC), number(slope2, ACC)
-    sums = tl.zeros([BLOCK], ACC)
-    if BATCHES != 2 or pid < first_programs:
-        for tile in range(pid, tl.cdiv(count, BLOCK), first_programs):
-            i, live = elements_from(tile, count, BLOCK, WIDE)
-            logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-            value, g = term(logits, OFFSET, factor, FUNCTION, SIGN, WEIGHT, SLOPE)
-            if GRAD:
-                g = (g * number(weight, ACC)).to(gradient.dtype.element_ty)
-                tl.store(gradient + i, g, mask=live)
-            if BATCHES == 3:
-                logits = tl.load(x2 + i, mask=live, other=0.0).to(ACC)
-                value2, g = term(logits, OFFSET2, factor2, FUNCTION2, SIGN2, WEIGHT2, SLOPE2)
-                value += value2
-                if GRAD2:
-                    g = (g * number(weight2, ACC)).to(gradient2.dtype.element_ty)
-                    tl.store(gradient2 + i, g, mask=live)
-            if PER_ROW:
-                tl.store(loss + i, value, mask=live)
+    COUNT: tl.constexpr = len(TERMS)
+    if SINGLE:
+        loss = number(0.0, tl.float64)
+        for j in tl.static_range(COUNT):
+            total = term_total(
+                xs[j], others[j], weights[j], gradients[j], other_gradients[j], weight_gradients[j],
+                counts[j], per_weights[j], grad_scale, scale, 0, 1,
+                TERMS[j], FLAGS[j], MEAN, ACC, BLOCK, WIDE,
+            )  # fmt: skip
+            if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:
+                loss = total
             else:
-                sums += tl.where(live, value, 0.0)
-        total = tl.sum(sums.to(tl.float64), 0) * number(scale, tl.float64)
+                loss += total
+            if j == COUNT - 1 or OUTPUTS[j] != OUTPUTS[j + 1]:
+                tl.store(losses[OUTPUTS[j]], loss.to(ACC))
     else:
-        for tile in range(pid - first_programs, tl.cdiv(count2, BLOCK), programs - first_programs):
-            i, live = elements_from(tile, count2, BLOCK, WIDE)
-            logits = tl.load(x2 + i, mask=live, other=0.0).to(ACC)
-            value, g = term(logits, OFFSET2, factor2, FUNCTION2, SIGN2, WEIGHT2, SLOPE2)
-            if GRAD2:
-                g = (g * number(weight2, ACC)).to(gradient2.dtype.element_ty)
-                tl.store(gradient2 + i, g, mask=live)
-            sums += tl.where(live, value, 0.0)
-        total = tl.sum(sums.to(tl.float64), 0) * number(scale2, tl.float64)
-    if not PER_ROW:
-        add_up(total, loss, partials, ticket, programs, SINGLE)
+        total = number(0.0, tl.float64)
+        for j in tl.static_range(COUNT):
+            if (pid >= firsts[j]) & (pid < firsts[j + 1]):
+                total = term_total(
+                    xs[j], others[j], weights[j], gradients[j], other_gradients[j],
+                    weight_gradients[j], counts[j], per_weights[j], grad_scale, scale,
+                    pid - firsts[j], firsts[j + 1] - firsts[j],
+                    TERMS[j], FLAGS[j], MEAN, ACC, BLOCK, WIDE,
+                )  # fmt: skip
+        tl.store(partials + pid, total)
+        tl.debug_barrier()  # whichever thread stored, the release below covers it
+        if tl.atomic_add(ticket, 1, sem="acq_rel", scope="gpu") == programs - 1:
+            for j in tl.static_range(COUNT):
+                # Programs of one output lie one after the other: from its first term's on.
+                if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:
+                    end = programs
+                    for k in tl.static_range(COUNT - 1, j, -1):
+                        if OUTPUTS[k] != OUTPUTS[j]:
+                            end = firsts[k]
+                    loss = program_sum(partials, firsts[j], end)
+                    if CONTINUES and j == 0:
+                        loss += tl.load(losses[0]).to(tl.float64)
+                    tl.store(losses[OUTPUTS[j]], loss.to(ACC))
+            tl.store(ticket, 0)
 
 
 @triton.jit
-def column_sum(column, programs, STRIDE: tl.constexpr):
-    """The sum of one column of the programs' sums, always in the same order."""
+def program_sum(partials, begin, end):
+    """What programs from `begin` to `end` left, always in the same order."""
     sums = tl.zeros([SUM_BLOCK], tl.float64)
-    for start in range(0, programs, SUM_BLOCK):
+    for start in range(begin, end, SUM_BLOCK):
         i = start + tl.arange(0, SUM_BLOCK)
-        sums += tl.load(column + i * STRIDE, mask=i < programs, other=0.0)
+        # .cg: from L2, where the other programs' stores are.
+        sums += tl.load(partials + i, mask=i < end, other=0.0, cache_modifier=".cg")
     return tl.sum(sums, 0)
 
 
 @triton.jit
-def logit_sum(x, count, first, step, ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    total = tl.zeros([BLOCK], tl.float64)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        total += tl.load(x + i, mask=live, other=0.0).to(tl.float64)
-    return tl.sum(total, 0)
-
-
-@triton.jit
-def slope_sum(
-    x, count, offset, first, step,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """Of the terms but for `slope`, which is of the logits themselves: no mean moves those."""
-    total = tl.zeros([BLOCK], tl.float64)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        _, derivative = term(logits, offset, 0.0, FUNCTION, SIGN, WEIGHT, False)
-        total += tl.where(live, derivative, 0.0).to(tl.float64)
-    return tl.sum(total, 0)
-
-
-@triton.jit
-def relative_terms(
-    x, gradient, loss, count, offset, slope, constant, weight, first, step,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr, SLOPE: tl.constexpr,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, GRAD: tl.constexpr,
-    PER_ROW: tl.constexpr, ADD: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """The sum of the terms; writes (derivative + constant) * weight."""
-    total = tl.zeros([BLOCK], ACC)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        value, derivative = term(logits, offset, slope, FUNCTION, SIGN, WEIGHT, SLOPE)
-        if GRAD:
-            g = ((derivative + constant) * weight).to(gradient.dtype.element_ty)
-            tl.store(gradient + i, g, mask=live)
-        if PER_ROW:
-            if ADD:
-                value += tl.load(loss + i, mask=live)
-            tl.store(loss + i, value, mask=live)
-        else:
-            total += tl.where(live, value, 0.0)
-    return tl.sum(total.to(tl.float64), 0)
-
-
-@triton.jit(do_not_specialize=["real_count", "fake_count", "programs"])
-def relativistic_kernel(
-    real,
-    real_gradient,
-    fake,
-    fake_gradient,
-    loss,
-    partials,
-    ticket,
-    sums,  # (programs, 4), float64: of real and fake logits, then of their terms' slopes
-    real_count,  # in UNITs, as is fake_count
-    fake_count,
-    real_weight: tl.float64,  # of the gradients
-    fake_weight: tl.float64,
-    real_scale: tl.float64,  # of the sum of a batch's losses
-    fake_scale: tl.float64,
-    real_share: tl.float64,  # of the fake terms' slopes, what each real logit gets
-    fake_share: tl.float64,
-    real_slope_of_logits: tl.float64,
-    fake_slope_of_logits: tl.float64,
-    programs,
-    STAGE: tl.constexpr,
+def term_rows_kernel(
+    xs,
+    others,
+    weights,
+    gradients,
+    other_gradients,
+    weight_gradients,
+    losses,
+    counts,
+    per_weights,
+    firsts,  # of the first term of each output; its other terms have none of their own
+    scale: tl.float64,
+    grad_scale: tl.float64,
+    TERMS: tl.constexpr,
+    FLAGS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
     BLOCK: tl.constexpr,
-    FUNCTION: tl.constexpr,  # of the real terms, as up to REAL_GRAD
-    SIGN: tl.constexpr,
-    OFFSET: tl.constexpr,
-    WEIGHT: tl.constexpr,
-    SLOPE: tl.constexpr,
-    REAL_GRAD: tl.constexpr,
-    FUNCTION2: tl.constexpr,  # of the fake terms
-    SIGN2: tl.constexpr,
-    OFFSET2: tl.constexpr,
-    WEIGHT2: tl.constexpr,
-    SLOPE2: tl.constexpr,
-    FAKE_GRAD: tl.constexpr,
-    PER_ROW: tl.constexpr,
-    UNIT: tl.constexpr,  # divides the counts
     WIDE: tl.constexpr,
 ):
-    """Terms whose offsets are, besides their own, the other batch's means.
-
-    Each logit also moves the other batch's terms, through its own batch's mean:
-    d/dr_i of the fake terms = -(1 / N_r) sum_j f'_j, and the same with the roles exchanged.
-    """
-    ACC: tl.constexpr = loss.dtype.element_ty
-    real_count, fake_count = units(real_count, UNIT, WIDE), units(fake_count, UNIT, WIDE)
+    """Losses of elements, the terms of an output added up, and all gradients."""
+    ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)
-    here = sums + pid * 4
-    if STAGE <= 1:
-        real_sum = logit_sum(real, real_count, pid, programs, ACC, BLOCK, WIDE)
-        fake_sum = logit_sum(fake, fake_count, pid, programs, ACC, BLOCK, WIDE)
-        if STAGE == 1:
-            tl.store(here, real_sum)
-            tl.store(here + 1, fake_sum)
-            return
-    else:
-        real_sum = column_sum(sums, programs, 4)
-        fake_sum = column_sum(sums + 1, programs, 4)
-    of_fake = (real_sum / number(real_count, tl.float64)).to(ACC) + OFFSET2
-    of_real = (fake_sum / number(fake_count, tl.float64)).to(ACC) + OFFSET
-    if STAGE == 0 or STAGE == 2:
-        real_slope = slope_sum(
-            real, real_count, of_real, pid, programs, FUNCTION, SIGN, WEIGHT, ACC, BLOCK, WIDE
-        )
-        fake_slope = slope_sum(
-            fake, fake_count, of_fake, pid, programs, FUNCTION2, SIGN2, WEIGHT2, ACC, BLOCK, WIDE
-        )
-        if STAGE == 2:
-            tl.store(here + 2, real_slope)
-            tl.store(here + 3, fake_slope)
-            return
-    else:
-        real_slope = column_sum(sums + 2, programs, 4)
-        fake_slope = column_sum(sums + 3, programs, 4)
-    total = number(real_scale, tl.float64) * relative_terms(
-        real, real_gradient, loss, real_count, of_real, number(real_slope_of_logits, ACC),
-        (-fake_slope * number(real_share, tl.float64)).to(ACC), number(real_weight, ACC), pid, programs,
-        FUNCTION, SIGN, WEIGHT, SLOPE, ACC, BLOCK, REAL_GRAD, PER_ROW, False, WIDE,
-    )  # fmt: skip
-    if PER_ROW:
-        tl.debug_barrier()  # this program wrote the losses that it now adds to
-    total += number(fake_scale, tl.float64) * relative_terms(
-        fake, fake_gradient, loss, fake_count, of_fake, number(fake_slope_of_logits, ACC),
-        (-real_slope * number(fake_share, tl.float64)).to(ACC), number(fake_weight, ACC), pid, programs,
-        FUNCTION2, SIGN2, WEIGHT2, SLOPE2, ACC, BLOCK, FAKE_GRAD, PER_ROW, True, WIDE,
-    )  # fmt: skip
-    if not PER_ROW:
-        add_up(total, loss, partials, ticket, programs, STAGE == 0)
+    COUNT: tl.constexpr = len(TERMS)
+    factor = number(grad_scale, ACC)
+    for j in tl.static_range(COUNT):
+        if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:  # a constant
+            mine = (pid >= firsts[j]) & (pid < firsts[j + 1])
+            if mine:
+                i, live = elements_from(pid - firsts[j], counts[j], BLOCK, WIDE)
+                rows = tl.zeros([BLOCK], ACC)
+                for k in tl.static_range(j, COUNT):
+                    if OUTPUTS[k] == OUTPUTS[j]:
+                        rows += term_value(
+                            xs[k], others[k], weights[k], gradients[k], other_gradients[k],
+                            weight_gradients[k], per_weights[k], factor, number(scale, ACC),
+                            i, live, TERMS[k], FLAGS[k], ACC,
+                        )  # fmt: skip
+                tl.store(losses[OUTPUTS[j]] + i, rows, mask=live)
+
+
+@triton.jit
+def scale_terms_kernel(
+    gradients,
+    outs,
+    factors,  # one for each element where BY_ELEMENT, else one
+    counts,
+    rows,  # a mean's, by which its gradients are divided where DIVIDE
+    firsts,
+    BY_ELEMENT: tl.constexpr,
+    DIVIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """out = gradient * factor, a tile to a program."""
+    pid = tl.program_id(0)
+    for j in tl.static_range(len(BY_ELEMENT)):
+        if (pid >= firsts[j]) & (pid < firsts[j + 1]):
+            ACC: tl.constexpr = factors[j].dtype.element_ty
+            i, live = elements_from(pid - firsts[j], counts[j], BLOCK, WIDE)
+            if BY_ELEMENT[j]:
+                factor = tl.load(factors[j] + i, mask=live, other=0.0).to(tl.float64)
+            else:
+                factor = tl.load(factors[j]).to(tl.float64)
+            if DIVIDE[j]:
+                factor = factor / float_of(rows[j], tl.float64)
+            x = tl.load(gradients[j] + i, mask=live, other=0.0).to(ACC)
+            x *= factor.to(ACC)
+            tl.store(outs[j] + i, x.to(outs[j].dtype.element_ty), mask=live)

@@ -46,7 +46,7 @@ AUTOGRAD: tuple[Mutant, ...] = (
         "return logits.defined();",
         HALF_MEANS,
         "fp16 gradients are divided by the rows before a GradScaler's factor arrives",
-        (*LOSSES, "csrc/autograd/scalar.cpp"),
+        (*LOSSES, "csrc/autograd/relativistic.cpp", "csrc/autograd/scalar.cpp"),
     ),
     Mutant(
         "scale-gradient-mean-sign",
