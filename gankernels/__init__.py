@@ -1,12 +1,13 @@
 """Fused losses, gradient reversal and training steps for GANs in PyTorch."""
 
-from gankernels import anchors, compat, functional, layers, modules, penalties, reference
+from gankernels import anchors, compat, functional, layers, lecam, modules, penalties, reference
 from gankernels._backend import build_info
 from gankernels._value_and_grad import value_and_grad
 from gankernels.functional import *
 from gankernels.layers import *
+from gankernels.lecam import *
 from gankernels.modules import *
-from gankernels.penalties import gradient_penalty, r1_penalty
+from gankernels.penalties import *
 
 __version__ = "0.1.0"
 
@@ -14,14 +15,14 @@ __all__ = [
     "anchors",
     "build_info",
     "compat",
-    "gradient_penalty",
     "penalties",
-    "r1_penalty",
     "reference",
     "value_and_grad",
     *functional.__all__,
     *layers.__all__,
+    *lecam.__all__,
     *modules.__all__,
+    *penalties.__all__,
 ]
 
 

@@ -13,6 +13,7 @@ instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from gankernels import _checks as check
 
-__all__ = ["gradient_penalty", "r1_penalty"]
+__all__ = ["approximate_r1_penalty", "gradient_penalty", "r1_penalty", "r2_penalty"]
 
 
 def r1_penalty(
@@ -28,6 +29,7 @@ def r1_penalty(
     real_images: Tensor,
     outcomes: Tensor | None = None,
     dim: int = 1,
+    reduction: str = "mean",
 ) -> Tensor:
     r"""R1: half the mean squared norm of the gradient of D at real images.
 
@@ -47,12 +49,15 @@ def r1_penalty(
         real_images: ``(N, ...)``.
         outcomes: ``(K,)`` realness of each outcome, if the logits are a distribution along ``dim``.
         dim: The class dimension; only used with ``outcomes``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the images.
 
     Returns:
-        0-dim, float32 or float64, differentiable with respect to D's weights (and the images).
+        0-dim, or ``(N,)`` for ``"none"``; float32 or float64, differentiable with respect to D's
+        weights (and the images).
 
     Raises:
-        ValueError: ``real_images`` does not require grad, or the shape of ``outcomes`` is wrong.
+        ValueError: ``real_images`` does not require grad, the shape of ``outcomes`` is wrong, or an
+            unknown reduction.
         RuntimeError: ``real_logits`` do not depend on ``real_images``.
 
     Cost: one backward through D that is itself recorded, and D's double backward later.
@@ -65,10 +70,118 @@ def r1_penalty(
         >>> penalty.item(), weight.grad
         (4.5, tensor([1., 2., 2.]))
     """
+    check.check_reduction(reduction)
     gradient = _image_gradient(
         "real_logits", real_logits, "real_images", real_images, outcomes, dim
     )
-    return 0.5 * gradient.flatten(1).square().sum(1).mean()
+    return _reduced(0.5 * _squared_norms(gradient), reduction)
+
+
+def r2_penalty(
+    fake_logits: Tensor,
+    fake_images: Tensor,
+    outcomes: Tensor | None = None,
+    dim: int = 1,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""R2: half the mean squared norm of the gradient of D at generated images.
+
+    .. math:: \frac12 \, \mathbb{E}_{x \sim fake} \|\nabla_x D(x)\|^2
+
+    (Mescheder et al. 2018, the R2 regulariser; Huang et al. 2024, "The GAN is dead; long live the
+    GAN!", add it to R1 with the same :math:`\gamma`.) It regularises D: give it images that are
+    detached from G, or G is trained by it too.
+
+    Everything else, the sums over the outputs of an image, ``outcomes``, the errors and the cost, is as
+    for :func:`r1_penalty`.
+
+    Args:
+        fake_logits: ``D(fake_images)``, first dimension the batch, computed with
+            ``fake_images.requires_grad`` true.
+        fake_images: ``(N, ...)``.
+        outcomes: ``(K,)`` realness of each outcome, if the logits are a distribution along ``dim``.
+        dim: The class dimension; only used with ``outcomes``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the images.
+
+    Returns:
+        0-dim, or ``(N,)`` for ``"none"``; float32 or float64, differentiable with respect to D's
+        weights (and the images).
+
+    Raises:
+        ValueError: ``fake_images`` does not require grad, the shape of ``outcomes`` is wrong, or an
+            unknown reduction.
+        RuntimeError: ``fake_logits`` do not depend on ``fake_images``.
+
+    Example:
+        >>> weight = torch.tensor([1.0, 2.0, 2.0], requires_grad=True)
+        >>> images = torch.zeros(2, 3).requires_grad_()  # G(z).detach().requires_grad_()
+        >>> r2_penalty(images @ weight, images, reduction="none").tolist()
+        [4.5, 4.5]
+    """
+    check.check_reduction(reduction)
+    gradient = _image_gradient(
+        "fake_logits", fake_logits, "fake_images", fake_images, outcomes, dim
+    )
+    return _reduced(0.5 * _squared_norms(gradient), reduction)
+
+
+def approximate_r1_penalty(
+    discriminator: Callable[[Tensor], Tensor],
+    images: Tensor,
+    sigma: float,
+    logits: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""R1 without a second derivative: how far D's output moves when its input is disturbed.
+
+    .. math::
+        \mathbb{E}_x \|D(x) - D(x + \sigma \varepsilon)\|^2, \qquad \varepsilon \sim N(0, I)
+
+    For a D that cannot be differentiated twice (fused attention, sharded weights, a compiled
+    backward). To first order in :math:`\sigma` its expectation is :math:`\sigma^2 \|\nabla_x
+    D(x)\|^2`, so :math:`1 / (2 \sigma^2)` times it stands for :func:`r1_penalty`, and on generated
+    images for :func:`r2_penalty`. (Lin et al. 2025, "Diffusion Adversarial Post-Training for One-Step
+    Video Generation", the approximated R1 loss.)
+
+    Args:
+        discriminator: Maps images to logits, batch first.
+        images: ``(N, ...)``; detached.
+        sigma: Standard deviation of the noise, positive; in the units of the images.
+        logits: ``discriminator(images)`` where it is at hand, which saves its forward pass.
+        generator: Draws the noise, on the images' device; the global one if ``None``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the images.
+
+    Returns:
+        0-dim, or ``(N,)`` for ``"none"``; float32 or float64, differentiable with respect to D's
+        weights through both terms. The squares of an image's outputs (patches) are summed.
+
+    Raises:
+        TypeError: ``images`` or the logits are no float tensors.
+        ValueError: ``sigma`` is not positive and finite, an unknown reduction, or two shapes of logits.
+
+    Cost: two forwards of D (one if ``logits`` are given) and a backward through each.
+
+    Example:
+        >>> weight = torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> noise = torch.Generator().manual_seed(0)
+        >>> penalty = approximate_r1_penalty(lambda x: x @ weight, torch.ones(9999, 2), 0.1, generator=noise)
+        >>> round((penalty / (2 * 0.1**2)).item(), 1)  # |weight|^2 / 2 = 12.5, but for the noise
+        12.7
+    """
+    check.check_reduction(reduction)
+    check.check_floating("images", images)
+    check.check_dim("images", images, 0)
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
+    x = images.detach()
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    clean = discriminator(x) if logits is None else logits
+    noisy = discriminator(x + sigma * noise)
+    check.check_floating("logits", clean)
+    check.check_same_shape("logits", clean, "discriminator(images + noise)", noisy)
+    dtype = torch.promote_types(clean.dtype, torch.float32)
+    return _reduced(_squared_norms(clean.to(dtype) - noisy.to(dtype)), reduction)
 
 
 def gradient_penalty(
@@ -79,6 +192,7 @@ def gradient_penalty(
     center: float = 1.0,
     outcomes: Tensor | None = None,
     dim: int = 1,
+    reduction: str = "mean",
 ) -> Tensor:
     r"""WGAN-GP: how far the norm of D's gradient between real and fake images is from ``center``.
 
@@ -98,14 +212,15 @@ def gradient_penalty(
         center: The norm aimed at.
         outcomes: ``(K,)`` realness of each outcome, if the logits are a distribution along ``dim``.
         dim: The class dimension; only used with ``outcomes``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the images.
 
     Returns:
-        0-dim, float32 or float64, differentiable with respect to D's weights. Where the gradient is
-        exactly 0 its norm has the derivative 0.
+        0-dim, or ``(N,)`` for ``"none"``; float32 or float64, differentiable with respect to D's
+        weights. Where the gradient is exactly 0 its norm has the derivative 0.
 
     Raises:
         TypeError: images that are not float tensors, or of two dtypes.
-        ValueError: shapes differ, or the shape of ``outcomes`` is wrong.
+        ValueError: shapes differ, the shape of ``outcomes`` is wrong, or an unknown reduction.
         RuntimeError: two devices, or logits that do not depend on the images.
 
     Cost: a forward of D, one backward that is itself recorded, and D's double backward later.
@@ -116,6 +231,7 @@ def gradient_penalty(
         >>> gradient_penalty(lambda x: x @ weight, real, fake).item()  # (5 - 1)^2
         16.0
     """
+    check.check_reduction(reduction)
     check.check_floating("real_images", real_images)
     check.check_floating("fake_images", fake_images)
     check.check_dim("real_images", real_images, 0)
@@ -131,8 +247,18 @@ def gradient_penalty(
         logits = discriminator(images)
         gradient = _image_gradient("discriminator(images)", logits, "images", images, outcomes, dim)
         norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        penalty: Tensor = (norm - center).square().mean()
-        return penalty
+        return _reduced((norm - center).square(), reduction)
+
+
+def _squared_norms(x: Tensor) -> Tensor:
+    """(N,): the squared norm of each sample."""
+    return x.unsqueeze(-1).flatten(1).square().sum(1)
+
+
+def _reduced(per_image: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return per_image
+    return per_image.mean() if reduction == "mean" else per_image.sum()
 
 
 def _image_gradient(

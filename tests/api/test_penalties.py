@@ -11,7 +11,12 @@ from torch import Tensor, nn
 import gankernels as gk
 from gankernels import anchors, reference
 from gankernels._scalar import SCALAR_LOSSES
-from gankernels.penalties import gradient_penalty, r1_penalty
+from gankernels.penalties import (
+    approximate_r1_penalty,
+    gradient_penalty,
+    r1_penalty,
+    r2_penalty,
+)
 
 F64 = torch.float64
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -85,6 +90,65 @@ def test_r1_of_half_images_is_float32() -> None:
     assert penalty.item() == 0.5 * 3 * 300**2
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_r2_is_r1_of_the_images_it_is_given(reduction: str) -> None:
+    net, x = Quadratic(), images().requires_grad_()
+    per_image = 0.5 * net.gradient(x).square().sum(1)
+    expected = {"mean": per_image.mean(), "sum": per_image.sum(), "none": per_image}[reduction]
+    for penalty in (r1_penalty, r2_penalty):
+        got = penalty(net(x), x, reduction=reduction)
+        torch.testing.assert_close(got, expected, **EXACT)
+    assert parameter_gradient(got.sum(), net).abs().max() > 0.1
+
+
+# --- R1 without a second derivative --------------------------------------------------------------
+
+
+def noise_like(x: Tensor, seed: int) -> Tensor:
+    return torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("given", [True, False])
+def test_approximate_r1_is_the_squared_change_of_the_output(reduction: str, given: bool) -> None:
+    net, x = Quadratic(outputs=3), images().requires_grad_()
+    change = net(x) - net(x + 0.3 * noise_like(x, 7))
+    per_image = change.square().sum(1)
+    expected = {"mean": per_image.mean(), "sum": per_image.sum(), "none": per_image}[reduction]
+    calls = []
+
+    def discriminator(x: Tensor) -> Tensor:
+        calls.append(x)
+        return net(x)
+
+    penalty = approximate_r1_penalty(
+        discriminator,
+        x,
+        0.3,
+        logits=net(x.detach()) if given else None,
+        generator=torch.Generator().manual_seed(7),
+        reduction=reduction,
+    )
+    assert len(calls) == (1 if given else 2)
+    torch.testing.assert_close(penalty, expected, **EXACT)
+    got, want = parameter_gradient(penalty.sum(), net), parameter_gradient(expected.sum(), net)
+    torch.testing.assert_close(got, want, **EXACT)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        torch.autograd.grad(approximate_r1_penalty(net, x, 0.3), x)
+
+
+def test_approximate_r1_approaches_r1() -> None:
+    """Of a linear D the two agree for every sigma, but for the mean over the noise."""
+    weight, x = torch.tensor([3.0, 4.0], dtype=F64), torch.ones(4096, 2, dtype=F64)
+    generator = torch.Generator().manual_seed(0)
+    for sigma in (1e-3, 2.0):
+        squares = approximate_r1_penalty(
+            lambda x: x @ weight, x, sigma, generator=generator, reduction="none"
+        ) / (2 * sigma**2)
+        error = squares.std() / 64
+        assert abs(squares.mean() - 12.5) < 4 * error < 2
+
+
 # --- WGAN-GP -------------------------------------------------------------------------------------
 
 
@@ -148,6 +212,15 @@ def test_gradient_penalty_of_a_distribution() -> None:
     )
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_gradient_penalty_per_image(reduction: str) -> None:
+    net, x = Quadratic(), images()
+    per_image = (net.gradient(x).norm(dim=1) - 1).square()
+    expected = per_image.sum() if reduction == "sum" else per_image
+    got = gradient_penalty(net, x, x, reduction=reduction)
+    torch.testing.assert_close(got, expected, **EXACT)
+
+
 # --- penalties through the losses of the package -------------------------------------------------
 
 
@@ -201,6 +274,27 @@ def test_bad_arguments_are_refused() -> None:
         r1_penalty(torch.ones(2), x)
     with pytest.raises(ValueError, match=r"outcomes must have shape \[3\] to match real_logits"):
         r1_penalty(x * 2, x, outcomes=torch.ones(4))
+    with pytest.raises(RuntimeError, match="fake_logits must depend on fake_images"):
+        r2_penalty(torch.ones(2), x)
+    for call in (
+        lambda: r1_penalty(x.sum(1), x, reduction="max"),
+        lambda: r2_penalty(x.sum(1), x, reduction="max"),
+        lambda: gradient_penalty(lambda x: x.sum(1), x, x, reduction="max"),
+        lambda: approximate_r1_penalty(lambda x: x.sum(1), x, 0.1, reduction="max"),
+    ):
+        with pytest.raises(
+            ValueError, match="reduction must be 'mean', 'sum' or 'none', got 'max'"
+        ):
+            call()
+    for sigma in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="sigma must be positive and finite, got"):
+            approximate_r1_penalty(lambda x: x.sum(1), x, sigma)
+    with pytest.raises(
+        ValueError, match=r"logits and discriminator\(images \+ noise\) must have the same"
+    ):
+        approximate_r1_penalty(lambda x: x.sum(1), x, 0.1, logits=torch.ones(3))
+    with pytest.raises(TypeError, match="images must be a floating-point tensor"):
+        approximate_r1_penalty(lambda x: x.sum(1), torch.ones(2, 3, dtype=torch.int64), 0.1)
     with pytest.raises(ValueError, match=r"must have the same shape, got \[2, 3\] and \[1, 3\]"):
         gradient_penalty(lambda x: x, x, x[:1])
     with pytest.raises(TypeError, match="real_images must be a floating-point tensor"):
