@@ -23,34 +23,45 @@ SCHEDULES = ("constant", "linear", "ganin")
 class GradientReversal(nn.Module):
     r"""Gradient reversal as a module, with a schedule of its strength.
 
-    Forward identity, backward :math:`g \mapsto -\alpha(p) \, g`, where :math:`p \in [0, 1]` is the share of
-    the steps done:
+    Forward identity, backward :math:`g \mapsto -\alpha(p) \, g`, where :math:`p` is the share of the steps
+    done, at most 1 unless ``clamp=False``:
 
-    ========== ================================================================
+    ========== ================================================================================
     schedule   :math:`\alpha(p)`
-    ========== ================================================================
+    ========== ================================================================================
     constant   :math:`\alpha`
-    linear     :math:`\alpha \, p`
-    ganin      :math:`\alpha \, (2 / (1 + e^{-10 p}) - 1)`
-    ========== ================================================================
+    linear     :math:`\alpha \, (lo + (hi - lo) \, p)`
+    ganin      :math:`\alpha \, (lo + (hi - lo) (2 / (1 + e^{-slope \cdot p}) - 1))`
+    ========== ================================================================================
 
-    The schedule advances only by :meth:`advance`, once per training step, and lives in buffers: it is saved
-    in ``state_dict``, resumes from it, and costs no host synchronisation on a GPU. A constant strength has no
-    state, so the layer can stand where a checkpoint had another reversal layer or ``nn.Identity``.
-    ``torch.fx.symbolic_trace`` records the layer as one module.
+    The schedule advances only by :meth:`advance`, once per training step, or with ``auto_step`` by each
+    forward pass in training mode, which itself still has the strength from before. It lives in buffers: it is
+    saved in ``state_dict``, resumes from it, and costs no host synchronisation on a GPU. A constant strength
+    has no state, so the layer can stand where a checkpoint had another reversal layer or ``nn.Identity``.
+    ``torch.fx.symbolic_trace`` records the layer as one module; :meth:`advance` breaks the graph of
+    ``torch.compile``.
+
+    The ``WarmStartGradientReverseLayer(alpha, lo, hi, max_iters, auto_step)`` of transfer-learning code is
+    ``GradientReversal(schedule="ganin", steps=max_iters, slope=alpha, lo=lo, hi=hi, auto_step=auto_step,
+    clamp=False)``; its ``step()`` is :meth:`advance`.
 
     The forward copies its input: see :func:`gankernels.gradient_reversal` for why.
 
     Args:
-        alpha: The strength, or its final value: a number or a tensor with one element. It may be assigned
-            later; a schedule's current strength follows at once.
+        alpha: The strength, or the factor of a schedule: a number or a tensor with one element. It may be
+            assigned later; a schedule's current strength follows at once.
         schedule: ``None`` or ``"constant"``, ``"linear"``, ``"ganin"``.
         steps: The number of steps after which a schedule is complete; needed unless constant.
+        lo: Where a schedule begins.
+        hi: Where it leads: linear arrives there, ganin comes within ``2 / (1 + exp(slope))`` of the way.
+        slope: How steeply ganin rises; Ganin et al. have 10.
+        auto_step: Each forward pass in training mode is a step.
+        clamp: A schedule that is complete stays; if false it goes on, ganin towards ``hi``.
 
     Raises:
         TypeError: ``alpha`` is neither a number nor a tensor.
-        ValueError: an unknown schedule, a schedule without a positive number of steps, ``alpha`` not finite
-            or with several elements.
+        ValueError: an unknown schedule, a schedule without a positive number of steps, an option that the
+            schedule does not have, a number that is not finite, or ``alpha`` with several elements.
 
     Source: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks" (its schedule, gamma = 10).
 
@@ -68,7 +79,16 @@ class GradientReversal(nn.Module):
     current_alpha: Tensor
 
     def __init__(
-        self, alpha: float = 1.0, schedule: str | None = None, steps: int | None = None
+        self,
+        alpha: float = 1.0,
+        schedule: str | None = None,
+        steps: int | None = None,
+        *,
+        lo: float = 0.0,
+        hi: float = 1.0,
+        slope: float = 10.0,
+        auto_step: bool = False,
+        clamp: bool = True,
     ) -> None:
         super().__init__()
         schedule = schedule or "constant"
@@ -76,8 +96,11 @@ class GradientReversal(nn.Module):
             raise ValueError(f"schedule must be one of {SCHEDULES} or None, got {schedule!r}")
         if schedule != "constant" and (steps is None or steps < 1):
             raise ValueError(f"steps must be at least 1 for schedule {schedule!r}, got {steps}")
-        self.schedule = schedule
-        self.steps = steps
+        own = {"lo": lo, "hi": hi, "slope": slope, "auto_step": auto_step, "clamp": clamp}
+        _check_schedule(schedule, own)
+        self.schedule, self.steps = schedule, steps
+        self.lo, self.hi, self.slope = float(lo), float(hi), float(slope)
+        self.auto_step, self.clamp = auto_step, clamp
         stateful = schedule != "constant"
         step, strength = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.float32)
         self.register_buffer("step", step, persistent=stateful)
@@ -103,8 +126,13 @@ class GradientReversal(nn.Module):
         if self.schedule == "constant":
             return functional.gradient_reversal(x, self._alpha)
         # A copy: advancing between forward and backward must not change this step's gradient.
-        return functional.gradient_reversal(x, self.current_alpha.clone())
+        strength = self.current_alpha.clone()
+        if self.auto_step and self.training:
+            self.advance()
+        return functional.gradient_reversal(x, strength)
 
+    # A compiled backward pass would read the strength after this step.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def advance(self, steps: int = 1) -> None:
         """Counts training steps; call it once per step."""
@@ -113,13 +141,16 @@ class GradientReversal(nn.Module):
 
     @torch.no_grad()
     def _update(self) -> None:
-        progress = (self.step / (self.steps or 1)).clamp(max=1.0)
-        if self.schedule == "linear":
-            self.current_alpha.copy_(self._alpha * progress)
-        elif self.schedule == "ganin":
-            self.current_alpha.copy_(self._alpha * (2 / (1 + torch.exp(-10 * progress)) - 1))
-        else:
+        if self.schedule == "constant":
             self.current_alpha.fill_(self._alpha)
+            return
+        progress = self.step / (self.steps or 1)
+        if self.clamp:
+            progress = progress.clamp(max=1.0)
+        if self.schedule == "ganin":
+            # 2 / (1 + exp(-x)) - 1 = tanh(x / 2), which loses no digit near 0.
+            progress = torch.tanh(self.slope / 2 * progress)
+        self.current_alpha.copy_(self._alpha * (self.lo + (self.hi - self.lo) * progress))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
@@ -130,7 +161,24 @@ class GradientReversal(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, schedule={self.schedule!r}, steps={self.steps}"
+        text = f"alpha={self.alpha}, schedule={self.schedule!r}, steps={self.steps}"
+        own = ((name, getattr(self, name)) for name in _SCHEDULE_DEFAULTS)
+        changed = [f"{name}={value}" for name, value in own if value != _SCHEDULE_DEFAULTS[name]]
+        return ", ".join([text, *changed])
+
+
+_SCHEDULE_DEFAULTS = {"lo": 0.0, "hi": 1.0, "slope": 10.0, "auto_step": False, "clamp": True}
+
+
+def _check_schedule(schedule: str, options: dict[str, float]) -> None:
+    """Refuse what is not finite, and what ``schedule`` would not obey."""
+    for name, value in options.items():
+        check.check_number(name, value, "True or False")
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+        obeyed = schedule == "ganin" or (schedule == "linear" and name != "slope")
+        if not obeyed and value != _SCHEDULE_DEFAULTS[name]:
+            raise ValueError(f"{name} has no effect: schedule {schedule!r} has none, got {value}")
 
 
 class FeatureResampling(nn.Module):

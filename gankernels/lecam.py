@@ -63,7 +63,8 @@ class LeCamPenalty(nn.Module):
     Each call in training mode first takes the means of its logits into the averages,
     :math:`\bar r \leftarrow d\,\bar r + (1 - d)\,\mathrm{mean}(r)`, as the authors' code does; the first
     call's means begin them. In evaluation mode the averages stay. They are buffers: saved in
-    ``state_dict``, and updated without waiting for a GPU. Under several processes each has its own.
+    ``state_dict``, and updated without waiting for a GPU. Under several processes each has its own. The update
+    breaks the graph of ``torch.compile``.
 
     Args:
         decay: ``d`` in [0, 1); the authors take 0.99.
@@ -100,6 +101,8 @@ class LeCamPenalty(nn.Module):
             self.update(real_logits, fake_logits)
         return lecam_penalty(real_logits, fake_logits, self.ema_real, self.ema_fake)
 
+    # A compiled backward pass would take the batch in once more.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def update(self, real_logits: Tensor, fake_logits: Tensor) -> None:
         """Takes the means of D's logits into the averages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -431,12 +432,81 @@ def test_schedule_advanced_before_the_backward_pass_changes_only_the_next_step()
     assert x.grad.item() == -0.5
 
 
+def strength(layer: nn.Module) -> float:
+    """What one forward and backward pass multiplies by, with the sign turned."""
+    x = torch.ones((), requires_grad=True)
+    return -torch.autograd.grad(layer(x), x)[0].item()
+
+
+def test_warm_start_is_the_formula_of_transfer_learning_code() -> None:
+    slope, lo, hi, steps = 1.0, 0.1, 0.7, 8
+    layer = gk.GradientReversal(
+        schedule="ganin", steps=steps, slope=slope, lo=lo, hi=hi, auto_step=True, clamp=False
+    )
+    for i in range(3 * steps):  # it goes on after steps, as the original does
+        expected = 2 * (hi - lo) / (1 + math.exp(-slope * i / steps)) - (hi - lo) + lo
+        assert strength(layer) == pytest.approx(expected, rel=1e-6)
+    assert layer.step == 3 * steps
+
+
+def test_the_strength_is_right_near_the_start() -> None:
+    layer = gk.GradientReversal(schedule="ganin", steps=10**6, slope=1.0)
+    layer.advance()
+    assert strength(layer) == pytest.approx(math.tanh(0.5e-6), rel=1e-6)
+
+
+def test_linear_has_both_ends_and_a_factor() -> None:
+    layer = gk.GradientReversal(3.0, schedule="linear", steps=4, lo=0.5, hi=-0.5, auto_step=True)
+    assert [strength(layer) for _ in range(7)] == [1.5, 0.75, 0.0, -0.75, -1.5, -1.5, -1.5]
+
+
+def test_auto_step_counts_training_passes_alone_and_resumes() -> None:
+    options = {"schedule": "linear", "steps": 4, "auto_step": True}
+    layer, resumed = gk.GradientReversal(**options), gk.GradientReversal(**options)
+    strength(layer)
+    layer.eval()
+    assert [strength(layer), strength(layer)] == [0.25, 0.25]
+    resumed.load_state_dict(layer.state_dict())
+    assert [strength(resumed), strength(resumed)] == [0.25, 0.5]
+    manual = gk.GradientReversal(schedule="linear", steps=4)
+    assert [strength(manual), strength(manual)] == [0.0, 0.0]
+
+
+def test_auto_step_before_the_backward_pass_changes_only_the_next_step() -> None:
+    layer = gk.GradientReversal(schedule="linear", steps=2, auto_step=True, lo=0.25)
+    x = torch.ones(1, requires_grad=True)
+    first, second = layer(x), layer(x)
+    assert torch.autograd.grad(first, x)[0].item() == -0.25
+    assert torch.autograd.grad(second, x)[0].item() == -0.625
+
+
+def test_auto_step_counts_in_a_compiled_call() -> None:
+    layer = gk.GradientReversal(schedule="linear", steps=4, auto_step=True)
+    compiled = torch.compile(layer, backend="aot_eager")
+    assert [strength(compiled) for _ in range(3)] == [0.0, 0.25, 0.5]
+
+
+def test_options_of_the_schedule_are_shown() -> None:
+    layer = gk.GradientReversal(schedule="ganin", steps=8, slope=1, clamp=False)
+    assert repr(layer) == (
+        "GradientReversal(alpha=1.0, schedule='ganin', steps=8, slope=1.0, clamp=False)"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"alpha": float("nan")}, "alpha must be finite, got nan"),
         ({"schedule": "cosine"}, "schedule must be one of .* got 'cosine'"),
         ({"schedule": "linear"}, "steps must be at least 1 for schedule 'linear', got None"),
+        ({"lo": 0.5}, "lo has no effect: schedule 'constant' has none, got 0.5"),
+        ({"auto_step": True}, "auto_step has no effect: schedule 'constant' has none"),
+        ({"clamp": False}, "clamp has no effect: schedule 'constant' has none, got False"),
+        (
+            {"schedule": "linear", "steps": 2, "slope": 1.0},
+            "slope has no effect: schedule 'linear' has none, got 1.0",
+        ),
+        ({"schedule": "ganin", "steps": 2, "hi": float("inf")}, "hi must be finite, got inf"),
     ],
 )
 def test_module_refuses_bad_arguments(arguments: dict[str, object], message: str) -> None:
