@@ -99,6 +99,12 @@ class TrainConfig:
         for name in (*counts, "log_every", "sample_every", "checkpoint_every"):
             check_positive(name, getattr(self, name))
         check_seed(self.seed)
+        self.step.check_kind(self.step_kind)
+        if self.step.lecam and self.loss == "realness":
+            raise ValueError(
+                f"lecam must be 0 with the realness loss, whose D gives a distribution and no logit to "
+                f"hold near an average, got {self.step.lecam}"
+            )
         for name in ("decay", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")

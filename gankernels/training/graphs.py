@@ -33,7 +33,7 @@ WholeStep = Callable[[Tensor, int], Metrics]
 class GraphedStep:
     """A step that is captured as a CUDA graph and replayed, with the updates of the step itself.
 
-    The first :data:`WARM_UP` batches of a form (shape, strides, dtype, whether the R1 penalty is
+    The first :data:`WARM_UP` batches of a form (shape, strides, dtype, whether R1 and R2 are
     due) run as they would without a graph; the next one is captured and replayed, and so are all
     after it. A last, smaller batch of an epoch is another form. All graphs share their memory.
 
@@ -43,7 +43,7 @@ class GraphedStep:
     Args:
         step: ``step(real, iteration)`` of one of :data:`gankernels.training.steps.STEPS`, with
             whatever else happens on the device at every step. It may depend on the host through
-            ``config.r1_due(iteration)`` alone.
+            ``config.penalty_due(iteration)`` alone.
         players: What the step updates; optimizers are fused Adams.
         config: The options of the step.
         generators: The random generators, beside PyTorch's own of the device, that it draws from.
@@ -101,7 +101,7 @@ class GraphedStep:
         """
         if real.device != self._device:
             raise ValueError(f"real must be on {self._device}, as the networks, got {real.device}")
-        form = (real.shape, real.stride(), real.dtype, self._config.r1_due(iteration))
+        form = (real.shape, real.stride(), real.dtype, self._config.penalty_due(iteration))
         with torch.cuda.device(self._device):
             if form not in self._graphs:
                 if self._runs[form] < WARM_UP:

@@ -15,7 +15,14 @@ from gankernels.training.run_folder import naming_file, write_whole
 
 __all__ = ["MetricLog", "NonFiniteError"]
 
-PHASES = {"d": "the discriminator phase", "g": "the generator phase", "r": "the R1 penalty"}
+PHASES = {
+    "d": "the discriminator phase",
+    "g": "the generator phase",
+    "r1": "the R1 penalty",
+    "r2": "the R2 penalty",
+    "lecam": "the LeCam penalty",
+}
+"""What a metric is of, by the first part of its name."""
 
 
 class NonFiniteError(RuntimeError):
@@ -68,7 +75,7 @@ class MetricLog:
             overflow = self.scaled and name.endswith("grad_norm")
             if not math.isfinite(value) and not overflow:
                 raise NonFiniteError(
-                    f"{name} is {value} in {PHASES.get(name[0], name)} of step {step}"
+                    f"{name} is {value} in {PHASES.get(name.partition('_')[0], name)} of step {step}"
                 )
 
     def write(self, step: int, **more: float) -> dict[str, float]:

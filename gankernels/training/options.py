@@ -117,7 +117,9 @@ def _generator_only(config: TrainConfig) -> str | None:
 
 
 def _r1_every(config: TrainConfig) -> str | None:
-    return None if config.step.r1_gamma else "r1_gamma is 0, which leaves the R1 penalty out"
+    if config.step.r1_gamma or config.step.r2_gamma:
+        return None
+    return "r1_gamma is 0, which leaves the R1 penalty out, and r2_gamma is 0 too"
 
 
 def _grad_norms(config: TrainConfig) -> str | None:
@@ -186,7 +188,9 @@ OPTIONS: dict[str, Option] = {
     "accumulate": Option(FREE),
     "clip": Option(FREE),
     "r1_gamma": Option(FREE),
+    "r2_gamma": Option(FREE),
     "r1_every": Option(FREE, idle=_r1_every),
+    "lecam": Option("new averages begin, or those of the checkpoint are dropped"),
     "grad_norms": Option(FREE, idle=_grad_norms),
     "channels_last": Option(FREE, idle=_channels_last),
     "compile": Option(FREE),

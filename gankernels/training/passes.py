@@ -38,9 +38,12 @@ class DiscriminatorRoots:
         config: StepConfig,
         iteration: int,
     ) -> None:
-        penalise = config.r1_due(iteration)
-        if penalise:
+        due = config.penalty_due(iteration)
+        r1_gamma, r2_gamma = (g if due else 0.0 for g in (config.r1_gamma, config.r2_gamma))
+        if r1_gamma:
             real = real.detach().requires_grad_()
+        if r2_gamma and not fake.requires_grad:
+            fake = fake.detach().requires_grad_()
         with autocast(real, config):
             real_root, fake_root = _both(players.discriminator, real, fake, config.fake_first)
         real_root, self.fake_root = full_precision(real_root), full_precision(fake_root)
@@ -48,24 +51,41 @@ class DiscriminatorRoots:
         value, gradients = loss.discriminator_value_and_grad(self.real_logits, self.fake_logits)
         self.metrics: Metrics = {"d_loss": value}
         self.tensors = [real_root, self.fake_root]
+        if config.lecam:
+            gradients = self._with_lecam(gradients, players, config)
         self.cotangents = [cotangent_of(g, players, config) for g in gradients]
-        if penalise:
-            penalty = _r1(real_root, real)
-            # At one step in r1_every, and so r1_every times as heavy.
-            weight = torch.full_like(penalty, config.r1_gamma * config.r1_every)
-            self.tensors.append(penalty)
-            self.cotangents.append(cotangent_of(weight, players, config))
-            self.metrics["r1"] = penalty.detach()
+        for name, gamma, logits, images in (
+            ("r1", r1_gamma, real_root, real),
+            ("r2", r2_gamma, self.fake_root, fake),
+        ):
+            if gamma:
+                penalty = _gradient_penalty(logits, images)
+                # At one step in r1_every, and so r1_every times as heavy.
+                weight = torch.full_like(penalty, gamma * config.r1_every)
+                self.tensors.append(penalty)
+                self.cotangents.append(cotangent_of(weight, players, config))
+                self.metrics[name] = penalty.detach()
+
+    def _with_lecam(
+        self, gradients: tuple[Tensor, Tensor], players: Players, config: StepConfig
+    ) -> tuple[Tensor, Tensor]:
+        """The loss's gradients at the logits with those of the LeCam penalty."""
+        if players.lecam is None:
+            raise ValueError("lecam needs Players(..., lecam=LeCamPenalty()), got None")
+        penalty, extra = gk.value_and_grad(players.lecam)(self.real_logits, self.fake_logits)
+        self.metrics["lecam"] = penalty
+        g_real, g_fake = (
+            g if e is None else g + config.lecam * e for g, e in zip(gradients, extra, strict=True)
+        )
+        return g_real, g_fake
 
 
-def _r1(real_logits: Tensor, real: Tensor) -> Tensor:
+def _gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Half the squared gradient of the logit, or of the expected realness where D has K > 1."""
     outcomes = None
-    if real_logits.dim() > 1 and real_logits.shape[1] > 1:
-        outcomes = torch.linspace(
-            -1, 1, real_logits.shape[1], dtype=real_logits.dtype, device=real_logits.device
-        )
-    return gk.r1_penalty(real_logits, real, outcomes)
+    if logits.dim() > 1 and logits.shape[1] > 1:
+        outcomes = torch.linspace(-1, 1, logits.shape[1], dtype=logits.dtype, device=logits.device)
+    return gk.r1_penalty(logits, images, outcomes)
 
 
 def _both(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import gankernels as gk
 from gankernels.training.step_config import StepConfig
 
 __all__ = ["Metrics", "Noise", "Players", "adam", "grad_scaler", "prepare"]
@@ -21,10 +22,12 @@ Noise = Callable[[int], Tensor]
 
 @dataclass
 class Players:
-    """The two networks, what updates them, and the loss scale of fp16 training.
+    """The two networks, what updates them, and what else changes in a step.
 
     ``g_optimizer`` and ``d_optimizer`` may be one object that holds both networks' parameters; a
     phase of the alternating step then updates only the parameters that have a gradient in it.
+    ``scaler`` is the loss scale of fp16 training, ``lecam`` the penalty of ``StepConfig.lecam`` with its
+    averages.
     """
 
     generator: nn.Module
@@ -32,6 +35,7 @@ class Players:
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     scaler: torch.amp.GradScaler | None = None
+    lecam: gk.LeCamPenalty | None = None
 
 
 def prepare(network: nn.Module, config: StepConfig) -> nn.Module:

@@ -41,7 +41,11 @@ class StepConfig:
             losses that are means over samples and networks without BatchNorm.
         clip: Largest gradient norm of each network, or None.
         r1_gamma: Weight of the R1 penalty ``gamma/2 E|grad D(real)|^2``; 0 turns it off.
-        r1_every: Lazy regularisation: the penalty is applied every so many steps, times as many.
+        r2_gamma: Weight of the R2 penalty, R1's at the fake samples. Not in reversal and ratio steps, which
+            hand D's gradient at those samples on to G.
+        r1_every: Lazy regularisation: R1 and R2 are applied every so many steps, times as many.
+        lecam: Weight of the LeCam penalty, for D with one logit per sample; its averages take in every
+            micro-batch. Not in reversal and ratio steps either.
         grad_norms: Measure both gradient norms, which names the phase when one is not finite.
         channels_last: Memory format of networks and batches; average pooling and convolutions of
             small images are much faster in it on a CPU.
@@ -62,7 +66,9 @@ class StepConfig:
     accumulate: int = 1
     clip: float | None = None
     r1_gamma: float = 0.0
+    r2_gamma: float = 0.0
     r1_every: int = 16
+    lecam: float = 0.0
     grad_norms: bool = True
     channels_last: bool = True
     compile: bool = False
@@ -75,12 +81,14 @@ class StepConfig:
         check_choice("optimizer", self.optimizer, ("fused", "foreach", "loop"))
         for name in ("g_updates", "accumulate", "r1_every"):
             check_positive(name, getattr(self, name))
-        check_positive("r1_gamma", self.r1_gamma, 0)
+        for name in ("r1_gamma", "r2_gamma", "lecam"):
+            check_positive(name, getattr(self, name), 0)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive or None, got {self.clip!r}")
-        if self.compile and self.r1_gamma:
-            # The compiled backward has no derivative of its own (AOTAutograd).
-            raise ValueError("r1_gamma needs double backward, which compile=True does not have")
+        for name in ("r1_gamma", "r2_gamma"):
+            if self.compile and getattr(self, name):
+                # The compiled backward has no derivative of its own (AOTAutograd).
+                raise ValueError(f"{name} needs double backward, which compile=True does not have")
         if self.cuda_graph and self.optimizer != "fused":
             raise ValueError(
                 f"cuda_graph=True needs optimizer='fused', got {self.optimizer!r}, which counts its "
@@ -91,6 +99,19 @@ class StepConfig:
                 "cuda_graph=True excludes compile=True, which may compile anew within a capture"
             )
 
-    def r1_due(self, iteration: int) -> bool:
-        """Whether the R1 penalty is applied at a step."""
-        return self.r1_gamma > 0 and iteration % self.r1_every == 0
+    def penalty_due(self, iteration: int) -> bool:
+        """Whether R1 and R2, so far as they have a weight, are applied at a step."""
+        return max(self.r1_gamma, self.r2_gamma) > 0 and iteration % self.r1_every == 0
+
+    def check_kind(self, kind: str) -> None:
+        """Refuse penalties of D alone where its gradient at the fake samples becomes G's.
+
+        Raises:
+            ValueError: A reversal or ratio step with R2 or LeCam.
+        """
+        for name in ("r2_gamma", "lecam"):
+            if kind in ("reversal", "ratio") and getattr(self, name):
+                raise ValueError(
+                    f"{name} must be 0 in a {kind} step, which hands D's gradient at the fake samples "
+                    f"on to G, got {getattr(self, name)}; alternating and one_pass steps keep it to D"
+                )

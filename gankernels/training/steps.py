@@ -72,7 +72,8 @@ def alternating_step(
 
     Returns:
         0-dim tensors on the device: ``d_loss``, ``g_loss`` (before the update of their phase),
-        ``d_grad_norm``, ``g_grad_norm`` (before clipping), ``r1`` where it was applied.
+        ``d_grad_norm``, ``g_grad_norm`` (before clipping), ``r1``, ``r2`` and ``lecam`` where they were
+        applied, without their weights.
     """
     config = config or StepConfig()
     real = batch_format(real, config)
@@ -177,8 +178,12 @@ def reversal_step(
 
     Returns:
         As :func:`alternating_step`.
+
+    Raises:
+        ValueError: The options have R2 or LeCam, penalties of D alone.
     """
     config = config or StepConfig()
+    config.check_kind("reversal")
     real = batch_format(real, config)
     zero_grad(players)
     total: Metrics = {}
@@ -266,9 +271,11 @@ def ratio_step(
         As :func:`alternating_step`.
 
     Raises:
-        ValueError: D has a BatchNorm layer, or the loss is not the non-saturating logistic one.
+        ValueError: D has a BatchNorm layer, the loss is not the non-saturating logistic one, or the
+            options have R2 or LeCam, penalties of D alone.
     """
     config = config or StepConfig()
+    config.check_kind("ratio")
     check_ratio(players.discriminator, loss)
     real = batch_format(real, config)
     zero_grad(players)

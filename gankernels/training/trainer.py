@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gankernels.lecam import LeCamPenalty
 from gankernels.training import (
     checkpoint,
     data,
@@ -138,8 +139,9 @@ class Trainer:
                 adam(of_d, config.d_lr, betas, step),
             ]
         scaler = grad_scaler(step, self.world.device)
+        lecam = LeCamPenalty().to(self.world.device) if step.lecam else None
         self.players = Players(
-            generator, discriminator, self.optimizers[0], self.optimizers[-1], scaler
+            generator, discriminator, self.optimizers[0], self.optimizers[-1], scaler, lecam
         )
         decay = resuming.Decay(config.steps, config.decay)
         self.schedulers = [LambdaLR(o, decay) for o in self.optimizers]
@@ -310,6 +312,8 @@ class Trainer:
                 raise NonFiniteError(
                     f"the weights of the {name} are not finite at step {self.done}"
                 )
+        if self.players.lecam is not None:
+            self.world.align_buffers(self.players.lecam)
         own = checkpoint.random_states(self.noise_generator, self.world.device)
         processes = self.world.gather(own)
         if self.world.is_main:
@@ -330,6 +334,7 @@ class Trainer:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "scaler": None if players.scaler is None else players.scaler.state_dict(),
+            "lecam": None if players.lecam is None else players.lecam.state_dict(),
             "stream": self.stream.state_dict(),
         }
 
@@ -357,6 +362,8 @@ class Trainer:
             resuming.restore_schedule(scheduler, state["step"])
         if players.scaler is not None and state["scaler"] is not None:
             players.scaler.load_state_dict(state["scaler"])
+        if players.lecam is not None and state.get("lecam") is not None:
+            players.lecam.load_state_dict(state["lecam"])
         if self.graphed is not None:
             self.graphed.forget()  # the optimizers have other tensors
         changed = [resuming.restore_stream(self.stream, state["stream"])]

@@ -105,6 +105,8 @@ def static_tensors(players: Players, *modules: nn.Module) -> list[Tensor]:
         found += tensors([optimizer.state_dict()["state"], optimizer.param_groups])
     if players.scaler is not None:
         found += tensors([players.scaler._scale, players.scaler._growth_tracker])
+    if players.lecam is not None:
+        found += players.lecam.buffers()
     return found
 
 

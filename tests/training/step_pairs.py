@@ -35,7 +35,8 @@ def players(
     else:
         g_optimizer, d_optimizer = (adam(p, lr, betas, config) for p in (of_g, of_d))
     scaler = grad_scaler(config, torch.device("cpu"))
-    return Players(generator, discriminator, g_optimizer, d_optimizer, scaler)
+    lecam = gk.LeCamPenalty() if config.lecam else None
+    return Players(generator, discriminator, g_optimizer, d_optimizer, scaler, lecam)
 
 
 def twins(build: Callable[[], tuple[nn.Module, nn.Module]], **options: object) -> list[Players]:

@@ -50,7 +50,7 @@ def test_train_then_sample_then_evaluate(
 def test_every_step_option_reaches_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     options = (
         "--order g_first --g-updates 2 --amp bf16 --accumulate 2 --clip 1.5 "
-        "--r1-gamma 0.1 --r1-every 4 --no-channels-last --optimizer foreach"
+        "--r1-gamma 0.1 --r2-gamma 0.2 --r1-every 4 --lecam 0.3 --no-channels-last --optimizer foreach"
     )
     assert main(["train", "dcgan", *options.split(), "--show-config"]) == 0
     config = TrainConfig.from_dict(json.loads(capsys.readouterr().out))
@@ -62,7 +62,9 @@ def test_every_step_option_reaches_the_configuration(capsys: pytest.CaptureFixtu
         accumulate=2,
         clip=1.5,
         r1_gamma=0.1,
+        r2_gamma=0.2,
         r1_every=4,
+        lecam=0.3,
         channels_last=False,
         optimizer="foreach",
     )

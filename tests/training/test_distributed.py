@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, StepConfig]] = {
     "alternating": ("alternating", StepConfig(g_updates=2)),
     "accumulated": ("alternating", StepConfig(accumulate=2, order="g_first")),
     "penalised": ("alternating", StepConfig(r1_gamma=0.5, r1_every=2)),
+    "both penalties": ("one_pass", StepConfig(r1_gamma=0.5, r2_gamma=0.5, r1_every=2)),
     "reversal": ("reversal", StepConfig()),
     "one_pass": ("one_pass", StepConfig()),
     "ratio": ("ratio", StepConfig()),
@@ -87,7 +88,9 @@ class StopHereError(Exception):
 
 def run_config() -> TrainConfig:
     # BatchNorm whose buffers differ between processes, and dropout-free noise per process.
-    return configuration("dcgan", **RUN, ema=0.5, flip=True, network_options={"width": 4})
+    return configuration(
+        "dcgan", **RUN, ema=0.5, flip=True, network_options={"width": 4}, lecam=0.3
+    )
 
 
 def pictures() -> ImageData:
@@ -147,7 +150,7 @@ def test_two_processes_resume_bit_for_bit(folder: Path) -> None:
     assert len(whole["processes"]) == WORLD
     noises = [p["noise"] for p in whole["processes"]]
     assert not torch.equal(noises[0], noises[1])
-    for part in ("generator", "discriminator", "ema"):
+    for part in ("generator", "discriminator", "ema", "lecam"):
         for name, value in whole[part].items():
             assert torch.equal(value, broken[part][name]), f"{part}.{name}"
     for a, b in zip(whole["processes"], broken["processes"], strict=True):

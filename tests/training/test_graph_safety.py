@@ -39,6 +39,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "micro-batches": {"accumulate": 2},
     "micro-batches with r1": {"accumulate": 2, "r1_gamma": 1.0, "r1_every": 1},
 }
+# Of D alone, which only these steps keep to it.
+D_ALONE: dict[str, dict[str, Any]] = {
+    "r2": {"r2_gamma": 1.0, "r1_every": 1},
+    "lecam": {"lecam": 0.3},
+    "all, bf16, micro-batches": {
+        **{"amp": "bf16", "accumulate": 2, "lecam": 0.3},
+        **{"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_every": 1},
+    },
+}
 LOSSES = {
     "logistic": gk.LogisticLoss,
     "hinge": gk.HingeLoss,
@@ -110,6 +119,14 @@ def test_a_step_can_be_captured(kind: str, options: dict[str, Any]) -> None:
     for _ in range(2):  # Adam's state and the loss scale begin
         run(1)
     check(lambda: run(1), run.static(), run.players)
+
+
+@pytest.mark.parametrize("options", D_ALONE.values(), ids=D_ALONE.keys())
+@pytest.mark.parametrize("kind", ["alternating", "one_pass"])
+def test_a_step_with_penalties_of_d_alone_can_be_captured(
+    kind: str, options: dict[str, Any]
+) -> None:
+    test_a_step_can_be_captured(kind, options)
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())

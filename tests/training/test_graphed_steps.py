@@ -73,6 +73,7 @@ def assert_same_run(a: Trainer, b: Trainer) -> None:
     [
         ({"step_kind": "alternating", "r1_every": 2}, 2),
         ({"step_kind": "one_pass", "r1_every": 2}, 2),
+        ({"r1_gamma": 0.0, "r2_gamma": 1.0, "r1_every": 2, "lecam": 0.3}, 2),
         ({"step_kind": "reversal", "r1_gamma": 0.0, "clip": 0.1}, 1),
         ({"step_kind": "ratio", "network_options": {"d_batch_norm": False, "width": 4}}, 1),
         ({"amp": "bf16", "accumulate": 2, "r1_gamma": 0.0}, 1),

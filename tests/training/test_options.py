@@ -227,6 +227,9 @@ def test_every_option_is_obeyed_or_refused(
             for name, option in (("g_updates", "--g-updates 2"), ("order", "--order d_first"))
         ),
         ("dcgan --preset plain --r1-every 2", "r1_every has no effect: r1_gamma is 0"),
+        ("grl --r2-gamma 1", "r2_gamma must be 0 in a reversal step, which hands D's gradient"),
+        ("dcgan --preset ratio --lecam 0.3", "lecam must be 0 in a ratio step"),
+        ("realness --lecam 0.3", "lecam must be 0 with the realness loss"),
         ("toy --image-size 8", "image_size has no effect: it is about images"),
         ("toy --channels 3", "channels has no effect"),
         ("toy --flip", "flip has no effect"),

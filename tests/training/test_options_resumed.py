@@ -185,6 +185,27 @@ def test_an_average_that_begins_on_resume_begins_at_the_weights(tmp_path: Path) 
         assert torch.equal(averages[name], value)
 
 
+def test_averages_of_lecam_go_on_begin_and_end(tmp_path: Path) -> None:
+    def at(lecam: float) -> Trainer:
+        small = configuration("dcgan", "plain", **tiny("dcgan", "plain"), lecam=lecam)
+        return Trainer(small, tmp_path, World(0, 1, torch.device("cpu")))
+
+    first, second, without, anew = at(0.3), at(0.6), at(0.0), at(0.3)
+    first.step()
+    first.save()
+    second.restore(checkpoint.load(tmp_path))
+    assert first.players.lecam is not None
+    assert second.players.lecam is not None
+    assert second.players.lecam.updates == 1
+    assert second.players.lecam.ema_real == first.players.lecam.ema_real != 0
+    without.restore(checkpoint.load(tmp_path))
+    without.step()
+    without.save()
+    anew.restore(checkpoint.load(tmp_path))
+    assert anew.players.lecam is not None
+    assert anew.players.lecam.updates == 0
+
+
 @pytest.mark.parametrize(
     ("batch_size", "saved", "words"),
     [

@@ -105,6 +105,84 @@ def test_r1_every_other_step(step: Callable[..., dict[str, Tensor]]) -> None:
         )
 
 
+both_to_themselves = pytest.mark.parametrize("step", [alternating_step, one_pass_step])
+
+
+def of_d(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: g for n, g in found.items() if n.startswith("d.")}
+
+
+@both_to_themselves
+def test_r2_is_r1_at_the_fake_samples(step: Callable[..., dict[str, Tensor]]) -> None:
+    """Both penalties add every * gamma/2 * grad E|grad D|^2 to D's gradient, nothing to G's."""
+    real = batches(8, 1, torch.float64)[0]
+    config = StepConfig(r1_gamma=0.3, r2_gamma=0.7, r1_every=2)
+    for iteration in range(2):
+        ours, theirs = twins(smooth_pair, **EXACT)
+        plain, _ = twins(smooth_pair, **EXACT)
+        fake = plain.generator(noise_source(torch.float64)(len(real))).detach()
+        got = step(ours, gk.LogisticLoss(), real, noise_source(torch.float64), config, iteration)
+        step(theirs, gk.LogisticLoss(), real, noise_source(torch.float64))
+        expected = gradients(theirs)
+        assert ({"r1", "r2"} <= set(got)) == (iteration == 0)
+        if iteration == 0:
+            d = plain.discriminator
+            for gamma, images, name in ((0.3, real, "r1"), (0.7, fake, "r2")):
+                x = images.clone().requires_grad_()
+                (g,) = torch.autograd.grad(d(x).sum(), x, create_graph=True)
+                penalty = g.square().flatten(1).sum(1).mean() / 2
+                torch.testing.assert_close(got[name], penalty.detach(), rtol=1e-9, atol=0)
+                (2 * gamma * penalty).backward()
+            for name, parameter in d.named_parameters("d"):
+                if parameter.grad is not None:
+                    expected[name] = expected[name] + parameter.grad
+        found = gradients(ours)
+        if step is alternating_step:  # whose G already sees the D that the penalties moved
+            found, expected = of_d(found), of_d(expected)
+        assert_same_gradients(found, expected, rtol=1e-9)
+
+
+@both_to_themselves
+def test_lecam_adds_its_gradient_to_ds(step: Callable[..., dict[str, Tensor]]) -> None:
+    config = StepConfig(lecam=0.6)
+    ours, theirs = twins(smooth_pair, **EXACT, config=config)
+    penalty = gk.LeCamPenalty().double()
+    assert ours.lecam is not None
+    ours.lecam.double()
+    noises = noise_source(torch.float64), noise_source(torch.float64)
+    for real in batches(8, 1, torch.float64)[:3]:
+        d = theirs.discriminator
+        fake = theirs.generator(noises[1](len(real))).detach()
+        of_real, of_fake = d(real), d(fake)
+        lecam = penalty(of_real, of_fake)
+        loss = gk.LogisticLoss().discriminator(of_real, of_fake)
+        wanted = torch.autograd.grad(loss + 0.6 * lecam, list(d.parameters()))
+        got = step(ours, gk.LogisticLoss(), real, noises[0], config)
+        torch.testing.assert_close(got["lecam"], lecam.detach(), rtol=1e-9, atol=0)
+        torch.testing.assert_close(got["d_loss"], loss.detach(), rtol=1e-9, atol=0)
+        expected = dict(zip((n for n, _ in d.named_parameters("d")), wanted, strict=True))
+        assert_same_gradients(of_d(gradients(ours)), expected, rtol=1e-9)
+        for name in ("generator", "discriminator"):
+            getattr(theirs, name).load_state_dict(getattr(ours, name).state_dict())
+        if step is alternating_step:
+            noises[1](len(real))
+    assert ours.lecam.updates == 3
+    ours.lecam = None
+    with pytest.raises(ValueError, match=r"lecam needs Players\(..., lecam=LeCamPenalty\(\)\)"):
+        step(ours, gk.LogisticLoss(), real, noises[0], config)
+
+
+@pytest.mark.parametrize("name", ["r2_gamma", "lecam"])
+@pytest.mark.parametrize("step", [reversal_step, ratio_step])
+def test_steps_that_hand_ds_gradient_on_refuse_penalties_of_d_alone(
+    step: Callable[..., dict[str, Tensor]], name: str
+) -> None:
+    config = StepConfig(**{name: 0.5})  # type: ignore[arg-type]
+    ours, _ = twins(smooth_pair, config=config)
+    with pytest.raises(ValueError, match=f"{name} must be 0 in a (reversal|ratio) step.* got 0.5"):
+        step(ours, gk.LogisticLoss(), batches(8, 1)[0], noise_source(), config)
+
+
 @pytest.mark.parametrize("step", [alternating_step, one_pass_step])
 def test_bf16_is_autocast_of_the_networks_alone(step: Callable[..., dict[str, Tensor]]) -> None:
     config = StepConfig(amp="bf16")
@@ -211,6 +289,9 @@ def test_a_frozen_layer_stays_frozen() -> None:
         ({"clip": -1.0}, "clip must be positive"),
         ({"r1_gamma": float("nan")}, "r1_gamma must be at least 0"),
         ({"compile": True, "r1_gamma": 1.0}, "double backward"),
+        ({"compile": True, "r2_gamma": 1.0}, "r2_gamma needs double backward"),
+        ({"r2_gamma": -1.0}, "r2_gamma must be at least 0"),
+        ({"lecam": float("nan")}, "lecam must be at least 0"),
         ({"optimizer": "sgd"}, "optimizer must be one of"),
     ],
 )
