@@ -1,6 +1,7 @@
-"""Drop-in stand-ins for the losses of public RealnessGAN code: same signatures, same numbers.
+"""Drop-in stand-ins for the losses of public code: same signatures, same numbers.
 
-They take probabilities and add an epsilon inside the logarithm, as the originals do, and so share
+``GANLoss`` is the class of image-to-image and super-resolution code. The other two are of RealnessGAN
+code: they take probabilities and add an epsilon inside the logarithm, as the originals do, and so share
 the originals' limits: the gradient fades once a probability nears epsilon (about 2e-6 of the true
 one at a logit gap of 50, exactly 0 from 90 on). New code should give logits to
 ``gankernels.realness_d_loss`` and ``gankernels.realness_g_loss``, which are exact at any gap and
@@ -9,7 +10,9 @@ cheaper.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,7 @@ from gankernels import _checks as check
 from gankernels import anchors
 from gankernels import functional as F
 
-__all__ = ["CategoricalLoss", "kl_divergence"]
+__all__ = ["CategoricalLoss", "GANLoss", "kl_divergence"]
 
 
 def kl_divergence(p: Tensor, q: Tensor, epsilon: float = 1e-16) -> Tensor:
@@ -164,6 +167,104 @@ class CategoricalLoss(nn.Module):
     def _skew_matrix(self, skew: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         make = anchors.skew_matrix if _is_traced() else _cached_skew_matrix
         return make(self.atoms, skew, self.v_min, self.v_max, dtype=dtype, device=device)
+
+
+class GANLoss(nn.Module):
+    r"""The loss that image-to-image and super-resolution code calls with a prediction and a boolean.
+
+    ============ ======================================= ======================================
+    kind         ``target_is_real``                      otherwise
+    ============ ======================================= ======================================
+    vanilla      :math:`\mathrm{softplus}(x) - b\,x`      :math:`\mathrm{softplus}(x) - a\,x`
+    lsgan        :math:`(x - b)^2`                       :math:`(x - a)^2`
+    wgan         :math:`-x`                              :math:`x`
+    wgan_softplus :math:`\mathrm{softplus}(-x)`          :math:`\mathrm{softplus}(x)`
+    hinge, of D  :math:`\max(0, 1 - x)`                  :math:`\max(0, 1 + x)`
+    hinge, of G  :math:`-x`                              :math:`-x`
+    ============ ======================================= ======================================
+
+    with the labels b and a, and the mean over all elements. ``loss_weight`` multiplies the generator's
+    calls (``is_disc=False``) alone. Least squares have no half here: they are ``nn.MSELoss``.
+
+    Args:
+        kind: One of the above.
+        real_label: ``b``; in [0, 1] for vanilla. The other kinds than vanilla and lsgan have no labels.
+        fake_label: ``a``.
+        loss_weight: A factor on the generator's calls.
+        average: Divide the sum over a list of predictions by their number, as SPADE's class and BasicSR's
+            for several scales do; pix2pixHD's sums.
+
+    Raises:
+        ValueError: an unknown kind, or a label of vanilla outside [0, 1].
+
+    Source: ``basicsr/losses/gan_loss.py`` of github.com/XPixelGroup/BasicSR.
+
+    Example:
+        >>> loss = GANLoss("lsgan", loss_weight=0.1)
+        >>> loss(torch.zeros(4, 1, 8, 8), True)  # for G
+        tensor(0.1000)
+        >>> loss(torch.zeros(4, 1, 8, 8), True, is_disc=True)
+        tensor(1.)
+        >>> GANLoss("hinge")([torch.zeros(4, 1), torch.ones(4, 1, 2, 2)], True)  # two discriminators
+        tensor(-0.5000)
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        real_label: float = 1.0,
+        fake_label: float = 0.0,
+        loss_weight: float = 1.0,
+        *,
+        average: bool = True,
+    ) -> None:
+        super().__init__()
+        if kind not in _GAN_LOSSES:
+            raise ValueError(f"kind must be one of {', '.join(_GAN_LOSSES)}, got {kind!r}")
+        if kind == "vanilla":
+            check.check_label("real_label", real_label)
+            check.check_label("fake_label", fake_label)
+        real, fake, self._factor = _GAN_LOSSES[kind]
+        if kind in ("vanilla", "lsgan"):
+            real, fake = partial(real, real_label=real_label), partial(fake, fake_label=fake_label)
+        self._real, self._fake = real, fake
+        self.kind, self.real_label, self.fake_label = kind, real_label, fake_label
+        self.loss_weight, self.average = loss_weight, average
+
+    def forward(self, prediction: Any, target_is_real: bool, is_disc: bool = False) -> Tensor:
+        """The loss of D's output.
+
+        Args:
+            prediction: Logits of any shape; or a list of them, one of each discriminator; or a list of lists
+                (the feature maps of each discriminator), whose last entries are the logits.
+            target_is_real: What the prediction is to be.
+            is_disc: Whether the loss is D's.
+
+        Returns:
+            0-dim, float32 or float64.
+        """
+        if isinstance(prediction, (list, tuple)):
+            prediction = [x[-1] if isinstance(x, (list, tuple)) else x for x in prediction]
+        scale = self._factor * (1.0 if is_disc else self.loss_weight)
+        loss = self._real if target_is_real else self._fake
+        if self.kind == "hinge" and not is_disc:
+            loss = F.hinge_g_loss
+        value: Tensor = loss(prediction, scale=scale, average=self.average)
+        return value
+
+    def extra_repr(self) -> str:
+        labels = f"real_label={self.real_label}, fake_label={self.fake_label}"
+        return f"{self.kind!r}, {labels}, loss_weight={self.loss_weight}, average={self.average}"
+
+
+_GAN_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], float]] = {
+    "vanilla": (F.logistic_d_real_loss, F.logistic_d_fake_loss, 1.0),
+    "lsgan": (F.lsgan_d_real_loss, F.lsgan_d_fake_loss, 2.0),
+    "wgan": (F.wasserstein_d_real_loss, F.wasserstein_d_fake_loss, 1.0),
+    "wgan_softplus": (F.logistic_d_real_loss, F.logistic_d_fake_loss, 1.0),
+    "hinge": (F.hinge_d_real_loss, F.hinge_d_fake_loss, 1.0),
+}
+"""The losses of D on real and on fake logits, and what makes them the published ones."""
 
 
 def _is_traced() -> bool:
