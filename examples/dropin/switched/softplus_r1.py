@@ -1,0 +1,34 @@
+"""One softplus per sample, two backwards for D, and R1 at every sixteenth step: StyleGAN2's way."""
+
+import gankernels as gk
+from examples.dropin.shared import Run, adam, batches, discriminator, generator
+
+R1_GAMMA, R1_EVERY = 10.0, 16
+
+
+def train(steps: int = 20) -> Run:
+    net_g, net_d = generator(), discriminator()
+    optimizer_g, optimizer_d = adam(net_g), adam(net_d)
+    losses = []
+    for step, (real, noise) in enumerate(batches(steps)):
+        loss_g = gk.nonsaturating_g_loss(net_d(net_g(noise)))
+        optimizer_g.zero_grad()
+        loss_g.backward()
+        optimizer_g.step()
+
+        optimizer_d.zero_grad()
+        loss_fake = gk.logistic_d_fake_loss(net_d(net_g(noise).detach()))
+        loss_fake.backward()
+        real = real.requires_grad_(step % R1_EVERY == 0)
+        logits = net_d(real)
+        loss_real = gk.logistic_d_real_loss(logits)
+        if real.requires_grad:
+            loss_real = loss_real + gk.r1_penalty(logits, real) * R1_GAMMA * R1_EVERY
+        loss_real.backward()
+        optimizer_d.step()
+        losses += [x.item() for x in (loss_g, loss_fake, loss_real)]
+    return Run(losses, [net_g, net_d])
+
+
+if __name__ == "__main__":
+    print(train().losses[-3:])
