@@ -23,6 +23,7 @@ __all__ = [
     "LogisticLoss",
     "RealnessLoss",
     "RelativisticLoss",
+    "RelativisticPairingLoss",
     "WassersteinLoss",
 ]
 
@@ -351,3 +352,25 @@ class RelativisticLoss(_TwoFunctionLoss):
     generator_uses_real = True
     _d_loss = staticmethod(F.relativistic_d_loss)
     _g_loss = staticmethod(F.relativistic_g_loss)
+
+
+class RelativisticPairingLoss(_TwoFunctionLoss):
+    r"""Relativistic pairing loss: each real logit is judged against one fake logit.
+
+    .. math::
+        L_D = \mathrm{softplus}(-(r - f)), \qquad L_G = \mathrm{softplus}(-(f - r))
+
+    (Jolicoeur-Martineau 2019, RSGAN; Huang et al. 2024, "The GAN is dead; long live the GAN!", with R1 and
+    R2: ``gankernels.r1_penalty``, ``gankernels.r2_penalty``.) Both batches have the same shape.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Example:
+        >>> RelativisticPairingLoss().discriminator(torch.zeros(4), torch.zeros(4))  # log 2
+        tensor(0.6931)
+    """
+
+    generator_uses_real = True
+    _d_loss = staticmethod(F.relativistic_pairing_d_loss)
+    _g_loss = staticmethod(F.relativistic_pairing_g_loss)

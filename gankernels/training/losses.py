@@ -129,5 +129,6 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
     "wasserstein": gk.WassersteinLoss,
     "lsgan": gk.LSGANLoss,
     "relativistic": gk.RelativisticLoss,
+    "pairing": gk.RelativisticPairingLoss,
 }
 """The losses by the names that a configuration has for them."""

@@ -74,6 +74,12 @@ ROWS = {
     "RelativisticLoss": Row(
         gk.RelativisticLoss(), reference.relativistic_d_loss, reference.relativistic_g_loss, True
     ),
+    "RelativisticPairingLoss": Row(
+        gk.RelativisticPairingLoss(),
+        reference.relativistic_pairing_d_loss,
+        reference.relativistic_pairing_g_loss,
+        True,
+    ),
 }
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
 

@@ -54,6 +54,7 @@ LOSSES = {
     "wasserstein": gk.WassersteinLoss,
     "lsgan": gk.LSGANLoss,
     "relativistic": gk.RelativisticLoss,
+    "pairing": gk.RelativisticPairingLoss,
 }
 
 
