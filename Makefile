@@ -83,5 +83,5 @@ $(STAMPS)/torch:
 
 # The build sees the torch above, not one of pip's own: hence --no-build-isolation.
 $(STAMPS)/build: $(STAMPS)/torch $(SOURCES)
-	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint]"
+	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint,dropin]"
 	touch $@

@@ -21,7 +21,10 @@ import gankernels as gk
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 # What runs in a measurement on a CPU.
-MEASURED = ("csrc", ":!csrc/cuda", "gankernels", ":!gankernels/triton", "benchmarks/*.py")
+MEASURED = (
+    *("csrc", ":!csrc/cuda", "gankernels", ":!gankernels/triton"),
+    *("benchmarks/*.py", "examples/dropin"),
+)
 
 
 def environment(threads: int) -> dict[str, Any]:

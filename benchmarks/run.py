@@ -6,6 +6,7 @@ python -m benchmarks.run dispatch               where the microseconds of a smal
 python -m benchmarks.run steps                  whole training steps of the three systems
 python -m benchmarks.run profile                which operators those steps spend their time in
 python -m benchmarks.run scaling                against rows, classes, threads and processes
+python -m benchmarks.run dropin                 the losses of examples/dropin, before and after
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import dispatch, gpu, losses, profile, results, scaling, steps
+from benchmarks import dispatch, dropin, gpu, losses, profile, results, scaling, steps
 from benchmarks.timing import interleaved
 from gankernels.training.malloc import keep_pages
 
-SUITES = ("losses", "dispatch", "steps", "profile", "scaling")
-ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "profile": 1, "scaling": 9}
+SUITES = ("losses", "dispatch", "steps", "profile", "scaling", "dropin")
+ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "profile": 1, "scaling": 9, "dropin": 25}
 
 
 def _losses(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, Any]]]:
@@ -54,7 +55,7 @@ def _rows(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, A
         profile.print_rows(rows)
         yield rows
     else:
-        suite = dispatch if options.suite == "dispatch" else scaling
+        suite = {"dispatch": dispatch, "scaling": scaling, "dropin": dropin}[options.suite]
         rows = suite.measure(options.threads, rounds)
         suite.print_rows(rows)
         yield rows

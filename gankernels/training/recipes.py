@@ -173,6 +173,22 @@ register(
             "plain": _DCGAN,
             "one_pass": _DCGAN.but(step_kind="one_pass"),
             "ratio": _DCGAN.but(step_kind="ratio", network_options={"d_batch_norm": False}),
+            "r3gan": _DCGAN.but(
+                loss="pairing",
+                network_options={"d_batch_norm": False},
+                r1_gamma=1.0,
+                r2_gamma=1.0,
+                r1_every=1,
+                g_lr=1e-3,
+                d_lr=1e-3,
+                beta1=0.0,
+                beta2=0.99,
+                decay=0.5,
+                ema=0.998,
+                steps=1_500,
+                sample_every=250,
+                checkpoint_every=500,
+            ),
             "article": _DCGAN.but(network="dcgan_article", image_size=32, steps=4_690),
         },
         {
@@ -183,6 +199,8 @@ register(
             "for 10,000 digits and more (--data mnist:DIR)",
             "one_pass": "plain, with exact simultaneous updates from one forward pass",
             "ratio": "no normalisation in D, both updates from one forward and one backward pass",
+            "r3gan": "relativistic pairing loss with R1 and R2 at every step and nothing else that steadies "
+            "D: no normalisation, no smoothed labels (Huang et al. 2024); EMA, 1,500 steps",
             "article": "the article's blocks taken literally, 1-2-...-32 pixels with BatchNorm "
             "throughout, ten epochs of 60,000 digits; collapses on small data",
         },
