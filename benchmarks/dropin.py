@@ -50,8 +50,8 @@ class Case:
     @property
     def shape(self) -> str:
         """The shapes as a table shows them."""
-        distinct = dict.fromkeys("x".join(map(str, s)) for s in self.shapes)
-        return f"{len(self.shapes)} of {', '.join(distinct)}"
+        first, *others = dict.fromkeys("x".join(map(str, s)) for s in self.shapes)
+        return f"{len(self.shapes)} of {first}" + (f" to {others[-1]}" if others else "")
 
     def leaves(self) -> list[Tensor]:
         draws = torch.Generator().manual_seed(0)
@@ -182,8 +182,9 @@ CASES = [
         "domain_head",
         "`gradient_reversal(x, alpha)`",
         [(64, 256)],
-        lambda x: domain_head.ReverseLayerF.apply(x, 0.5).sum(),
-        lambda x: gk.gradient_reversal(x, 0.5).sum(),
+        # Between two layers, as it is used: the gradient that arrives is nobody else's.
+        lambda x: (domain_head.ReverseLayerF.apply(x * 2, 0.5) * 3).sum(),
+        lambda x: (gk.gradient_reversal(x * 2, 0.5) * 3).sum(),
     ),
     Case(
         "distillation",

@@ -16,10 +16,10 @@ def diff(style: str) -> str:
         (FOLDER / version / f"{style}.py").read_text().splitlines()
         for version in ("plain", "switched")
     )
-    # Two lines around a change; the heading of the files says nothing.
-    lines = list(difflib.unified_diff(before, after, n=2, lineterm=""))[2:]
-    body = "\n".join(line.rstrip() for line in lines if not line.startswith("@@"))
-    return f"```diff\n{body}\n```"
+    # Two lines around a change; the names of the files and the first place in them say nothing.
+    lines = list(difflib.unified_diff(before, after, n=2, lineterm=""))[3:]
+    shown = ("@@" if line.startswith("@@") else line.rstrip() for line in lines)
+    return "\n".join(["```diff", *shown, "```"])
 
 
 def table() -> str:

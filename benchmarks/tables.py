@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/performance.md from the committed results.
+"""Writes the tables of README.md and of pages in docs/ from the committed results.
 
 python -m benchmarks.tables           write them
 python -m benchmarks.tables --check   fail where a page is out of date
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import goals as goals_of_the_package
-from benchmarks import gpu_tables, results, toy_modes
+from benchmarks import gpu_tables, results, switching, toy_modes
 from benchmarks.losses import is_rival
 from benchmarks.results import by_case, table
 from benchmarks.scaling import slopes
@@ -247,6 +247,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "GPU losses": gpu_tables.short_losses,
         "GPU steps": gpu_tables.short_steps,
     },
+    "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
     "docs/gpu.md": {"first contact": gpu_tables.first_contact},
     "docs/performance.md": {
         "goals": goals,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
-from benchmarks import dropin
+from benchmarks import dropin, switching
 from examples.dropin.compare import FOLDER, NEEDS, STYLES, difference, missing, run
 
 STEPS = 20
@@ -49,7 +51,7 @@ def test_the_switched_script_learns_the_same(style: str) -> None:
 
 
 def test_the_difference_of_two_scripts_is_that_of_their_losses() -> None:
-    style = "distillation"
+    style = "softplus_r1"
     losses = [run(v, style, torch.float32)[0] for v in ("plain", "switched")]
     assert difference(style, torch.float32) == float((losses[0] - losses[1]).abs().max()) > 0
 
@@ -59,3 +61,15 @@ def test_every_timed_loss_is_the_script_s(case: dropin.Case) -> None:
     rows = dropin.rows_of(case, threads=1, rounds=1, seconds_per_block=0.0)
     assert rows["style"] == case.style
     assert min(rows["eager_us"], rows["ours_us"], rows["ratio"]) > 0
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_diff_has_every_line_that_changes(style: str) -> None:
+    lines = switching.diff(style).splitlines()[1:-1]
+    gone, come = (Counter(x[1:] for x in lines if x[0:1] == sign) for sign in "-+")
+    before, after = (
+        Counter((FOLDER / version / f"{style}.py").read_text().splitlines())
+        for version in ("plain", "switched")
+    )
+    assert gone
+    assert before - gone + come == after

@@ -22,7 +22,14 @@ def test_python_blocks_run_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/gallery.md", "docs/performance.md"]
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/gallery.md",
+        "docs/performance.md",
+        "docs/switching.md",
+    ],
 )
 def test_links_point_at_files(name: str) -> None:
     page = ROOT / name
@@ -39,7 +46,10 @@ def test_tables_are_those_of_the_committed_results(page: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["losses", "losses_full", "losses_default_pages", "dispatch", "steps", "profile", "scaling"],
+    [
+        *("losses", "losses_full", "losses_default_pages", "dispatch", "steps", "profile"),
+        *("scaling", "dropin"),
+    ],
 )
 def test_results_say_how_they_were_obtained(name: str) -> None:
     found = results.load(name)
