@@ -13,7 +13,7 @@ from torch import Tensor
 import gankernels as gk
 from benchmarks import losses
 from benchmarks.timing import interleaved, paired_ratio
-from examples.dropin.compare import STYLES, difference
+from examples.dropin.compare import STYLES, difference, missing
 from examples.dropin.plain import (
     adaptive_weight,
     categorical,
@@ -246,7 +246,7 @@ def measure(threads: int, rounds: int) -> list[dict[str, Any]]:
     """A row for every case, with the differences of the style's two scripts."""
     differences = {
         style: {
-            f"difference_{name}": difference(style, dtype)
+            f"difference_{name}": None if missing(style) else difference(style, dtype)
             for name, dtype in (("float64", torch.float64), ("float32", torch.float32))
         }
         for style in STYLES

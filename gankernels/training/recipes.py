@@ -184,10 +184,10 @@ register(
                 beta1=0.0,
                 beta2=0.99,
                 decay=0.5,
-                ema=0.998,
-                steps=1_500,
-                sample_every=250,
-                checkpoint_every=500,
+                ema=0.99,
+                steps=800,
+                sample_every=100,
+                checkpoint_every=200,
             ),
             "article": _DCGAN.but(network="dcgan_article", image_size=32, steps=4_690),
         },
@@ -200,7 +200,7 @@ register(
             "one_pass": "plain, with exact simultaneous updates from one forward pass",
             "ratio": "no normalisation in D, both updates from one forward and one backward pass",
             "r3gan": "relativistic pairing loss with R1 and R2 at every step and nothing else that steadies "
-            "D: no normalisation, no smoothed labels (Huang et al. 2024); EMA, 1,500 steps",
+            "D: no normalisation, no smoothed labels (Huang et al. 2024); EMA, 800 steps",
             "article": "the article's blocks taken literally, 1-2-...-32 pixels with BatchNorm "
             "throughout, ten epochs of 60,000 digits; collapses on small data",
         },
