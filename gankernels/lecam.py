@@ -25,7 +25,7 @@ def lecam_penalty(
 
     with the gradients :math:`2 \max(0, r - \bar f) / N_r` and :math:`-2 \max(0, \bar r - f) / N_f`. Real
     logits are pulled down to the fake average, fake ones up to the real average: D learns less of few
-    images by heart. Add it to D's loss with a small weight (the authors' BigGAN takes 0.3 for CIFAR).
+    images by heart. Add it to D's loss with a small weight.
 
     Args:
         real_logits: D's outputs for real images, any shape.
@@ -67,7 +67,7 @@ class LeCamPenalty(nn.Module):
     breaks the graph of ``torch.compile``.
 
     Args:
-        decay: ``d`` in [0, 1); the authors take 0.99.
+        decay: ``d`` in [0, 1); 0.99 in the authors' code.
 
     Raises:
         ValueError: ``decay`` outside [0, 1).
