@@ -12,15 +12,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gankernels import _checks as check
+from gankernels._divergence import (
+    js_divergence,
+    realness_d_loss,
+    realness_g_loss,
+    softmax_kl,
+    softmax_kl_logits,
+)
+from gankernels._rows import accumulation_dtype as accumulation_dtype
+from gankernels._rows import reduce, upcast
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 
 __all__ = [
     "gradient_reversal",
     "gradient_scale",
+    "js_divergence",
     "negate_",
     "realness_d_loss",
     "realness_g_loss",
@@ -34,22 +43,6 @@ __all__ = [
 
 
 # --- shared pieces -------------------------------------------------------------------------------
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype the operators compute in and return a loss in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _upcast(x: Tensor) -> Tensor:
-    # Once per input: the gradients of several uses must add up before they are rounded.
-    return x.to(accumulation_dtype(x.dtype))
-
-
-def _reduce(rows: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return rows.mean()
-    return rows.sum() if reduction == "sum" else rows
 
 
 def _check_two_batches(real: Tensor, fake: Tensor, reduction: str) -> None:
@@ -68,105 +61,6 @@ def _check_one_batch(fake: Tensor, reduction: str) -> None:
     check.check_floating("fake_logits", fake)
 
 
-# --- losses over distributions -------------------------------------------------------------------
-
-
-def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
-    """KL(A || softmax(z)) = sum A (log A - log softmax(z)), per row."""
-    check.check_reduction(reduction)
-    index = check.check_logits("logits", logits, dim)
-    check.check_target("target", target, "logits", logits, index)
-    return _reduce(_kl_rows(_upcast(logits), target, index), reduction)
-
-
-def softmax_kl_logits(
-    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
-) -> Tensor:
-    """KL(p || q) = sum p (log p - log q) with p = softmax(p_logits), q = softmax(q_logits)."""
-    check.check_reduction(reduction)
-    index = check.check_logits("p_logits", p_logits, dim)
-    check.check_floating("q_logits", q_logits)
-    check.check_same_dtype("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_device("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_shape("p_logits", p_logits, "q_logits", q_logits)
-    rows = _kl_logits_rows(_upcast(p_logits), _upcast(q_logits), index)
-    return _reduce(rows, reduction)
-
-
-def realness_d_loss(
-    real_logits: Tensor,
-    fake_logits: Tensor,
-    real_anchor: Tensor,
-    fake_anchor: Tensor,
-    dim: int = 1,
-    reduction: str = "mean",
-) -> Tensor:
-    """KL(A1 || softmax(real)) + KL(A0 || softmax(fake)): Xiangli et al. 2020, equation 3."""
-    check.check_reduction(reduction)
-    index = check.check_logits("real_logits", real_logits, dim)
-    check.check_logits("fake_logits", fake_logits, dim)
-    check.check_same_ndim("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_same_classes("real_logits", real_logits, "fake_logits", fake_logits, dim)
-    _check_two_batches(real_logits, fake_logits, reduction)
-    check.check_target("real_anchor", real_anchor, "real_logits", real_logits, index)
-    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    real = _kl_rows(_upcast(real_logits), real_anchor, index)
-    fake = _kl_rows(_upcast(fake_logits), fake_anchor, index)
-    return _reduce(real, reduction) + _reduce(fake, reduction)
-
-
-def realness_g_loss(
-    real_logits: Tensor | None,
-    fake_logits: Tensor,
-    real_anchor: Tensor | None,
-    fake_anchor: Tensor,
-    objective: int = 2,
-    dim: int = 1,
-    reduction: str = "mean",
-) -> Tensor:
-    """Xiangli et al. 2020, equations 18, 19 and 20, with p = softmax(real), q = softmax(fake):
-
-    1: -KL(A0 || q)      2: KL(p || q) - KL(A0 || q)      3: KL(A1 || q) - KL(A0 || q)
-    """
-    check.check_reduction(reduction)
-    check.check_objective(objective)
-    index = check.check_logits("fake_logits", fake_logits, dim)
-    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    fake = _upcast(fake_logits)
-    rows = -_kl_rows(fake, fake_anchor, index)
-    if objective == 2:
-        check.check_required("real_logits", real_logits, objective)
-        assert real_logits is not None
-        check.check_floating("real_logits", real_logits)
-        check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
-        check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
-        check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
-        rows = rows + _kl_logits_rows(_upcast(real_logits), fake, index)
-    elif objective == 3:
-        check.check_required("real_anchor", real_anchor, objective)
-        assert real_anchor is not None
-        check.check_target("real_anchor", real_anchor, "fake_logits", fake_logits, index)
-        rows = rows + _kl_rows(fake, real_anchor, index)
-    return _reduce(rows, reduction)
-
-
-def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
-    log_q = F.log_softmax(logits, dim)
-    target = target.to(log_q.dtype)
-    if target.ndim != logits.ndim:
-        target = target.reshape([-1 if d == dim else 1 for d in range(logits.ndim)])
-    # A zero bin counts 0 whatever its logit, except in a row that log_softmax makes NaN.
-    no_mass = (target == 0) & ~log_q.isnan()
-    log_ratio = target.masked_fill(no_mass, 1).log() - log_q.masked_fill(no_mass, 0)
-    return (target * log_ratio).sum(dim)
-
-
-def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
-    log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
-    p = log_p.exp()
-    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(dim)  # 0 log 0 = 0
-
-
 # --- scalar losses: every element is a row -------------------------------------------------------
 
 
@@ -180,18 +74,18 @@ def scalar_loss(
     """A row of the scalar losses by its formulas; ``label_smoothing`` s adds s r to the real terms."""
     if not loss.real:
         _check_one_batch(fake_logits, reduction)
-        rows = loss.rows(None, _upcast(fake_logits))
+        rows = loss.rows(None, upcast(fake_logits))
     else:
         check.check_tensor("real_logits", real_logits)
         assert real_logits is not None
         _check_two_batches(real_logits, fake_logits, reduction)
-        rows = loss.rows(_upcast(real_logits), _upcast(fake_logits), label_smoothing)
+        rows = loss.rows(upcast(real_logits), upcast(fake_logits), label_smoothing)
     return add_up(rows, reduction)
 
 
 def add_up(rows: tuple[Tensor, ...], reduction: str) -> Tensor:
     """One batch's losses reduced, or the sum of two."""
-    reduced = [_reduce(batch, reduction) for batch in rows]
+    reduced = [reduce(batch, reduction) for batch in rows]
     return reduced[0] if len(reduced) == 1 else reduced[0] + reduced[1]
 
 
@@ -278,7 +172,7 @@ def _drawn(
 ) -> Tensor:
     """Logits drawn from statistics, in the accumulation dtype."""
     index = check.check_statistics(name, statistics, dim)
-    mean, log_variance = _upcast(statistics).chunk(2, index)
+    mean, log_variance = upcast(statistics).chunk(2, index)
     if noise is None:
         noise = standard_normal(list(mean.shape), mean, generator)
     check.check_noise(noise_name, noise, list(mean.shape), name, statistics)
@@ -294,16 +188,17 @@ def resampled_realness_d_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     """realness_d_loss of logits drawn from statistics, without rounding the logits."""
     real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
     fake = _drawn("fake_statistics", fake_statistics, dim, "fake_noise", fake_noise)
     named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
     check.check_same_device(*named)
-    check.check_same_dtype(*named)
     if reduction == "none":
         check.check_same_shape(*named)
-    return realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction)
+    return realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, scale=scale)
 
 
 def resampled_realness_g_loss(
@@ -316,6 +211,8 @@ def resampled_realness_g_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     """realness_g_loss of logits drawn from statistics, without rounding the logits."""
     real = None
@@ -326,9 +223,9 @@ def resampled_realness_g_loss(
         real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
         named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
         check.check_same_device(*named)
-        check.check_same_dtype(*named)
         check.check_same_shape(*named)
-    return realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction)
+    anchors = (real_anchor, fake_anchor)
+    return realness_g_loss(real, fake, *anchors, objective, dim, reduction, scale=scale)
 
 
 def standard_normal(shape: list[int], like: Tensor, generator: torch.Generator | None) -> Tensor:

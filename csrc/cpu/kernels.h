@@ -17,6 +17,8 @@ struct Kernels {
   void (*resample)(const ResampleProblem& problem, int64_t begin, int64_t end);
   // out = in * factor over n elements; in and out may be the same.
   void (*scale)(Dtype dtype, const void* in, void* out, int64_t n, double factor);
+  // Runs [begin, end).
+  void (*scale_rows)(const RowScaleProblem& problem, int64_t begin, int64_t end);
 };
 
 const Kernels& portable_kernels();

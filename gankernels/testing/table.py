@@ -27,6 +27,7 @@ def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:
     )
 
 
+# Temperatures are powers of two: large logits amplify the rounding of any other quotient, in float64 too.
 OPERATORS: tuple[Operator, ...] = (
     Operator(
         name="softmax_kl",
@@ -34,12 +35,14 @@ OPERATORS: tuple[Operator, ...] = (
         eager=eager.softmax_kl,
         logits=("logits",),
         targets=("target",),
+        further=({"temperature": 2.0, "scale": 0.6},),
     ),
     Operator(
         name="softmax_kl_logits",
         arguments=arguments.softmax_kl_logits,
         eager=eager.softmax_kl_logits,
         logits=("p_logits", "q_logits"),
+        further=({"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6},),
     ),
     Operator(
         name="realness_d_loss",
@@ -48,6 +51,7 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_logits", "fake_logits"),
         targets=("real_anchor", "fake_anchor"),
         uneven_batches=True,
+        further=({"scale": 0.6},),
     ),
     Operator(
         name="realness_g_loss",
@@ -56,6 +60,7 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_logits", "fake_logits"),
         targets=("real_anchor", "fake_anchor"),
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
+        further=({"objective": 2, "scale": 0.6}, {"objective": 3, "scale": 1.7}),
     ),
     *(_scalar_loss(name, loss) for name, loss in SCALAR_LOSSES.items()),
     Operator(
@@ -117,6 +122,7 @@ OPERATORS: tuple[Operator, ...] = (
         shapes=STATISTICS,
         has_classes=False,
         uneven_batches=True,
+        further=({"scale": 0.6},),
         overflows=True,
     ),
     Operator(
@@ -126,6 +132,7 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_statistics", "fake_statistics"),
         shapes=STATISTICS,
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
+        further=({"objective": 2, "scale": 0.6},),
         has_classes=False,
         overflows=True,
     ),

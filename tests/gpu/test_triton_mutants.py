@@ -77,6 +77,8 @@ def resampled() -> None:
 
 FEW = Case((33, 20))
 MANY = Case((1700, 20), second_batch=1000)  # several programs
+TEMPERED_KL = Case((33, 20), options={"temperature": 2.0, "scale": 0.6})
+TEMPERED_PAIR = Case((33, 20), options={"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6})
 D, PAIR = "realness_d_loss", "softmax_kl_logits"
 OUT_OF_BOUNDS = "out-of-bounds"
 
@@ -130,7 +132,7 @@ MUTANTS = {
         loss(D, Case((2, 9000))),
     ),
     "second batch weighted as the first": Mutant(
-        divergence, "classes, weight2, scale2, ROWS", "classes, weight, scale2, ROWS", loss(D, MANY)
+        divergence, "inverse, weight2, target", "inverse, weight, target", loss(D, MANY)
     ),
     "read before the other lanes wrote": Mutant(
         divergence,
@@ -138,6 +140,24 @@ MUTANTS = {
         "                pass  # every lane",
         loss(D, Case((3, 1025)), "none"),
         "race",
+    ),
+    "temperature forgotten": Mutant(
+        divergence, ".to(ACC) * inverse\n", ".to(ACC)\n", loss("softmax_kl", TEMPERED_KL)
+    ),
+    "temperatures exchanged": Mutant(
+        softmax_pair,
+        "(ACC) * a_inverse\n",
+        "(ACC) * z_inverse\n",
+        loss(PAIR, TEMPERED_PAIR),
+    ),
+    "factors of the gradients exchanged": Mutant(
+        softmax_pair,
+        "masked_product(a_weight * p",
+        "masked_product(z_weight * p",
+        loss(PAIR, TEMPERED_PAIR),
+    ),
+    "factor of the rows forgotten": Mutant(
+        divergence, "losses *= number(scale, ACC)", "pass", loss("softmax_kl", TEMPERED_KL, "none")
     ),
     "mean difference forgotten": Mutant(
         softmax_pair, "(u - t) - mean_d", "(u - t)", loss(PAIR, FEW)
