@@ -60,7 +60,6 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_logits", "fake_logits"),
         targets=("real_anchor", "fake_anchor"),
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
-        further=({"objective": 2, "scale": 0.6}, {"objective": 3, "scale": 1.7}),
     ),
     *(_scalar_loss(name, loss) for name, loss in SCALAR_LOSSES.items()),
     Operator(
@@ -122,7 +121,6 @@ OPERATORS: tuple[Operator, ...] = (
         shapes=STATISTICS,
         has_classes=False,
         uneven_batches=True,
-        further=({"scale": 0.6},),
         overflows=True,
     ),
     Operator(
@@ -132,7 +130,6 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_statistics", "fake_statistics"),
         shapes=STATISTICS,
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
-        further=({"objective": 2, "scale": 0.6},),
         has_classes=False,
         overflows=True,
     ),

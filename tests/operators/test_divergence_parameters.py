@@ -134,6 +134,41 @@ def test_extreme_temperatures_are_finite_and_right(temperature: float) -> None:
     torch.testing.assert_close(g.double(), exact_g, rtol=1e-3, atol=1e-6 / temperature)
 
 
+@pytest.mark.parametrize("statistics", [False, True], ids=["logits", "statistics"])
+@pytest.mark.parametrize("objective", [0, 1, 2, 3])
+def test_losses_of_both_networks_have_a_factor(objective: int, statistics: bool) -> None:
+    """Objective 0 is the discriminator's loss."""
+    torch.manual_seed(12)
+    inputs = [draw(4, 10), draw(4, 10)] if statistics else [draw(4, 5), draw(4, 5)]
+    noise = {"real_noise": draw(4, 5), "fake_noise": draw(4, 5)} if statistics else {}
+    anchors = draw(5).softmax(0), draw(5).softmax(0)
+    name = f"realness_{'g' if objective else 'd'}_loss"
+    name = f"resampled_{name}" if statistics else name
+    settings: dict[str, Any] = {**noise, **({"objective": objective} if objective else {})}
+    places = [1] if objective in (1, 3) else [0, 1]
+    results = []
+    for module, scale in ((gk, 0.6), (reference, 0.6), (reference, 1.0)):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        used = [leaves[i] for i in places]
+        loss = getattr(module, name)
+        value = loss(*leaves, *anchors, scale=scale, **settings)
+        first = torch.autograd.grad(value, used, create_graph=True)
+        # Objective 3 is linear in the logits.
+        total = sum((g.square() + g * x).sum() for g, x in zip(first, used, strict=True))
+        second = torch.autograd.grad(total, used)
+        again = torch.autograd.grad(loss(*leaves, *anchors, scale=scale, **settings), used)
+        results.append([value, *first, *again, *second])
+        if module is gk:
+            fused, found = value_and_grad(loss)(*leaves, *anchors, scale=scale, **settings)
+            torch.testing.assert_close(fused, value.detach(), **EXACT)
+            torch.testing.assert_close([found[i] for i in places], list(again), **EXACT)
+    ours, same, plain = results
+    for found, expected in zip(ours, same, strict=True):
+        torch.testing.assert_close(found, expected, **EXACT)
+    for found, expected in zip(same[: -len(places)], plain, strict=False):
+        torch.testing.assert_close(found, 0.6 * expected, **EXACT)
+
+
 # --- mixed dtypes --------------------------------------------------------------------------------
 
 PAIRS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
