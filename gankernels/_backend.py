@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -160,7 +159,9 @@ def in_kernel(reduction: str, scale: float, logits: Tensor, dim: int) -> tuple[i
     if not -logits.ndim <= dim < logits.ndim:  # refused by the operator
         return REDUCTIONS["mean"], scale
     index, shape = dim % logits.ndim, logits.shape
-    rows = math.prod(size for d, size in enumerate(shape) if d not in (0, index))  # of an entry
+    rows = 1  # of an entry of dimension 0; math.prod cannot be traced
+    for d, size in enumerate(shape):
+        rows *= size if d not in (0, index) else 1
     if index == 0:
         if rows == 0:
             return REDUCTIONS["sum"], scale

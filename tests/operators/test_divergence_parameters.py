@@ -329,3 +329,20 @@ def test_the_module_hands_its_factor_on() -> None:
     torch.testing.assert_close(value, expected, **EXACT)
     expected = gk.realness_g_loss(real, fake, *anchors, **options)
     torch.testing.assert_close(loss.generator(real, fake), expected, **EXACT)
+
+
+# --- traced ---------------------------------------------------------------------------------------
+
+
+def test_numbers_and_shapes_may_change_under_compile() -> None:
+    torch.manual_seed(13)
+
+    def distil(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+        options: dict[str, Any] = {"temperature": temperature, "scale": temperature**2}
+        return gk.softmax_kl_logits(a, b, dim=-1, reduction="batchmean", **options)
+
+    compiled = torch.compile(distil, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape, temperature in (((2, 7, 5), 2.0), ((3, 6, 4), 2.0), ((3, 6, 4), 3.0)):
+        a, b = draw(*shape), draw(*shape, dtype=torch.float32).requires_grad_()
+        found, expected = (torch.autograd.grad(f(a, b, temperature), b) for f in (compiled, distil))
+        torch.testing.assert_close(found, expected)
