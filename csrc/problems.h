@@ -70,7 +70,7 @@ struct AnchorSums {
   double mass = 0, entropy = 0;  // sum a, sum a log a
 };
 
-// out = in * factor of its row; 0 where that is 0, whatever `in` holds: a row that a mask leaves out may hold NaN.
+// out = in * factor of its row; 0 where that is 0.
 struct RowScaleProblem {
   Dtype dtype = Dtype::kFloat;
   int64_t classes = 1, inner = 1;  // in memory: (outer, classes, inner)

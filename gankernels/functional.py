@@ -95,8 +95,8 @@ def softmax_kl(
 
     Cost: one kernel for value and gradient; logits read once, gradient written once, one exponential per
     element. Bitwise repeatable for any number of CPU threads.
-    With ``weight`` or ``mask`` the kernel gives the row losses, and operations on these follow: three to six more
-    launches of the size of the rows, and the gradient is read and written once more.
+    With ``weight`` or ``mask`` the kernel gives the row losses, and operations of the rows' size follow: two more
+    for a weight, six for a mask, half as many backward, and the gradient is read and written once more.
 
     Source: the divergences of Xiangli et al. 2020, "Real or Not Real, that is the Question", equation 3.
 
@@ -194,8 +194,8 @@ def softmax_kl_logits(
 
     Cost: one kernel for value and both gradients; gradients that are not required are not computed.
     Two dtypes cost a conversion of the narrower logits, and one of their gradient.
-    With ``weight`` or ``mask`` the kernel gives the row losses, and operations on these follow: three to six more
-    launches of the size of the rows, and the gradient is read and written once more.
+    With ``weight`` or ``mask`` the kernel gives the row losses, and operations of the rows' size follow: two more
+    for a weight, six for a mask, half as many backward, and the gradient is read and written once more.
 
     Source: the first term of Xiangli et al. 2020, equation 19.
 
@@ -286,7 +286,7 @@ def js_divergence(
             not fit.
         RuntimeError: tensors on different devices.
 
-    Cost: no kernel of its own: some fifteen operations of PyTorch on log-probabilities, and as many backward.
+    Cost: no kernel of its own: some thirty operations of PyTorch on log-probabilities, and as many backward.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
 

@@ -10,28 +10,59 @@ namespace gankernels {
 
 namespace {
 
-void scale_rows(const ScaledGradient& g, const Tensor& grad_output, int64_t dim) {
-  const Tensor in = g.in.contiguous(), factors = grad_output.to(accumulate_type(in.scalar_type())).contiguous();
-  const Tensor out = g.out.is_contiguous() ? g.out : at::empty_like(in);
+// Contiguous, as the kernel takes them.
+struct RowScaling {
+  Tensor in, out, factors;
   RowScaleProblem problem;
-  problem.dtype = kernel_dtype(in.scalar_type());
-  problem.classes = in.size(dim);
-  for (int64_t d = dim + 1; d < in.dim(); ++d) problem.inner *= in.size(d);
-  problem.in = in.const_data_ptr(), problem.out = out.mutable_data_ptr();
-  problem.factors = factors.const_data_ptr();
-  problem.average = g.average();
-  const int64_t runs = in.numel() == 0 ? 0 : in.numel() / problem.run();
-  at::parallel_for(0, runs, std::max<int64_t>(1, 4 * kChunkElements / std::max<int64_t>(1, problem.run())),
-                   [&](int64_t begin, int64_t end) { cpu_kernels().scale_rows(problem, begin, end); });
-  if (!out.is_same(g.out)) g.out.copy_(out);
+
+  RowScaling(const ScaledGradient& g, const Tensor& grad_output)
+      : in(g.in.contiguous()),
+        out(g.out.is_contiguous() ? g.out : at::empty_like(in)),
+        factors(grad_output.to(accumulate_type(in.scalar_type())).contiguous()) {
+    problem.dtype = kernel_dtype(in.scalar_type());
+    problem.in = in.const_data_ptr(), problem.out = out.mutable_data_ptr();
+    problem.factors = factors.const_data_ptr();
+    problem.average = g.average();
+  }
+
+  void hand_back(const ScaledGradient& g) const {
+    if (!out.is_same(g.out)) g.out.copy_(out);
+  }
+};
+
+void scale_rows(const ScaledGradient& g, const Tensor& grad_output, int64_t dim) {
+  RowScaling scaling(g, grad_output);
+  RowScaleProblem& problem = scaling.problem;
+  problem.classes = g.in.size(dim);
+  for (int64_t d = dim + 1; d < g.in.dim(); ++d) problem.inner *= g.in.size(d);
+  const int64_t runs = g.in.numel() == 0 ? 0 : g.in.numel() / problem.run();
+  const int64_t grain = std::max<int64_t>(1, 4 * kChunkElements / std::max<int64_t>(1, problem.run()));
+  at::parallel_for(0, runs, grain, [&](int64_t begin, int64_t end) { cpu_kernels().scale_rows(problem, begin, end); });
+  scaling.hand_back(g);
+}
+
+// One row of its own for each element.
+void scale_elements(const ScaledGradient& g, const Tensor& grad_output) {
+  const RowScaling scaling(g, grad_output);
+  const auto at_element = [](const auto* data, int64_t i, int64_t size) {
+    return static_cast<const char*>(data) + i * size;
+  };
+  const auto size = static_cast<int64_t>(scaling.in.element_size());
+  const auto factor_size = static_cast<int64_t>(scaling.factors.element_size());
+  at::parallel_for(0, g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
+    RowScaleProblem part = scaling.problem;
+    part.inner = end - begin;
+    part.in = at_element(part.in, begin, size);
+    part.out = const_cast<char*>(at_element(part.out, begin, size));
+    part.factors = at_element(part.factors, begin, factor_size);
+    cpu_kernels().scale_rows(part, 0, 1);
+  });
+  scaling.hand_back(g);
 }
 
 void scale(const ScaledGradient& g, const Tensor& grad_output, int64_t dim) {
-  if (grad_output.dim() == g.in.dim() && grad_output.dim() > 0) {
-    g.out.copy_(g.in * (grad_output * g.average()));
-    return;
-  }
-  if (grad_output.dim() > 0) return scale_rows(g, grad_output, dim);
+  if (grad_output.dim() > 0)
+    return grad_output.dim() == g.in.dim() ? scale_elements(g, grad_output) : scale_rows(g, grad_output, dim);
   const double factor = read_scalar(grad_output) * g.average();
   const bool dense = g.in.is_non_overlapping_and_dense() && g.in.strides().equals(g.out.strides());
   const Tensor in = dense ? g.in : at::empty_like(g.in).copy_(g.in);

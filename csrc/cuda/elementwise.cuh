@@ -272,7 +272,7 @@ GK_DEVICE void scale_batch(const ScaleLaunch& p, const ScaleBatch& batch) {
       if (j < count) {
         const A factor = static_cast<A>(static_cast<double>(grad_output[j * step]) * batch.average);
         // A row that a mask leaves out may hold NaN.
-        x[j] = by_rows && factor == A(0) ? A(0) : x[j] * factor;
+        x[j] = factor == A(0) ? A(0) : x[j] * factor;
       }
     store_run<kWidth>(static_cast<T*>(batch.out) + i, x, count);
   });

@@ -11,6 +11,10 @@ void scale_as(const void* in, void* out, int64_t n, double factor) {
   using A = Accumulate<T>;
   const T* x = static_cast<const T*>(in);
   T* y = static_cast<T*>(out);
+  if (factor == 0) {
+    std::memset(out, 0, static_cast<size_t>(n) * sizeof(T));
+    return;
+  }
   const Vec<A> f = splat<A>(static_cast<A>(factor));
   int64_t i = 0;
   for (; i + lanes<A> <= n; i += lanes<A>) store<A>(y + i, load<A>(x + i, Full<A>{}) * f, Full<A>{});
@@ -51,7 +55,6 @@ void scale_rows_as(const RowScaleProblem& p, int64_t begin, int64_t end) {
     const T* x = static_cast<const T*>(p.in) + r * run;
     T* y = static_cast<T*>(p.out) + r * run;
     if (p.inner > 1) scale_each(x, y, run, factors + r / p.classes * p.inner, static_cast<A>(p.average));
-    else if (factors[r] == A(0)) std::memset(y, 0, static_cast<size_t>(run) * sizeof(T));
     else scale_as<T>(x, y, run, static_cast<double>(factors[r]) * p.average);
   }
 }
