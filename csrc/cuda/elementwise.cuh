@@ -279,7 +279,7 @@ GK_DEVICE void scale_batch(const ScaleLaunch& p, const ScaleBatch& batch) {
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) scale_kernel(const ScaleLaunch p) {
+__global__ void __launch_bounds__(kThreads, 1) scale_kernel(const ScaleLaunch p) {
   scale_batch<T, kWidth>(p, p.first);
   scale_batch<T, kWidth>(p, p.second);
 }
