@@ -23,6 +23,7 @@ enum class Positive {
 // loss_row = KL(P || q) - KL(M || q) with q = softmax(q_logits); P or M may be absent.
 //   = sum P log P - sum M log M - sum B t + S log sum exp t,   B = P - M, S = sum B, t = q_logits - max.
 //   d/dq_logits = S q - B
+// q_inverse and p_inverse, of the temperatures, multiply the logits.
 struct DivergenceProblem {
   int64_t rows = 0, inner_rows = 1, classes = 0;
   bool class_contiguous = true;  // else the inner row stride is 1
@@ -31,12 +32,14 @@ struct DivergenceProblem {
   Rows q_logits, p_logits;
   Rows p_target, m_target;  // accumulation dtype, or the logits' dtype where target_like_logits
   bool target_like_logits = false;
-  const void* anchor = nullptr;      // shared by all rows, accumulation dtype, contiguous
-  double entropy = 0, mass = 0;      // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand
-  bool linear = false;               // S = 0: the loss is linear in t and needs no exponential of it
-  Rows q_grad, p_grad, target_grad;  // written where data is set
-  double weight = 1;                 // gradients are multiplied by it
-  void* row_loss = nullptr;          // per-row losses (accumulation dtype), in row order, where set
+  const void* anchor = nullptr;  // shared by all rows, accumulation dtype, contiguous
+  double entropy = 0, mass = 0;  // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand
+  bool linear = false;           // S = 0: the loss is linear in t and needs no exponential of it
+  double q_inverse = 1, p_inverse = 1;
+  Rows q_grad, p_grad, target_grad;                      // written where data is set
+  double q_weight = 1, p_weight = 1, target_weight = 1;  // gradients are multiplied by them
+  double loss_scale = 1;                                 // and the losses by this
+  void* row_loss = nullptr;                              // per-row losses (accumulation dtype), in row order, where set
   bool add_to_row_loss = false;
 };
 
@@ -75,6 +78,19 @@ struct ScalarSums {
 
 struct AnchorSums {
   double mass = 0, entropy = 0;  // sum a, sum a log a
+};
+
+// out = in * factor of its row; 0 where that is 0.
+struct RowScaleProblem {
+  Dtype dtype = Dtype::kFloat;
+  int64_t classes = 1, inner = 1;  // in memory: (outer, classes, inner)
+  const void* in = nullptr;
+  void* out = nullptr;
+  const void* factors = nullptr;  // (outer, inner), accumulation dtype
+  double average = 1;             // a further factor
+
+  // Runs of neighbours: rows where their classes are, else the rows beside each other at one class.
+  int64_t run() const { return inner == 1 ? classes : inner; }
 };
 
 struct ResampleProblem {

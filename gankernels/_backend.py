@@ -144,6 +144,31 @@ def reduction_code(reduction: str) -> int:
     return code
 
 
+def in_kernel(reduction: str, scale: float, logits: Tensor, dim: int) -> tuple[int, float]:
+    """A reduction of losses with a class dimension, and a factor, as the operators take them.
+
+    ``"batchmean"``, the sum over the size of dimension 0, is a mean with a factor: so fp16 gradients
+    are divided where those of a mean are.
+    """
+    if type(scale) is not float:
+        scale = _checks.check_factor("scale", scale)
+    code = REDUCTIONS.get(reduction)
+    if code is not None:
+        return code, scale
+    _checks.check_divergence_reduction(reduction)
+    if not -logits.ndim <= dim < logits.ndim:  # refused by the operator
+        return REDUCTIONS["mean"], scale
+    index, shape = dim % logits.ndim, logits.shape
+    rows = 1  # of an entry of dimension 0; math.prod cannot be traced
+    for d, size in enumerate(shape):
+        rows *= size if d not in (0, index) else 1
+    if index == 0:
+        if rows == 0:
+            return REDUCTIONS["sum"], scale
+        return REDUCTIONS["mean"], scale * rows / shape[0]
+    return REDUCTIONS["mean"], scale if rows == 1 else scale * rows
+
+
 def _bind(name: str) -> Callable[..., Any]:
     """The operator's only overload, looked up once, behind a call that torch.ops need not parse."""
     overload = getattr(torch.ops.gankernels, name).default

@@ -20,6 +20,14 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
+def check_divergence_reduction(reduction: str) -> None:
+    """Losses with a class dimension have PyTorch's fourth one too."""
+    if reduction not in (*REDUCTIONS, "batchmean"):
+        raise ValueError(
+            f"reduction must be 'mean', 'batchmean', 'sum' or 'none', got {reduction!r}"
+        )
+
+
 def check_objective(objective: int) -> None:
     if objective not in (1, 2, 3):
         raise ValueError(f"objective must be 1, 2 or 3, got {objective!r}")
@@ -163,6 +171,54 @@ def check_number(name: str, value: object, otherwise: str) -> None:
     """A number, a symbolic one among them; ``otherwise`` says what else would have been taken."""
     if not isinstance(value, (int, float, np.number, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{name} must be a number or {otherwise}, got {value!r}")
+
+
+def check_factor(name: str, value: float) -> float:
+    """A number that is known to the host: a tensor would have to be waited for."""
+    if type(value) is float:
+        return value
+    if not isinstance(value, (int, float, np.number, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def check_temperature(name: str, value: float) -> float:
+    """What logits are divided by."""
+    temperature = value if type(value) is float else check_factor(name, value)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"{name} must be finite and positive, got {value!r}")
+    return temperature
+
+
+def check_temperatures(both: float, of_p: float | None, of_q: float | None) -> tuple[float, float]:
+    """One for both distributions, or one of its own for either."""
+    if of_p is of_q is None:
+        temperature = check_temperature("temperature", both)
+        return temperature, temperature
+    p = both if of_p is None else check_temperature("p_temperature", of_p)
+    q = both if of_q is None else check_temperature("q_temperature", of_q)
+    return check_temperature("temperature", p), check_temperature("temperature", q)
+
+
+def check_beta(beta: float) -> float:
+    """The share of the first distribution in a mixture of two."""
+    share = check_factor("beta", beta)
+    if not 0 < share < 1:
+        raise ValueError(f"beta must be in (0, 1), got {beta!r}")
+    return share
+
+
+def check_of_rows(name: str, x: object, rows: list[int], *, mask: bool = False) -> None:
+    """A weight, or a mask, for each row: of the rows' shape or one entry per sample."""
+    check_tensor(name, x)
+    assert isinstance(x, Tensor)
+    if not mask:
+        check_floating(name, x)
+    elif x.dtype != torch.bool:
+        raise TypeError(f"{name} must be a bool tensor, got {x.dtype}")
+    if list(x.shape) not in (rows[:1], rows):
+        expected = f"{rows[:1]} or {rows}" if len(rows) > 1 else f"{rows}"
+        raise ValueError(f"{name} must have shape {expected}, got {list(x.shape)}")
 
 
 def check_alpha(alpha: float | Tensor) -> float | Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _checks as check
-from gankernels._scalar import OneLess, ScalarLoss, Side
+from gankernels._scalar import DISTANCES, OneLess, ScalarLoss, Side
 
 Logits = Tensor | Sequence[Tensor]
 """A tensor of logits, or one of each discriminator."""
@@ -240,6 +240,37 @@ def _paired(part: Part, other_name: str, other: Tensor) -> Part:
     return part._replace(other=other, other_name=other_name)
 
 
+def parts_of_maps(real: Any, fake: Any, norm: str) -> list[Part]:
+    """Every feature map of generated images against the one of real images at its place."""
+    if norm not in DISTANCES:
+        raise ValueError(f"norm must be 'l1' or 'l2', got {norm!r}")
+    parts = [
+        Part(fake_name, b, DISTANCES[norm], other=a.detach(), other_name=real_name)
+        for real_name, a, fake_name, b in _maps("real_features", real, "fake_features", fake)
+    ]
+    if not parts:
+        raise ValueError("real_features must hold at least one feature map, got none")
+    return parts
+
+
+def _maps(
+    real_name: str, real: Any, fake_name: str, fake: Any
+) -> Iterator[tuple[str, Tensor, str, Tensor]]:
+    if not (is_list(real) and is_list(fake)):
+        check.check_floating(real_name, real)
+        check.check_floating(fake_name, fake)
+        check.check_same_device(real_name, real, fake_name, fake)
+        check.check_same_shape(real_name, real, fake_name, fake)
+        yield real_name, real, fake_name, fake
+        return
+    if len(real) != len(fake):
+        raise ValueError(
+            f"{real_name} and {fake_name} must have the same length, got {len(real)} and {len(fake)}"
+        )
+    for i, (a, b) in enumerate(zip(real, fake, strict=True)):
+        yield from _maps(f"{real_name}[{i}]", a, f"{fake_name}[{i}]", b)
+
+
 def _against_means(parts: list[Part], means: Means) -> list[Part]:
     """Of each real part and the fake one of the same discriminator: each less the mean of the other."""
     if means.dim not in (None, 0):
@@ -299,25 +330,25 @@ def prepared(parts: Sequence[Part], reduction: str) -> list[Part]:
     # Once for each: the gradients of both uses must add up before they are rounded.
     loss_dtype = torch.float64 if wide else torch.float32
     upcast = {
-        id(x): x.to(loss_dtype)
-        for p in parts
-        if p.means
-        for x in (p.logits, p.other)
+        name: x.to(loss_dtype)
+        for part in parts
+        if part.means is not None
+        for name, x in ((part.name, part.logits), (part.other_name, part.other))
         if x is not None
     }
     return [_weighted(_in_one_dtype(part, wide, upcast), reduction) for part in parts]
 
 
-def _in_one_dtype(part: Part, wide: bool, upcast: Mapping[int, Tensor]) -> Part:
+def _in_one_dtype(part: Part, wide: bool, upcast: Mapping[str, Tensor]) -> Part:
     """float64 beside others: those are converted. Gradients come back in each tensor's own dtype."""
     dtype = torch.float64 if wide else part.logits.dtype
     if part.other is None:
         return part._replace(logits=part.logits.to(dtype))
     if part.means is not None:
-        other = upcast[id(part.other)]
+        other = upcast[part.other_name]
         other = other.detach() if part.means.detach else other
         mean = other.mean() if part.means.dim is None else other.mean(0)
-        logits = upcast[id(part.logits)]
+        logits = upcast[part.name]
         return part._replace(logits=logits, other=mean.expand(logits.shape))
     dtype = torch.promote_types(dtype, part.other.dtype)
     return part._replace(logits=part.logits.to(dtype), other=part.other.to(dtype))

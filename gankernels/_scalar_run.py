@@ -30,6 +30,12 @@ _TERMS: dict[str, Term] = {
 }
 """The numbers of every row's terms, one after the other, where nothing else is asked for."""
 
+_LABELS = {
+    name: tuple(None if side is None else side.label for side in (loss.real, loss.fake))
+    for name, loss in SCALAR_LOSSES.items()
+}
+"""And their labels."""
+
 _USUAL = Means()
 
 # Logits, other logits, weights (or none: -1) and output of each term.
@@ -38,7 +44,7 @@ _ONE, _TWO, _PAIR = (0, -1, -1, 0), (0, -1, -1, 0, 1, -1, -1, 0), (0, 1, -1, 0)
 
 def terms_of(name: str, real_label: float | OneLess | None, fake_label: float | None) -> Term:
     """The numbers of a row's terms."""
-    if real_label is fake_label is None:
+    if (real_label, fake_label) == _LABELS[name] or real_label is fake_label is None:
         return _TERMS[name]
     if torch.compiler.is_compiling():
         return _labelled(name, real_label, fake_label)
@@ -76,6 +82,10 @@ def of_two(name: str, real: Any, fake: Any, reduction: str, *options: Any) -> An
     return of_any(name, Call(real, fake, reduction, Options(*options), _USUAL))
 
 
+def _of_side(argument: str, label: Any) -> tuple[Any, Any]:
+    return (label, None) if argument == "real_logits" else (None, label)
+
+
 _LINEAR = {
     name: (loss.fake or loss.real).term[1]  # type: ignore[union-attr]
     for name, loss in SCALAR_LOSSES.items()
@@ -97,7 +107,7 @@ def of_one(name: str, argument: str, logits: Any, reduction: str, *options: Any)
     if weight is mask is None and not (each or _backend.reference_serves(logits)):
         if reduction == "none" and name in _LINEAR:
             return _linear(name, logits, scale)
-        terms = _TERMS[name] if label is None else terms_of(name, label, label)
+        terms = _TERMS[name] if label is None else terms_of(name, *_of_side(argument, label))
         code = _backend.reduction_code(reduction)
         return _backend.scalar_loss((logits,), argument, _ONE, terms, float(scale), code)[0]
     if argument == "real_logits":

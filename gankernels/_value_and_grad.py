@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _backend, _checks, _scalar_run, functional, reference
+from gankernels._rows import alike
 from gankernels._scalar import SCALAR_LOSSES
 from gankernels._scalar_call import bound, check_outputs
 
@@ -138,22 +140,48 @@ def _of_two(
     return loss, (g_one if one else None, g_two if two else None)
 
 
+def _of_two_logits(
+    operator: Callable[..., Any],
+    first: Tensor | None,
+    second: Tensor,
+    arguments: tuple[Any, ...],
+    grad_scale: float,
+    *numbers: float,
+) -> tuple[Tensor, Gradients]:
+    """The same for losses over distributions, whose logits may be of two dtypes."""
+    one, two = _wanted(first, second)
+    flags = (one, two, True, grad_scale)
+    if first is None or first.dtype == second.dtype:
+        loss, g_one, g_two = operator(first, second, *arguments, *flags, *numbers)
+        return loss, (g_one if one else None, g_two if two else None)
+    both = alike(first.detach(), second.detach())
+    loss, g_one, g_two = operator(*both, *arguments, *flags, *numbers)
+    return loss, (g_one.to(first.dtype) if one else None, g_two.to(second.dtype) if two else None)
+
+
 def _softmax_kl(
     logits: Tensor,
     target: Tensor,
     dim: int = 1,
     reduction: str = "mean",
     *,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
     validate: bool = False,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     if validate:
         _checks.check_anchor_values("target", target)
-    if _backend.reference_serves(logits, target):
+    if _backend.reference_serves(logits, target) or not (weight is None and mask is None):
+        options = {"temperature": temperature, "weight": weight, "mask": mask, "scale": scale}
         args = (logits, target, dim, reduction)
-        return _through_autograd(reference.softmax_kl, args, {}, (0,), grad_scale)
+        return _through_autograd(functional.softmax_kl, args, options, (0,), grad_scale)
+    temperature = _checks.check_temperature("temperature", temperature)
+    code, scale = _backend.in_kernel(reduction, scale, logits, dim)
     loss, grad, _ = _backend.VALUE_AND_GRAD["softmax_kl"](
-        logits, target, dim, _backend.reduction_code(reduction), True, False, True, grad_scale
+        logits, target, dim, code, True, False, True, grad_scale, temperature, scale
     )
     return loss, (grad,)
 
@@ -164,16 +192,35 @@ def _softmax_kl_logits(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    temperature: float = 1.0,
+    p_temperature: float | None = None,
+    q_temperature: float | None = None,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
-    if _backend.reference_serves(p_logits, q_logits):
+    if _backend.reference_serves(p_logits, q_logits) or not (weight is None and mask is None):
+        options = {
+            "temperature": temperature,
+            "p_temperature": p_temperature,
+            "q_temperature": q_temperature,
+            "weight": weight,
+            "mask": mask,
+            "scale": scale,
+        }
         args = (p_logits, q_logits, dim, reduction)
-        return _through_autograd(reference.softmax_kl_logits, args, {}, (0, 1), grad_scale)
-    operator, code = (
-        _backend.VALUE_AND_GRAD["softmax_kl_logits"],
-        _backend.reduction_code(reduction),
-    )
-    return _of_two(operator, p_logits, q_logits, dim, code, grad_scale=grad_scale)
+        return _through_autograd(functional.softmax_kl_logits, args, options, (0, 1), grad_scale)
+    of_p, of_q = _checks.check_temperatures(temperature, p_temperature, q_temperature)
+    code, scale = _backend.in_kernel(reduction, scale, p_logits, dim)
+    operator = _backend.VALUE_AND_GRAD["softmax_kl_logits"]
+    both, arguments = (p_logits, q_logits), (dim, code)
+    return _of_two_logits(operator, *both, arguments, grad_scale, of_p, of_q, scale)
+
+
+def _js_divergence(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
+    bound = inspect.signature(functional.js_divergence).bind(*args, **kwargs)
+    return _through_autograd(functional.js_divergence, bound.args, bound.kwargs, (0, 1), grad_scale)
 
 
 def _realness_d_loss(
@@ -184,17 +231,37 @@ def _realness_d_loss(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    real_weight: Tensor | None = None,
+    fake_weight: Tensor | None = None,
+    real_mask: Tensor | None = None,
+    fake_mask: Tensor | None = None,
+    scale: float = 1.0,
     validate: bool = False,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     if validate:
         functional._validate_anchors(real_anchor, fake_anchor)
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
-    if _backend.reference_serves(*tensors):
-        args = (*tensors, dim, reduction)
-        return _through_autograd(reference.realness_d_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _backend.VALUE_AND_GRAD["realness_d_loss"], _backend.reduction_code(reduction)
-    return _of_two(operator, *tensors, dim, code, grad_scale=grad_scale)
+    if (
+        not (real_weight is fake_weight is real_mask is fake_mask is None)
+        or _backend.reference_serves(*tensors)
+        or functional._differ_beyond_the_batch(reduction, real_logits, fake_logits)
+    ):
+        options = {
+            "real_weight": real_weight,
+            "fake_weight": fake_weight,
+            "real_mask": real_mask,
+            "fake_mask": fake_mask,
+            "scale": scale,
+        }
+        fn, args = functional.realness_d_loss, (*tensors, dim, reduction)
+        return _through_autograd(fn, args, options, (0, 1), grad_scale)
+    code, scale = _backend.in_kernel(reduction, scale, real_logits, dim)
+    operator, arguments = (
+        _backend.VALUE_AND_GRAD["realness_d_loss"],
+        (real_anchor, fake_anchor, dim, code),
+    )
+    return _of_two_logits(operator, real_logits, fake_logits, arguments, grad_scale, scale)
 
 
 def _realness_g_loss(
@@ -206,6 +273,7 @@ def _realness_g_loss(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    scale: float = 1.0,
     validate: bool = False,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
@@ -215,9 +283,13 @@ def _realness_g_loss(
     tensors = (used, fake_logits, real_anchor, fake_anchor)
     if _backend.reference_serves(*functional._present(*tensors)):
         args = (*tensors, objective, dim, reduction)
-        return _through_autograd(reference.realness_g_loss, args, {}, (0, 1), grad_scale)
-    operator, code = _backend.VALUE_AND_GRAD["realness_g_loss"], _backend.reduction_code(reduction)
-    return _of_two(operator, *tensors, objective, dim, code, grad_scale=grad_scale)
+        return _through_autograd(
+            reference.realness_g_loss, args, {"scale": scale}, (0, 1), grad_scale
+        )
+    code, scale = _backend.in_kernel(reduction, scale, fake_logits, dim)
+    operator = _backend.VALUE_AND_GRAD["realness_g_loss"]
+    arguments = (real_anchor, fake_anchor, objective, dim, code)
+    return _of_two_logits(operator, used, fake_logits, arguments, grad_scale, scale)
 
 
 def _resampled_realness_d_loss(
@@ -230,17 +302,23 @@ def _resampled_realness_d_loss(
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
     *,
+    scale: float = 1.0,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
-    if _backend.reference_serves(*tensors) or _learnable(real_anchor, fake_anchor):
+    if (
+        _backend.reference_serves(*tensors)
+        or _learnable(real_anchor, fake_anchor)
+        or functional._differ_beyond_the_batch(reduction, *tensors[:2])
+    ):
         args = (*tensors, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_d_loss
-        return _through_autograd(fn, args, {}, (0, 1), grad_scale)
+        return _through_autograd(fn, args, {"scale": scale}, (0, 1), grad_scale)
     noises = functional._noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
+    code, scale = _backend.in_kernel(reduction, scale, real_statistics, dim)
     operator = _backend.VALUE_AND_GRAD["resampled_realness_d_loss"]
-    code = _backend.reduction_code(reduction)
-    return _of_two(operator, *tensors, *noises, dim, code, grad_scale=grad_scale)
+    arguments = (real_anchor, fake_anchor, *noises, dim, code)
+    return _of_two_logits(operator, *tensors[:2], arguments, grad_scale, scale)
 
 
 def _resampled_realness_g_loss(
@@ -254,6 +332,7 @@ def _resampled_realness_g_loss(
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
     *,
+    scale: float = 1.0,
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     used = real_statistics if objective == 2 else None
@@ -262,11 +341,12 @@ def _resampled_realness_g_loss(
     if _backend.reference_serves(*present) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, objective, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_g_loss
-        return _through_autograd(fn, args, {}, (0, 1), grad_scale)
+        return _through_autograd(fn, args, {"scale": scale}, (0, 1), grad_scale)
     noises = functional._noises(used, fake_statistics, dim, real_noise, fake_noise)
+    code, scale = _backend.in_kernel(reduction, scale, fake_statistics, dim)
     operator = _backend.VALUE_AND_GRAD["resampled_realness_g_loss"]
-    code = _backend.reduction_code(reduction)
-    return _of_two(operator, *tensors, *noises, objective, dim, code, grad_scale=grad_scale)
+    arguments = (real_anchor, fake_anchor, *noises, objective, dim, code)
+    return _of_two_logits(operator, used, fake_statistics, arguments, grad_scale, scale)
 
 
 def _learnable(*anchors: Tensor | None) -> bool:
@@ -321,6 +401,7 @@ def _scalar(name: str) -> ValueAndGrad:
 _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     functional.softmax_kl: _softmax_kl,
     functional.softmax_kl_logits: _softmax_kl_logits,
+    functional.js_divergence: _js_divergence,
     functional.realness_d_loss: _realness_d_loss,
     functional.realness_g_loss: _realness_g_loss,
     functional.resampled_realness_d_loss: _resampled_realness_d_loss,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from gankernels import _checks as check
 from gankernels import _scalar_run as run
-from gankernels._scalar import DISTANCES
-from gankernels._scalar_call import Part, is_list, prepared
+from gankernels._scalar_call import parts_of_maps, prepared
 
 __all__ = ["feature_matching_loss"]
 
@@ -65,34 +62,6 @@ def feature_matching_loss(
         >>> gk.feature_matching_loss(real, fake, norm="l2", average=True)
         tensor(2.)
     """
-    if norm not in DISTANCES:
-        raise ValueError(f"norm must be 'l1' or 'l2', got {norm!r}")
-    parts = [
-        Part(name, fake, DISTANCES[norm], other=real.detach(), other_name=other_name)
-        for other_name, real, name, fake in _maps(
-            "real_features", real_features, "fake_features", fake_features
-        )
-    ]
-    if not parts:
-        raise ValueError("real_features must hold at least one feature map, got none")
+    parts = parts_of_maps(real_features, fake_features, norm)
     factor = scale / len(parts) if average else scale
     return run.of_prepared(prepared(parts, "mean"), "mean", factor)[0]
-
-
-def _maps(
-    real_name: str, real: Any, fake_name: str, fake: Any
-) -> Iterator[tuple[str, Tensor, str, Tensor]]:
-    """Every map of real images with its name, and the one of generated images at its place."""
-    if not (is_list(real) and is_list(fake)):
-        check.check_floating(real_name, real)
-        check.check_floating(fake_name, fake)
-        check.check_same_device(real_name, real, fake_name, fake)
-        check.check_same_shape(real_name, real, fake_name, fake)
-        yield real_name, real, fake_name, fake
-        return
-    if len(real) != len(fake):
-        raise ValueError(
-            f"{real_name} and {fake_name} must have the same length, got {len(real)} and {len(fake)}"
-        )
-    for i, (a, b) in enumerate(zip(real, fake, strict=True)):
-        yield from _maps(f"{real_name}[{i}]", a, f"{fake_name}[{i}]", b)

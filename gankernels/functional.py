@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from gankernels import _backend, _checks, reference
+from gankernels._divergence import check_realness_d
+from gankernels._rows import RowWeights, alike
 from gankernels.feature_matching import feature_matching_loss
 from gankernels.scalar_losses import (
     hinge_d_fake_loss,
@@ -40,6 +42,7 @@ __all__ = [
     "hinge_d_loss",
     "hinge_d_real_loss",
     "hinge_g_loss",
+    "js_divergence",
     "logistic_d_fake_loss",
     "logistic_d_loss",
     "logistic_d_real_loss",
@@ -75,15 +78,19 @@ def softmax_kl(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
     validate: bool = False,
 ) -> Tensor:
     r"""Kullback-Leibler divergence of a target distribution from the softmax of logits.
 
     .. math::
         \mathrm{KL}(A \| \mathrm{softmax}(z)) = \sum_k A_k \log A_k - \sum_k A_k z_k + S \, \mathrm{lse}(z),
-        \quad S = \sum_k A_k, \quad 0 \log 0 = 0
+        \quad z = logits / T, \quad S = \sum_k A_k, \quad 0 \log 0 = 0
 
-    Gradients: :math:`S \, \mathrm{softmax}(z) - A` to the logits; to the target, where it requires grad,
+    Gradients: :math:`(S \, \mathrm{softmax}(z) - A) / T` to the logits; to the target, where it requires grad,
     :math:`\log A + 1 - \log \mathrm{softmax}(z)`, and 0 at empty bins.
     Computed in log space: the gradient does not vanish however far the logits are off. An empty bin
     contributes nothing, whatever its logit, even ``-inf``; a target that does not sum to one is allowed.
@@ -95,7 +102,16 @@ def softmax_kl(
         dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
             vocabulary is ``dim=-1``. Dense layouts, ``(N, K, H, W)`` and channels-last among them, are read
             as they lie.
-        reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"`` (one loss per row).
+        reduction: ``"mean"`` over rows, ``"batchmean"`` (the sum divided by the size of dimension 0, whichever
+            dimension the classes have, as ``torch.nn.functional.kl_div`` does), ``"sum"``, or ``"none"`` (one
+            loss per row).
+        temperature: T, finite and positive. The loss is not multiplied by its square: distillation adds
+            ``scale=T**2``.
+        weight: A factor for each row, ``(N, *)`` as the rows are, or ``(N,)``; any float dtype. A mean divides by
+            the number of rows. Differentiable.
+        mask: Which rows count, bool, of the same shapes. A mean divides by the number of rows kept, and is 0
+            where none is; nothing of the others reaches value or gradients, not even a NaN.
+        scale: A factor on the loss and its gradients, inside the kernel.
         validate: Check that the target is finite, non-negative and not all zero (a host synchronisation on
             a GPU, so off by default).
 
@@ -107,12 +123,14 @@ def softmax_kl(
         batch gives NaN for ``"mean"``, 0 for ``"sum"``.
 
     Raises:
-        TypeError: an argument is not a floating-point tensor.
-        ValueError: a shape, dimension or reduction that does not fit.
+        TypeError: an argument is not a floating-point tensor, a mask not a bool one, a factor not a number.
+        ValueError: a shape, dimension, reduction or temperature that does not fit.
         RuntimeError: tensors on different devices.
 
     Cost: one kernel for value and gradient; logits read once, gradient written once, one exponential per
     element. Bitwise repeatable for any number of CPU threads.
+    With ``weight`` or ``mask`` the kernel gives the row losses, and operations of the rows' size follow: two more
+    for a weight, six for a mask, half as many backward, and the gradient is read and written once more.
 
     Source: the divergences of Xiangli et al. 2020, "Real or Not Real, that is the Question", equation 3.
 
@@ -128,31 +146,72 @@ def softmax_kl(
         >>> sequences = torch.zeros(2, 7, 4)  # (B, S, V): one distribution per position
         >>> gk.softmax_kl(sequences, torch.full((4,), 0.25), dim=-1, reduction="none").shape
         torch.Size([2, 7])
+        >>> gk.softmax_kl(sequences, torch.full((4,), 0.25), dim=-1, mask=torch.ones(2, 7) > 0)
+        tensor(0.)
     """
     if validate:
         _checks.check_anchor_values("target", target)
     if _backend.reference_serves(logits, target):
-        return reference.softmax_kl(logits, target, dim, reduction)
-    return _backend.softmax_kl(logits, target, dim, _backend.reduction_code(reduction))
+        return reference.softmax_kl(
+            logits,
+            target,
+            dim,
+            reduction,
+            temperature=temperature,
+            weight=weight,
+            mask=mask,
+            scale=scale,
+        )
+    temperature = _checks.check_temperature("temperature", temperature)
+    if weight is not None or mask is not None:
+        _checks.check_divergence_reduction(reduction)
+        code, scale = _backend.in_kernel("none", scale, logits, dim)
+        rows = _backend.softmax_kl(logits, target, dim, code, temperature, scale)
+        return RowWeights(logits, dim % logits.ndim, weight, mask).reduce(rows, reduction)
+    code, scale = _backend.in_kernel(reduction, scale, logits, dim)
+    return _backend.softmax_kl(logits, target, dim, code, temperature, scale)
 
 
 def softmax_kl_logits(
-    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
+    p_logits: Tensor,
+    q_logits: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    temperature: float = 1.0,
+    p_temperature: float | None = None,
+    q_temperature: float | None = None,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
 ) -> Tensor:
     r"""Kullback-Leibler divergence between the softmaxes of two tensors of logits.
 
     .. math::
         \mathrm{KL}(p \| q) = \sum_k p_k (\log p_k - \log q_k),
-        \quad p = \mathrm{softmax}(p\_logits), \; q = \mathrm{softmax}(q\_logits)
+        \quad p = \mathrm{softmax}(p\_logits / T_p), \; q = \mathrm{softmax}(q\_logits / T_q)
 
-    Gradients: :math:`q - p` to ``q_logits``; :math:`p \circ (\log p - \log q - \mathrm{KL})` to ``p_logits``.
+    Gradients: :math:`(q - p) / T_q` to ``q_logits``; :math:`p \circ (\log p - \log q - \mathrm{KL}) / T_p` to
+    ``p_logits``.
 
     Args:
         p_logits: Raw logits of the first distribution, float16, bfloat16, float32 or float64.
-        q_logits: Raw logits of the second, same shape, dtype and device; rows are compared pairwise.
+        q_logits: Raw logits of the second, same shape and device; rows are compared pairwise. Of two dtypes the
+            narrower is widened first, and each gradient has the dtype of its logits.
         dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
             vocabulary is ``dim=-1``.
-        reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"``.
+        reduction: ``"mean"`` over rows, ``"batchmean"`` (the sum divided by the size of dimension 0, whichever
+            dimension the classes have, as ``torch.nn.functional.kl_div`` does), ``"sum"``, or ``"none"`` (one
+            loss per row).
+        temperature: T of both, finite and positive. The loss is not multiplied by its square: distillation adds
+            ``scale=T**2``.
+        p_temperature: Of the first alone, where it differs.
+        q_temperature: Of the second alone.
+        weight: A factor for each row, ``(N, *)`` as the rows are, or ``(N,)``; any float dtype. A mean divides by
+            the number of rows. Differentiable.
+        mask: Which rows count, bool, of the same shapes. A mean divides by the number of rows kept, and is 0
+            where none is; nothing of the others reaches value or gradients, not even a NaN.
+        scale: A factor on the loss and its gradients, inside the kernel.
 
     Shape:
         both ``(N, K, *)``; output ``()``, or ``(N, *)`` for ``"none"``.
@@ -163,11 +222,14 @@ def softmax_kl_logits(
         eps of the loss's dtype and ``r`` the range of the row's logits.
 
     Raises:
-        TypeError: not floating-point, or different dtypes.
-        ValueError: shapes that differ, a dimension or reduction that does not fit.
+        TypeError: an argument is not a floating-point tensor, a mask not a bool one, a factor not a number.
+        ValueError: shapes that differ, a dimension, reduction or temperature that does not fit.
         RuntimeError: tensors on different devices.
 
     Cost: one kernel for value and both gradients; gradients that are not required are not computed.
+    Two dtypes cost a conversion of the narrower logits, and one of their gradient.
+    With ``weight`` or ``mask`` the kernel gives the row losses, and operations of the rows' size follow: two more
+    for a weight, six for a mask, half as many backward, and the gradient is read and written once more.
 
     Source: the first term of Xiangli et al. 2020, equation 19.
 
@@ -179,10 +241,109 @@ def softmax_kl_logits(
         >>> sequences = torch.zeros(2, 7, 4)  # (B, S, V): one distribution per position
         >>> gk.softmax_kl_logits(sequences, sequences, dim=-1, reduction="none").shape
         torch.Size([2, 7])
+        >>> teacher, student, T = torch.randn(2, 7, 4), torch.randn(2, 7, 4, requires_grad=True), 4.0
+        >>> gk.softmax_kl_logits(teacher, student, dim=-1, temperature=T, scale=T**2).backward()
     """
     if _backend.reference_serves(p_logits, q_logits):
-        return reference.softmax_kl_logits(p_logits, q_logits, dim, reduction)
-    return _backend.softmax_kl_logits(p_logits, q_logits, dim, _backend.reduction_code(reduction))
+        return reference.softmax_kl_logits(
+            p_logits,
+            q_logits,
+            dim,
+            reduction,
+            temperature=temperature,
+            p_temperature=p_temperature,
+            q_temperature=q_temperature,
+            weight=weight,
+            mask=mask,
+            scale=scale,
+        )
+    of_p, of_q = _checks.check_temperatures(temperature, p_temperature, q_temperature)
+    if p_logits.dtype != q_logits.dtype:
+        p_logits, q_logits = alike(p_logits, q_logits)
+    if weight is not None or mask is not None:
+        _checks.check_divergence_reduction(reduction)
+        code, scale = _backend.in_kernel("none", scale, p_logits, dim)
+        rows = _backend.softmax_kl_logits(p_logits, q_logits, dim, code, of_p, of_q, scale)
+        return RowWeights(p_logits, dim % p_logits.ndim, weight, mask).reduce(rows, reduction)
+    code, scale = _backend.in_kernel(reduction, scale, p_logits, dim)
+    return _backend.softmax_kl_logits(p_logits, q_logits, dim, code, of_p, of_q, scale)
+
+
+def js_divergence(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    beta: float = 0.5,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    r"""Generalised Jensen-Shannon divergence between the softmaxes of two tensors of logits.
+
+    .. math::
+        \mathrm{JSD}_\beta(p, q) = \beta \, \mathrm{KL}(p \| m) + (1 - \beta) \, \mathrm{KL}(q \| m),
+        \quad m = \beta p + (1 - \beta) q,
+        \quad p = \mathrm{softmax}(p\_logits / T), \; q = \mathrm{softmax}(q\_logits / T)
+
+    Gradients: :math:`\beta \, p \circ (\log p - \log m - \mathrm{KL}(p \| m)) / T` to ``p_logits``, and
+    :math:`(1 - \beta) \, q \circ (\log q - \log m - \mathrm{KL}(q \| m)) / T` to ``q_logits``. Bounded by
+    :math:`-\beta \log \beta - (1 - \beta) \log (1 - \beta)`; exchanging the two and ``beta`` with
+    ``1 - beta`` changes nothing; divided by ``beta`` it tends to :math:`\mathrm{KL}(p \| q)` for ``beta`` to 0.
+
+    Args:
+        p_logits: Raw logits of the first distribution, float16, bfloat16, float32 or float64.
+        q_logits: Raw logits of the second, same shape and device; each gradient has the dtype of its logits.
+        beta: The first distribution's share of the mixture, in (0, 1).
+        dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
+            vocabulary is ``dim=-1``.
+        reduction: ``"mean"`` over rows, ``"batchmean"`` (the sum divided by the size of dimension 0, whichever
+            dimension the classes have, as ``torch.nn.functional.kl_div`` does), ``"sum"``, or ``"none"``.
+        temperature: T, finite and positive.
+        weight: A factor for each row, ``(N, *)`` as the rows are, or ``(N,)``; any float dtype. A mean divides by
+            the number of rows. Differentiable.
+        mask: Which rows count, bool, of the same shapes. A mean divides by the number of rows kept, and is 0
+            where none is; nothing of the others reaches value or gradients, not even a NaN.
+        scale: A factor on the loss and its gradients, one more operation on the row losses.
+
+    Shape:
+        both ``(N, K, *)``; output ``()``, or ``(N, *)`` for ``"none"``.
+
+    Returns:
+        The loss in float32, or float64 where either has float64 logits; differentiable any number of times.
+
+    Raises:
+        TypeError: an argument is not a floating-point tensor, a mask not a bool one, a factor not a number.
+        ValueError: ``beta`` outside (0, 1), shapes that differ, a dimension, reduction or temperature that does
+            not fit.
+        RuntimeError: tensors on different devices.
+
+    Cost: no kernel of its own: some thirty operations of PyTorch on log-probabilities, and as many backward.
+
+    Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
+
+    Example:
+        >>> import torch, gankernels as gk
+        >>> p, q = torch.tensor([[0.0, -100.0]]), torch.tensor([[-100.0, 0.0]])
+        >>> gk.js_divergence(p, q)  # log 2
+        tensor(0.6931)
+        >>> sequences = torch.zeros(2, 7, 4)  # (B, S, V): one distribution per position
+        >>> gk.js_divergence(sequences, sequences, 0.1, dim=-1, reduction="none").shape
+        torch.Size([2, 7])
+    """
+    return reference.js_divergence(
+        p_logits,
+        q_logits,
+        beta,
+        dim,
+        reduction,
+        temperature=temperature,
+        weight=weight,
+        mask=mask,
+        scale=scale,
+    )
 
 
 def realness_d_loss(
@@ -193,6 +354,11 @@ def realness_d_loss(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    real_weight: Tensor | None = None,
+    fake_weight: Tensor | None = None,
+    real_mask: Tensor | None = None,
+    fake_mask: Tensor | None = None,
+    scale: float = 1.0,
     validate: bool = False,
 ) -> Tensor:
     r"""RealnessGAN's discriminator loss: both divergences from their anchors, in one call.
@@ -207,14 +373,21 @@ def realness_d_loss(
 
     Args:
         real_logits: D's raw output for real images, float16, bfloat16, float32 or float64.
-        fake_logits: D's raw output for generated images; same number of dimensions and classes, same dtype
-            and device. The batches may differ in size.
+        fake_logits: D's raw output for generated images; same number of dimensions and classes, same device.
+            The batches may differ in size. Of two dtypes the narrower is widened first, and each gradient has
+            the dtype of its logits.
         real_anchor: ``A1``, ``(K,)`` or the shape of ``real_logits``; any float dtype.
         fake_anchor: ``A0``, ``(K,)`` or the shape of ``fake_logits``.
         dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
             vocabulary is ``dim=-1``.
-        reduction: ``"mean"`` (over the rows of each batch), ``"sum"``, or ``"none"`` (the sum of both terms
-            row by row: equal shapes needed).
+        reduction: ``"mean"`` (over the rows of each batch), ``"batchmean"`` (each batch's sum divided by the size
+            of its dimension 0), ``"sum"``, or ``"none"`` (the sum of both terms row by row: equal shapes needed).
+        real_weight: A factor for each row of the real batch, and ``fake_weight`` of the generated one, as in
+            :func:`softmax_kl`; so are the masks.
+        fake_weight: Likewise.
+        real_mask: Which rows of the real batch count.
+        fake_mask: Likewise.
+        scale: A factor on the loss and its gradients, inside the kernel.
         validate: Check the anchors' values (a host synchronisation on a GPU).
 
     Shape:
@@ -224,11 +397,13 @@ def realness_d_loss(
         The loss in float32, or float64 for float64 logits; differentiable any number of times.
 
     Raises:
-        TypeError: not floating-point, or different dtypes.
+        TypeError: an argument is not a floating-point tensor, a mask not a bool one, a factor not a number.
         ValueError: shapes, dimension, anchor length or reduction that do not fit.
         RuntimeError: tensors on different devices.
 
     Cost: one kernel for the value and both gradients; each logit read once, each gradient written once.
+    Weights, masks and a ``"batchmean"`` of batches that differ beyond dimension 0 take a kernel for each batch,
+    with the costs that :func:`softmax_kl` names.
 
     Source: Xiangli et al. 2020, equation 3.
 
@@ -244,13 +419,54 @@ def realness_d_loss(
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
-    if _backend.reference_serves(real_logits, fake_logits, real_anchor, fake_anchor):
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    if _backend.reference_serves(*tensors):
         return reference.realness_d_loss(
-            real_logits, fake_logits, real_anchor, fake_anchor, dim, reduction
+            *tensors,
+            dim,
+            reduction,
+            real_weight=real_weight,
+            fake_weight=fake_weight,
+            real_mask=real_mask,
+            fake_mask=fake_mask,
+            scale=scale,
         )
+    if real_logits.dtype != fake_logits.dtype:
+        real_logits, fake_logits = alike(real_logits, fake_logits)
+    alone = real_weight is fake_weight is real_mask is fake_mask is None
+    if not alone or (reduction == "batchmean" and real_logits.shape[1:] != fake_logits.shape[1:]):
+        tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+        weights, masks = (real_weight, fake_weight), (real_mask, fake_mask)
+        return _realness_d_in_two(*tensors, dim, reduction, weights, masks, scale)
+    code, scale = _backend.in_kernel(reduction, scale, real_logits, dim)
     return _backend.realness_d_loss(
-        real_logits, fake_logits, real_anchor, fake_anchor, dim, _backend.reduction_code(reduction)
+        real_logits, fake_logits, real_anchor, fake_anchor, dim, code, scale
     )
+
+
+def _realness_d_in_two(
+    real_logits: Tensor,
+    fake_logits: Tensor,
+    real_anchor: Tensor,
+    fake_anchor: Tensor,
+    dim: int,
+    reduction: str,
+    weights: tuple[Tensor | None, Tensor | None],
+    masks: tuple[Tensor | None, Tensor | None],
+    scale: float,
+) -> Tensor:
+    """One divergence for each batch, where its rows count each as they are told."""
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    index = check_realness_d(*tensors, dim, reduction)
+    losses = []
+    for i, prefix in enumerate(("real_", "fake_")):
+        logits, anchor = tensors[i], tensors[2 + i]
+        rows = RowWeights(logits, index, weights[i], masks[i], prefix)
+        code, factor = _backend.in_kernel("none", scale, logits, dim)
+        losses.append(
+            rows.reduce(_backend.softmax_kl(logits, anchor, dim, code, 1.0, factor), reduction)
+        )
+    return losses[0] + losses[1]
 
 
 def realness_g_loss(
@@ -262,6 +478,7 @@ def realness_g_loss(
     dim: int = 1,
     reduction: str = "mean",
     *,
+    scale: float = 1.0,
     validate: bool = False,
 ) -> Tensor:
     r"""RealnessGAN's generator loss, in its three objectives.
@@ -282,7 +499,8 @@ def realness_g_loss(
 
     Args:
         real_logits: D's raw output for real images, the shape of ``fake_logits``; used by objective 2 only,
-            may be ``None`` otherwise.
+            may be ``None`` otherwise. Of two dtypes the narrower is widened first, and each gradient has the
+            dtype of its logits.
         fake_logits: D's raw output for generated images, float16, bfloat16, float32 or float64.
         real_anchor: ``A1``, ``(K,)`` or the shape of ``fake_logits``; used by objective 3 only, may be
             ``None`` otherwise.
@@ -290,7 +508,9 @@ def realness_g_loss(
         objective: 1, 2 or 3.
         dim: The class dimension; all others index rows. Of ``(B, S, V)`` the default is the sequence: the
             vocabulary is ``dim=-1``.
-        reduction: ``"mean"`` over rows, ``"sum"``, or ``"none"``.
+        reduction: ``"mean"`` over rows, ``"batchmean"`` (the sum divided by the size of dimension 0), ``"sum"``,
+            or ``"none"``.
+        scale: A factor on the loss and its gradients, inside the kernel.
         validate: Check the anchors' values (a host synchronisation on a GPU).
 
     Shape:
@@ -300,7 +520,7 @@ def realness_g_loss(
         The loss in float32, or float64 for float64 logits; differentiable any number of times.
 
     Raises:
-        TypeError: not floating-point, or different dtypes.
+        TypeError: not floating-point, or a factor that is not a number.
         ValueError: an objective that is not 1, 2 or 3, a ``None`` that the objective needs, shapes,
             dimension, anchor length or reduction that do not fit.
         RuntimeError: tensors on different devices.
@@ -320,18 +540,14 @@ def realness_g_loss(
     """
     if validate:
         _validate_anchors(real_anchor, fake_anchor)
-    if _backend.reference_serves(*_present(real_logits, fake_logits, real_anchor, fake_anchor)):
-        return reference.realness_g_loss(
-            real_logits, fake_logits, real_anchor, fake_anchor, objective, dim, reduction
-        )
+    tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
+    if _backend.reference_serves(*_present(*tensors)):
+        return reference.realness_g_loss(*tensors, objective, dim, reduction, scale=scale)
+    if objective == 2 and real_logits is not None and real_logits.dtype != fake_logits.dtype:
+        real_logits, fake_logits = alike(real_logits, fake_logits)
+    code, scale = _backend.in_kernel(reduction, scale, fake_logits, dim)
     return _backend.realness_g_loss(
-        real_logits,
-        fake_logits,
-        real_anchor,
-        fake_anchor,
-        objective,
-        dim,
-        _backend.reduction_code(reduction),
+        real_logits, fake_logits, real_anchor, fake_anchor, objective, dim, code, scale
     )
 
 
@@ -584,6 +800,8 @@ def resampled_realness_d_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     r"""Feature resampling and RealnessGAN's discriminator loss as one operator.
 
@@ -594,13 +812,14 @@ def resampled_realness_d_loss(
     Args:
         real_statistics: ``(N, 2K, *)``: D's K means, then K log-variances, for real images; float16,
             bfloat16, float32 or float64.
-        fake_statistics: The same for generated images, same dtype and device.
+        fake_statistics: The same for generated images, same device. Of two dtypes the narrower is widened first.
         real_anchor: ``A1``, ``(K,)`` or one per row; a constant.
         fake_anchor: ``A0``, likewise.
         dim: The class dimension. Of ``(B, S, 2V)`` the default is the sequence: the vocabulary is ``dim=-1``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`realness_d_loss`.
+        reduction: ``"mean"``, ``"batchmean"``, ``"sum"`` or ``"none"``, as in :func:`realness_d_loss`.
         real_noise: ``(N, K, *)``; drawn where it is not given.
         fake_noise: Likewise.
+        scale: A factor on the loss and its gradients, inside the kernel.
 
     Returns:
         The loss in float32, or float64 for float64 statistics; differentiable any number of times.
@@ -629,25 +848,17 @@ def resampled_realness_d_loss(
         ... ).shape
         torch.Size([2, 7])
     """
-    if _backend.reference_serves(real_statistics, fake_statistics, real_anchor, fake_anchor):
+    tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
+    if _backend.reference_serves(*tensors) or _differ_beyond_the_batch(reduction, *tensors[:2]):
         return reference.resampled_realness_d_loss(
-            real_statistics,
-            fake_statistics,
-            real_anchor,
-            fake_anchor,
-            dim,
-            reduction,
-            real_noise,
-            fake_noise,
+            *tensors, dim, reduction, real_noise, fake_noise, scale=scale
         )
+    noises = _noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
+    if real_statistics.dtype != fake_statistics.dtype:
+        real_statistics, fake_statistics = alike(real_statistics, fake_statistics)
+    code, scale = _backend.in_kernel(reduction, scale, real_statistics, dim)
     return _backend.resampled_realness_d_loss(
-        real_statistics,
-        fake_statistics,
-        real_anchor,
-        fake_anchor,
-        *_noises(real_statistics, fake_statistics, dim, real_noise, fake_noise),
-        dim,
-        _backend.reduction_code(reduction),
+        real_statistics, fake_statistics, real_anchor, fake_anchor, *noises, dim, code, scale
     )
 
 
@@ -661,6 +872,8 @@ def resampled_realness_g_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     r"""Feature resampling and RealnessGAN's generator loss as one operator.
 
@@ -674,9 +887,10 @@ def resampled_realness_g_loss(
         fake_anchor: ``A0``; a constant.
         objective: 1, 2 or 3.
         dim: The class dimension. Of ``(B, S, 2V)`` the default is the sequence: the vocabulary is ``dim=-1``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, ``"batchmean"``, ``"sum"`` or ``"none"``, as in :func:`realness_g_loss`.
         real_noise: ``(N, K, *)``; drawn where it is not given and used.
         fake_noise: Likewise.
+        scale: A factor on the loss and its gradients, inside the kernel.
 
     Returns:
         The loss in float32, or float64 for float64 statistics; differentiable any number of times.
@@ -704,31 +918,24 @@ def resampled_realness_g_loss(
         ... ).shape
         torch.Size([2, 7])
     """
-    if _backend.reference_serves(
-        *_present(real_statistics, fake_statistics, real_anchor, fake_anchor)
-    ):
+    tensors = (real_statistics, fake_statistics, real_anchor, fake_anchor)
+    if _backend.reference_serves(*_present(*tensors)):
         return reference.resampled_realness_g_loss(
-            real_statistics,
-            fake_statistics,
-            real_anchor,
-            fake_anchor,
-            objective,
-            dim,
-            reduction,
-            real_noise,
-            fake_noise,
+            *tensors, objective, dim, reduction, real_noise, fake_noise, scale=scale
         )
     used = real_statistics if objective == 2 else None
+    noises = _noises(used, fake_statistics, dim, real_noise, fake_noise)
+    if used is not None and used.dtype != fake_statistics.dtype:
+        used, fake_statistics = alike(used, fake_statistics)
+    code, scale = _backend.in_kernel(reduction, scale, fake_statistics, dim)
     return _backend.resampled_realness_g_loss(
-        real_statistics,
-        fake_statistics,
-        real_anchor,
-        fake_anchor,
-        *_noises(used, fake_statistics, dim, real_noise, fake_noise),
-        objective,
-        dim,
-        _backend.reduction_code(reduction),
+        used, fake_statistics, real_anchor, fake_anchor, *noises, objective, dim, code, scale
     )
+
+
+def _differ_beyond_the_batch(reduction: str, real: Tensor, fake: Tensor) -> bool:
+    """Whether a batch's share of a mean over dimension 0 is another for the two batches."""
+    return reduction == "batchmean" and real.shape[1:] != fake.shape[1:]
 
 
 def _present(

@@ -136,11 +136,12 @@ class RealnessLoss(GANLoss):
         objective: The generator's objective, 1, 2 or 3.
         dim: The class dimension of the logits. Of ``(B, S, V)`` the default is the sequence: the vocabulary
             is ``dim=-1``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, ``"batchmean"``, ``"sum"`` or ``"none"``.
         validate: Check the anchors' values once, here.
+        scale: A factor on both losses and their gradients.
 
     Raises:
-        TypeError: an anchor that is not a float tensor.
+        TypeError: an anchor that is not a float tensor, a factor that is not a number.
         ValueError: an anchor with a negative, NaN or infinite entry or with no mass (if
             ``validate``), two vectors of different length, unknown objective or reduction.
 
@@ -171,8 +172,13 @@ class RealnessLoss(GANLoss):
         dim: int = 1,
         reduction: str = "mean",
         validate: bool = True,
+        *,
+        scale: float = 1.0,
     ) -> None:
-        super().__init__(reduction)
+        check.check_divergence_reduction(reduction)
+        super().__init__("mean" if reduction == "batchmean" else reduction)
+        self.reduction = reduction
+        self.scale = check.check_factor("scale", scale)
         check.check_objective(objective)
         for name, anchor in (("real_anchor", real_anchor), ("fake_anchor", fake_anchor)):
             check.check_floating(name, anchor)
@@ -193,15 +199,21 @@ class RealnessLoss(GANLoss):
     def extra_repr(self) -> str:
         anchors = f"real_anchor={tuple(self.real_anchor.shape)}, "
         anchors += f"fake_anchor={tuple(self.fake_anchor.shape)}"
-        return f"{anchors}, objective={self.objective}, dim={self.dim}, {super().extra_repr()}"
+        settings = f"objective={self.objective}, dim={self.dim}, scale={self.scale}"
+        return f"{anchors}, {settings}, {super().extra_repr()}"
 
     def _discriminator_call(self, real_logits: Tensor, fake_logits: Tensor) -> _Call:
-        options = {"dim": self.dim, "reduction": self.reduction}
+        options = {"dim": self.dim, "reduction": self.reduction, "scale": self.scale}
         anchors = self.real_anchor, self.fake_anchor
         return _Call(F.realness_d_loss, (real_logits, fake_logits), anchors, options)
 
     def _generator_call(self, real_logits: Tensor | None, fake_logits: Tensor) -> _Call:
-        options = {"objective": self.objective, "dim": self.dim, "reduction": self.reduction}
+        options = {
+            "objective": self.objective,
+            "dim": self.dim,
+            "reduction": self.reduction,
+            "scale": self.scale,
+        }
         anchors = self.real_anchor, self.fake_anchor
         return _Call(F.realness_g_loss, (real_logits, fake_logits), anchors, options)
 

@@ -8,22 +8,39 @@ logits ``z``, ``lse`` = log-sum-exp over the classes, ``softplus(x) = log(1 + ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gankernels import _checks as check
-from gankernels._checks import accumulation_dtype as accumulation_dtype
+from gankernels._divergence import (
+    js_divergence,
+    realness_d_loss,
+    realness_g_loss,
+    softmax_kl,
+    softmax_kl_logits,
+)
+from gankernels._rows import accumulation_dtype as accumulation_dtype
+from gankernels._rows import reduce, upcast
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
-from gankernels._scalar_call import Call, Part, arranged, bound, parts_of, prepared, scale_of
+from gankernels._scalar_call import (
+    Call,
+    Part,
+    arranged,
+    bound,
+    parts_of,
+    parts_of_maps,
+    prepared,
+    scale_of,
+)
 
 __all__ = [
     "feature_matching_loss",
     "gradient_reversal",
     "gradient_scale",
+    "js_divergence",
     "negate_",
     "realness_d_loss",
     "realness_g_loss",
@@ -36,130 +53,6 @@ __all__ = [
 ]
 
 
-# --- shared pieces -------------------------------------------------------------------------------
-
-
-def _upcast(x: Tensor) -> Tensor:
-    # Once per input: the gradients of several uses must add up before they are rounded.
-    return x.to(accumulation_dtype(x.dtype))
-
-
-def _reduce(rows: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return rows.mean()
-    return rows.sum() if reduction == "sum" else rows
-
-
-def _check_two_batches(real: Tensor, fake: Tensor, reduction: str) -> None:
-    """Batches may differ in shape unless the per-row losses are to be added."""
-    check.check_reduction(reduction)
-    check.check_floating("real_logits", real)
-    check.check_floating("fake_logits", fake)
-    check.check_same_dtype("real_logits", real, "fake_logits", fake)
-    check.check_same_device("real_logits", real, "fake_logits", fake)
-    if reduction == "none":
-        check.check_same_shape("real_logits", real, "fake_logits", fake)
-
-
-# --- losses over distributions -------------------------------------------------------------------
-
-
-def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
-    """KL(A || softmax(z)) = sum A (log A - log softmax(z)), per row."""
-    check.check_reduction(reduction)
-    index = check.check_logits("logits", logits, dim)
-    check.check_target("target", target, "logits", logits, index)
-    return _reduce(_kl_rows(_upcast(logits), target, index), reduction)
-
-
-def softmax_kl_logits(
-    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
-) -> Tensor:
-    """KL(p || q) = sum p (log p - log q) with p = softmax(p_logits), q = softmax(q_logits)."""
-    check.check_reduction(reduction)
-    index = check.check_logits("p_logits", p_logits, dim)
-    check.check_floating("q_logits", q_logits)
-    check.check_same_dtype("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_device("p_logits", p_logits, "q_logits", q_logits)
-    check.check_same_shape("p_logits", p_logits, "q_logits", q_logits)
-    rows = _kl_logits_rows(_upcast(p_logits), _upcast(q_logits), index)
-    return _reduce(rows, reduction)
-
-
-def realness_d_loss(
-    real_logits: Tensor,
-    fake_logits: Tensor,
-    real_anchor: Tensor,
-    fake_anchor: Tensor,
-    dim: int = 1,
-    reduction: str = "mean",
-) -> Tensor:
-    """KL(A1 || softmax(real)) + KL(A0 || softmax(fake)): Xiangli et al. 2020, equation 3."""
-    check.check_reduction(reduction)
-    index = check.check_logits("real_logits", real_logits, dim)
-    check.check_logits("fake_logits", fake_logits, dim)
-    check.check_same_ndim("real_logits", real_logits, "fake_logits", fake_logits)
-    check.check_same_classes("real_logits", real_logits, "fake_logits", fake_logits, dim)
-    _check_two_batches(real_logits, fake_logits, reduction)
-    check.check_target("real_anchor", real_anchor, "real_logits", real_logits, index)
-    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    real = _kl_rows(_upcast(real_logits), real_anchor, index)
-    fake = _kl_rows(_upcast(fake_logits), fake_anchor, index)
-    return _reduce(real, reduction) + _reduce(fake, reduction)
-
-
-def realness_g_loss(
-    real_logits: Tensor | None,
-    fake_logits: Tensor,
-    real_anchor: Tensor | None,
-    fake_anchor: Tensor,
-    objective: int = 2,
-    dim: int = 1,
-    reduction: str = "mean",
-) -> Tensor:
-    """Xiangli et al. 2020, equations 18, 19 and 20, with p = softmax(real), q = softmax(fake):
-
-    1: -KL(A0 || q)      2: KL(p || q) - KL(A0 || q)      3: KL(A1 || q) - KL(A0 || q)
-    """
-    check.check_reduction(reduction)
-    check.check_objective(objective)
-    index = check.check_logits("fake_logits", fake_logits, dim)
-    check.check_target("fake_anchor", fake_anchor, "fake_logits", fake_logits, index)
-    fake = _upcast(fake_logits)
-    rows = -_kl_rows(fake, fake_anchor, index)
-    if objective == 2:
-        check.check_required("real_logits", real_logits, objective)
-        assert real_logits is not None
-        check.check_floating("real_logits", real_logits)
-        check.check_same_dtype("real_logits", real_logits, "fake_logits", fake_logits)
-        check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
-        check.check_same_shape("real_logits", real_logits, "fake_logits", fake_logits)
-        rows = rows + _kl_logits_rows(_upcast(real_logits), fake, index)
-    elif objective == 3:
-        check.check_required("real_anchor", real_anchor, objective)
-        assert real_anchor is not None
-        check.check_target("real_anchor", real_anchor, "fake_logits", fake_logits, index)
-        rows = rows + _kl_rows(fake, real_anchor, index)
-    return _reduce(rows, reduction)
-
-
-def _kl_rows(logits: Tensor, target: Tensor, dim: int) -> Tensor:
-    log_q = F.log_softmax(logits, dim)
-    target = target.to(log_q.dtype)
-    if target.ndim != logits.ndim:
-        target = target.reshape([-1 if d == dim else 1 for d in range(logits.ndim)])
-    # A zero bin counts 0 whatever its logit, except in a row that log_softmax makes NaN.
-    no_mass = (target == 0) & ~log_q.isnan()
-    log_ratio = target.masked_fill(no_mass, 1).log() - log_q.masked_fill(no_mass, 0)
-    return (target * log_ratio).sum(dim)
-
-
-def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
-    log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
-    p = log_p.exp()
-    return (p * (log_p - log_q).masked_fill(p == 0, 0)).sum(dim)  # 0 log 0 = 0
-
-
 # --- scalar losses: every element is a row -------------------------------------------------------
 
 
@@ -167,7 +60,7 @@ def scalar_terms(parts: Sequence[Part], reduction: str, scale: float = 1.0) -> l
     """The outputs of the parts of a scalar loss, by the formulas of its row."""
     outputs: dict[int, Tensor] = {}
     for part in parts:
-        reduced = scale * _reduce(_rows_of_part(part), reduction)
+        reduced = scale * reduce(_rows_of_part(part), reduction)
         before = outputs.get(part.output)
         outputs[part.output] = reduced if before is None else before + reduced
     return [outputs[i] for i in range(len(outputs))]
@@ -175,9 +68,9 @@ def scalar_terms(parts: Sequence[Part], reduction: str, scale: float = 1.0) -> l
 
 def _rows_of_part(part: Part) -> Tensor:
     """The losses of a part's elements; one of weight 0 is 0 whatever the logit."""
-    x, label = _upcast(part.logits), part.side.label if part.label is None else part.label
+    x, label = upcast(part.logits), part.side.label if part.label is None else part.label
     if part.other is not None:
-        x = x - _upcast(part.other)
+        x = x - upcast(part.other)
     if part.weight is None:
         return part.side.formula(x, label or 0.0)
     counts = part.weight != 0
@@ -215,21 +108,14 @@ def feature_matching_loss(
     scale: float = 1.0,
 ) -> Tensor:
     """The sum over all maps of mean |b - a|, or of mean (b - a)^2, real features a held constant."""
-    maps = list(_maps(real_features, fake_features))
+    parts = parts_of_maps(real_features, fake_features, norm)
     distances = []
-    for a, b in maps:
-        difference = _upcast(b) - _upcast(a).detach()
+    for part in parts:
+        assert part.other is not None
+        difference = upcast(part.logits) - upcast(part.other)
         distances.append((difference.abs() if norm == "l1" else difference.square()).mean())
     total = torch.stack(distances).sum()
-    return scale * (total / len(maps) if average else total)
-
-
-def _maps(real: Any, fake: Any) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(real, Tensor):
-        yield real, fake
-        return
-    for a, b in zip(real, fake, strict=True):
-        yield from _maps(a, b)
+    return scale * (total / len(parts) if average else total)
 
 
 # --- layers --------------------------------------------------------------------------------------
@@ -277,7 +163,7 @@ def _drawn(
 ) -> Tensor:
     """Logits drawn from statistics, in the accumulation dtype."""
     index = check.check_statistics(name, statistics, dim)
-    mean, log_variance = _upcast(statistics).chunk(2, index)
+    mean, log_variance = upcast(statistics).chunk(2, index)
     if noise is None:
         noise = standard_normal(list(mean.shape), mean, generator)
     check.check_noise(noise_name, noise, list(mean.shape), name, statistics)
@@ -293,16 +179,17 @@ def resampled_realness_d_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     """realness_d_loss of logits drawn from statistics, without rounding the logits."""
     real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
     fake = _drawn("fake_statistics", fake_statistics, dim, "fake_noise", fake_noise)
     named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
     check.check_same_device(*named)
-    check.check_same_dtype(*named)
     if reduction == "none":
         check.check_same_shape(*named)
-    return realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction)
+    return realness_d_loss(real, fake, real_anchor, fake_anchor, dim, reduction, scale=scale)
 
 
 def resampled_realness_g_loss(
@@ -315,6 +202,8 @@ def resampled_realness_g_loss(
     reduction: str = "mean",
     real_noise: Tensor | None = None,
     fake_noise: Tensor | None = None,
+    *,
+    scale: float = 1.0,
 ) -> Tensor:
     """realness_g_loss of logits drawn from statistics, without rounding the logits."""
     real = None
@@ -325,9 +214,9 @@ def resampled_realness_g_loss(
         real = _drawn("real_statistics", real_statistics, dim, "real_noise", real_noise)
         named = "real_statistics", real_statistics, "fake_statistics", fake_statistics
         check.check_same_device(*named)
-        check.check_same_dtype(*named)
         check.check_same_shape(*named)
-    return realness_g_loss(real, fake, real_anchor, fake_anchor, objective, dim, reduction)
+    anchors = (real_anchor, fake_anchor)
+    return realness_g_loss(real, fake, *anchors, objective, dim, reduction, scale=scale)
 
 
 def standard_normal(shape: list[int], like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -39,6 +39,7 @@ def _zeros(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
 
 A = torch.full((5,), 0.2)
 REDUCTION = "reduction must be 'mean', 'sum' or 'none', got 'avg'"
+DIVERGENCE_REDUCTION = "reduction must be 'mean', 'batchmean', 'sum' or 'none', got 'avg'"
 
 _TWO_BATCH = [name for name, loss in SCALAR_LOSSES.items() if len(loss.arguments) == 2]
 _WEIGHTED = [n for n in _TWO_BATCH if "real_weight" in signature(getattr(functional, n)).parameters]
@@ -138,12 +139,17 @@ DISTRIBUTION_LOSSES = [
         RuntimeError,
         "target and logits must be on the same device, got meta and cpu",
     ),
-    BadCall("softmax_kl", lambda: _call(_zeros(4, 5), A, reduction="avg"), ValueError, REDUCTION),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, reduction="avg"),
+        ValueError,
+        DIVERGENCE_REDUCTION,
+    ),
     BadCall(
         "softmax_kl",
         lambda: _call(_zeros(4, 5), A, reduction=None),
         ValueError,
-        "reduction must be 'mean', 'sum' or 'none', got None",
+        "reduction must be 'mean', 'batchmean', 'sum' or 'none', got None",
     ),
     # softmax_kl_logits
     BadCall(
@@ -151,12 +157,6 @@ DISTRIBUTION_LOSSES = [
         lambda: _call(_zeros(4, 5), _zeros(3, 5)),
         ValueError,
         "p_logits and q_logits must have the same shape, got [4, 5] and [3, 5]",
-    ),
-    BadCall(
-        "softmax_kl_logits",
-        lambda: _call(_zeros(4, 5), _zeros(4, 5, dtype=torch.float64)),
-        TypeError,
-        "p_logits and q_logits must have the same dtype, got torch.float32 and torch.float64",
     ),
     BadCall(
         "softmax_kl_logits",
@@ -180,7 +180,7 @@ DISTRIBUTION_LOSSES = [
         "softmax_kl_logits",
         lambda: _call(_zeros(4, 5), _zeros(4, 5), reduction="avg"),
         ValueError,
-        REDUCTION,
+        DIVERGENCE_REDUCTION,
     ),
     # realness_d_loss
     BadCall(
@@ -200,12 +200,6 @@ DISTRIBUTION_LOSSES = [
         lambda: _call(_zeros(4, 5), _zeros(3, 5), A, A, reduction="none"),
         ValueError,
         "real_logits and fake_logits must have the same shape, got [4, 5] and [3, 5]",
-    ),
-    BadCall(
-        "realness_d_loss",
-        lambda: _call(_zeros(4, 5), _zeros(4, 5, dtype=torch.float16), A, A),
-        TypeError,
-        "real_logits and fake_logits must have the same dtype, got torch.float32 and torch.float16",
     ),
     BadCall(
         "realness_d_loss",
@@ -235,7 +229,7 @@ DISTRIBUTION_LOSSES = [
         "realness_d_loss",
         lambda: _call(_zeros(4, 5), _zeros(4, 5), A, A, reduction="avg"),
         ValueError,
-        REDUCTION,
+        DIVERGENCE_REDUCTION,
     ),
     # realness_g_loss
     BadCall(
@@ -278,9 +272,123 @@ DISTRIBUTION_LOSSES = [
         "realness_g_loss",
         lambda: _call(None, _zeros(4, 5), None, A, objective=1, reduction="avg"),
         ValueError,
-        REDUCTION,
+        DIVERGENCE_REDUCTION,
+    ),
+    *(
+        BadCall(
+            "softmax_kl",
+            lambda t=temperature: _call(_zeros(4, 5), A, temperature=t),
+            ValueError,
+            f"temperature must be finite and positive, got {temperature}",
+        )
+        for temperature in (0.0, -1, float("inf"), float("nan"))
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, temperature=_zeros(1)),
+        TypeError,
+        "temperature must be a number, got tensor([0.])",
+    ),
+    *(
+        BadCall(
+            "softmax_kl_logits",
+            lambda side=side: _call(_zeros(4, 5), _zeros(4, 5), **{side: 0.0}),
+            ValueError,
+            f"{side} must be finite and positive, got 0.0",
+        )
+        for side in ("p_temperature", "q_temperature")
+    ),
+    *(
+        BadCall(
+            name, lambda n=n: _call(*n, scale="2"), TypeError, "scale must be a number, got '2'"
+        )
+        for name, n in {
+            "softmax_kl": (_zeros(4, 5), A),
+            "softmax_kl_logits": (_zeros(4, 5), _zeros(4, 5)),
+            "realness_d_loss": (_zeros(4, 5), _zeros(4, 5), A, A),
+            "realness_g_loss": (_zeros(4, 5), _zeros(4, 5), A, A),
+            "js_divergence": (_zeros(4, 5), _zeros(4, 5)),
+        }.items()
+    ),
+    # weights and masks of rows
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5, 3), A, weight=_zeros(3)),
+        ValueError,
+        "weight must have shape [4] or [4, 3], got [3]",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, weight=_zeros(4, dtype=torch.int64)),
+        TypeError,
+        "weight must be a floating-point tensor, got torch.int64",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, weight=0.5),
+        TypeError,
+        "weight must be a Tensor, got float",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, weight=_zeros(4, device="meta")),
+        RuntimeError,
+        "weight and logits must be on the same device, got meta and cpu",
+    ),
+    BadCall(
+        "softmax_kl",
+        lambda: _call(_zeros(4, 5), A, reduction="avg", weight=_zeros(4)),
+        ValueError,
+        DIVERGENCE_REDUCTION,
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), mask=_zeros(4)),
+        TypeError,
+        "mask must be a bool tensor, got torch.float32",
+    ),
+    BadCall(
+        "softmax_kl_logits",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), mask=_zeros(5, dtype=torch.bool)),
+        ValueError,
+        "mask must have shape [4], got [5]",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5), A, A, fake_weight=_zeros(4)),
+        ValueError,
+        "fake_weight must have shape [3], got [4]",
+    ),
+    BadCall(
+        "realness_d_loss",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5), A, A, real_mask=_zeros(4)),
+        TypeError,
+        "real_mask must be a bool tensor, got torch.float32",
+    ),
+    # js_divergence
+    *(
+        BadCall(
+            "js_divergence",
+            lambda b=beta: _call(_zeros(4, 5), _zeros(4, 5), b),
+            ValueError,
+            f"beta must be in (0, 1), got {beta}",
+        )
+        for beta in (0.0, 1.0, -0.5, float("nan"))
+    ),
+    BadCall(
+        "js_divergence",
+        lambda: _call(_zeros(4, 5), _zeros(3, 5)),
+        ValueError,
+        "p_logits and q_logits must have the same shape, got [4, 5] and [3, 5]",
+    ),
+    BadCall(
+        "js_divergence",
+        lambda: _call(_zeros(4, 5), _zeros(4, 5), reduction="avg"),
+        ValueError,
+        DIVERGENCE_REDUCTION,
     ),
 ]
+
 
 SCALAR_LOSSES = [
     *(
@@ -529,13 +637,6 @@ STATISTICS_LOSSES = [
     ),
     BadCall(
         "resampled_realness_d_loss",
-        lambda: _call(_zeros(4, 10), _zeros(4, 10, dtype=torch.float16), A, A),
-        TypeError,
-        "real_statistics and fake_statistics must have the same dtype, "
-        "got torch.float32 and torch.float16",
-    ),
-    BadCall(
-        "resampled_realness_d_loss",
         lambda: _call(_zeros(4, 10), _zeros(4, 12), A, A),
         ValueError,
         "real_logits and fake_logits must have the same number of classes along dim 1, got 5 and 6",
@@ -556,7 +657,7 @@ STATISTICS_LOSSES = [
         "resampled_realness_d_loss",
         lambda: _call(_zeros(4, 10), _zeros(4, 10), A, A, reduction="avg"),
         ValueError,
-        REDUCTION,
+        DIVERGENCE_REDUCTION,
     ),
     BadCall(
         "resampled_realness_g_loss",
@@ -677,4 +778,50 @@ LAYERS = [
     ),
 ]
 
-BAD_CALLS = DISTRIBUTION_LOSSES + SCALAR_LOSSES + STATISTICS_LOSSES + LAYERS
+FEATURES = [
+    BadCall("feature_matching_loss", make, error, message)
+    for make, error, message in (
+        (
+            lambda: _call(_zeros(3), 0.5),
+            TypeError,
+            "fake_features must be a Tensor, got float",
+        ),
+        (
+            lambda: _call([_zeros(3)], [[_zeros(3)]]),
+            TypeError,
+            "fake_features[0] must be a Tensor, got list",
+        ),
+        (
+            lambda: _call([_zeros(3)], [_zeros(3).long()]),
+            TypeError,
+            "fake_features[0] must be a floating-point tensor, got torch.int64",
+        ),
+        (
+            lambda: _call([[_zeros(3)], []], [[_zeros(3)], [_zeros(3)]]),
+            ValueError,
+            "real_features[1] and fake_features[1] must have the same length, got 0 and 1",
+        ),
+        (
+            lambda: _call([[], []], [[], []]),
+            ValueError,
+            "real_features must hold at least one feature map, got none",
+        ),
+        (
+            lambda: _call(_zeros(3, 2), _zeros(3, 1)),
+            ValueError,
+            "real_features and fake_features must have the same shape, got [3, 2] and [3, 1]",
+        ),
+        (
+            lambda: _call(_zeros(3), _zeros(3, device="meta")),
+            RuntimeError,
+            "real_features and fake_features must be on the same device, got cpu and meta",
+        ),
+        (
+            lambda: _call(_zeros(3), _zeros(3), norm="l3"),
+            ValueError,
+            "norm must be 'l1' or 'l2', got 'l3'",
+        ),
+    )
+]
+
+BAD_CALLS = FEATURES + DISTRIBUTION_LOSSES + SCALAR_LOSSES + STATISTICS_LOSSES + LAYERS

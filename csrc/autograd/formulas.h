@@ -9,6 +9,20 @@ namespace gankernels::formulas {
 
 inline Tensor accumulate(const Tensor& t) { return t.to(accumulate_type(t.scalar_type())); }
 
+// Logits as the softmax takes them.
+inline Tensor tempered(const Tensor& logits, double temperature) {
+  const Tensor z = accumulate(logits);
+  return temperature == 1 ? z : z / temperature;
+}
+
+// Without rows that have no softmax, where nothing is asked of them: 0 * NaN would be NaN.
+inline Tensor counted(const Tensor& z, const Tensor& grad_output, int64_t dim, int64_t reduction) {
+  if (reduction != kNone) return z;
+  const Tensor left_out =
+      (grad_output.unsqueeze(dim) == 0).logical_and(z.logsumexp(dim, true).isfinite().logical_not());
+  return z.masked_fill(left_out, 0);
+}
+
 // An anchor (K,) as (1, K, 1, ...), so that it broadcasts against the logits.
 inline Tensor align(const Tensor& target, const Tensor& logits, int64_t dim) {
   if (target.dim() == logits.dim()) return target;
@@ -21,10 +35,11 @@ inline Tensor rows_of(const Tensor& target, const Tensor& logits, int64_t dim) {
   return align(target.to(accumulate_type(logits.scalar_type())), logits, dim);
 }
 
-// d loss / d row_loss, broadcastable against the logits.
-inline Tensor per_row(const Tensor& grad_output, const Tensor& logits, int64_t dim, int64_t reduction) {
-  if (reduction == kNone) return grad_output.unsqueeze(dim);
-  return reduction == kMean ? grad_output / sym_rows(logits, dim) : grad_output;
+// `factor` d loss / d row_loss, broadcastable against the logits.
+inline Tensor per_row(const Tensor& grad_output, const Tensor& logits, int64_t dim, int64_t reduction, double factor) {
+  const Tensor g = factor == 1 ? grad_output : grad_output * factor;
+  if (reduction == kNone) return g.unsqueeze(dim);
+  return reduction == kMean ? g / sym_rows(logits, dim) : g;
 }
 
 // d/dz KL(A || softmax(z)) = sum(A) softmax(z) - A

@@ -22,12 +22,16 @@ using torch::autograd::variable_list;
 struct Parameters {
   int64_t reduction = kMean, dim = 0, objective = 0;
   at::ArrayRef<double> real_term = {}, fake_term = {};
+  // softmax(logits / temperature), p_temperature where these are the first of two logits; the loss's factor.
+  double temperature = 1, p_temperature = 1, scale = 1;
 
   // Terms one after the other. Small numbers in one integer, with `present`, twelve bits of the node's own: a tuple of
   // two needs no array.
   c10::IValue pack(uint64_t present) const {
     const auto code =
         static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
+    if (temperature != 1 || p_temperature != 1 || scale != 1)
+      return c10::ivalue::Tuple::create(static_cast<int64_t>(code), temperature, p_temperature, scale);
     if (fake_term.empty()) return static_cast<int64_t>(code);
     std::vector<double> terms(real_term.begin(), real_term.end());
     terms.insert(terms.end(), fake_term.begin(), fake_term.end());
@@ -46,10 +50,14 @@ struct SavedParameters : Parameters {
     } else {
       const auto& elements = value.toTupleRef().elements();
       code = elements[0].toInt();
-      terms_ = elements[1].toDoubleVector();
-      const at::ArrayRef<double> terms(terms_);
-      real_term = terms.slice(0, terms.size() - kTermNumbers);
-      fake_term = terms.slice(real_term.size());
+      if (elements.size() > 2) {
+        temperature = elements[1].toDouble(), p_temperature = elements[2].toDouble(), scale = elements[3].toDouble();
+      } else {
+        terms_ = elements[1].toDoubleVector();
+        const at::ArrayRef<double> terms(terms_);
+        real_term = terms.slice(0, terms.size() - kTermNumbers);
+        fake_term = terms.slice(real_term.size());
+      }
     }
     reduction = code & 0x7, objective = code >> 4 & 0xf, dim = code >> 32;
     present = static_cast<uint64_t>(code) >> 8 & 0xfff;

@@ -13,7 +13,7 @@ struct RealnessDAutograd {
 
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     return evaluated(Kernel<RealnessD>::call(in[0], in[1], in[2], in[3], p.dim, p.reduction, needed[0], needed[1],
-                                             folds_mean(in[0]), 1.0),
+                                             folds_mean(in[0]), 1.0, p.scale),
                      needed[0], needed[1]);
   }
 
@@ -22,7 +22,7 @@ struct RealnessDAutograd {
     Inputs out;
     for (size_t i = 0; i < 2; ++i) {
       if (!needed[i]) continue;
-      const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction);
+      const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction, p.scale);
       out[i] = (g * formulas::kl_to_logits(in[2 + i], in[i], dim)).to(in[i].scalar_type());
     }
     return out;
@@ -37,7 +37,7 @@ struct RealnessGAutograd {
   static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
     const bool with_real = needed[0] && p.objective == 2;
     return evaluated(Kernel<RealnessG>::call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), p.objective,
-                                             p.dim, p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0),
+                                             p.dim, p.reduction, with_real, needed[1], folds_mean(in[1]), 1.0, p.scale),
                      with_real, needed[1]);
   }
 
@@ -45,7 +45,7 @@ struct RealnessGAutograd {
   static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const Tensor &real = in[0], &fake = in[1];
     const int64_t dim = at::maybe_wrap_dim(p.dim, fake.dim());
-    const Tensor g = formulas::per_row(grad_output, fake, dim, p.reduction);
+    const Tensor g = formulas::per_row(grad_output, fake, dim, p.reduction, p.scale);
     Inputs out;
     if (needed[0] && p.objective == 2) out[0] = (g * formulas::kl_to_p_logits(real, fake, dim)).to(real.scalar_type());
     if (needed[1]) {

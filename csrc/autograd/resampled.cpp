@@ -40,7 +40,7 @@ TwoGradients ResampledRealnessD::compose(const Arguments& a) {
   if (request.reduction == kNone) check_same_shape("real_statistics", a.real, "fake_statistics", a.fake);
   const auto [loss, g_real, g_fake] =
       Kernel<RealnessD>::call(r.logits, f.logits, a.real_anchor, a.fake_anchor, a.dim, request.reduction,
-                              request.first_grad, request.second_grad, request.fold_mean, request.grad_scale);
+                              request.first_grad, request.second_grad, request.fold_mean, request.grad_scale, a.scale);
   return {loss, r.gradient(request.first_grad, g_real), f.gradient(request.second_grad, g_fake)};
 }
 
@@ -57,7 +57,7 @@ TwoGradients ResampledRealnessG::compose(const Arguments& a) {
   const bool real_grad = r && request.first_grad;
   const auto [loss, g_real, g_fake] = Kernel<RealnessG>::call(
       r ? OptionalTensor(r->logits) : std::nullopt, f.logits, a.real_anchor, a.fake_anchor, a.objective, a.dim,
-      request.reduction, real_grad, request.second_grad, request.fold_mean, request.grad_scale);
+      request.reduction, real_grad, request.second_grad, request.fold_mean, request.grad_scale, a.scale);
   return {loss, (r ? *r : f).gradient(real_grad, g_real), f.gradient(request.second_grad, g_fake)};
 }
 
@@ -73,14 +73,14 @@ struct Resampled {
     const bool fold = folds_mean(in[1]);
     if constexpr (std::is_same_v<Inner, RealnessDAutograd>) {
       return evaluated(Kernel<ResampledRealnessD>::call(in[0], in[1], in[2], in[3], in[4], in[5], p.dim, p.reduction,
-                                                        needed[0], needed[1], fold, 1.0),
+                                                        needed[0], needed[1], fold, 1.0, p.scale),
                        needed[0], needed[1]);
     } else {
       const bool with_real = needed[0] && p.objective == 2;
-      return evaluated(
-          Kernel<ResampledRealnessG>::call(optional(in[0]), in[1], optional(in[2]), optional(in[3]), optional(in[4]),
-                                           in[5], p.objective, p.dim, p.reduction, with_real, needed[1], fold, 1.0),
-          with_real, needed[1]);
+      return evaluated(Kernel<ResampledRealnessG>::call(optional(in[0]), in[1], optional(in[2]), optional(in[3]),
+                                                        optional(in[4]), in[5], p.objective, p.dim, p.reduction,
+                                                        with_real, needed[1], fold, 1.0, p.scale),
+                       with_real, needed[1]);
     }
   }
 
@@ -110,21 +110,24 @@ void check_constant_anchors(const OptionalTensor& real_anchor, const OptionalTen
 
 Tensor resampled_realness_d_loss(const Tensor& real, const Tensor& fake, const Tensor& real_anchor,
                                  const Tensor& fake_anchor, const Tensor& real_noise, const Tensor& fake_noise,
-                                 int64_t dim, int64_t reduction) {
+                                 int64_t dim, int64_t reduction, double scale) {
   check_constant_anchors(real_anchor, fake_anchor);
   return apply<Resampled<RealnessDAutograd>>(
-      {real, fake, real_anchor, fake_anchor, real_noise.detach(), fake_noise.detach()}, {reduction, dim});
+      {real, fake, real_anchor, fake_anchor, real_noise.detach(), fake_noise.detach()},
+      {.reduction = reduction, .dim = dim, .scale = scale});
 }
 
 Tensor resampled_realness_g_loss(const OptionalTensor& real, const Tensor& fake, const OptionalTensor& real_anchor,
                                  const OptionalTensor& fake_anchor, const OptionalTensor& real_noise,
-                                 const Tensor& fake_noise, int64_t objective, int64_t dim, int64_t reduction) {
+                                 const Tensor& fake_noise, int64_t objective, int64_t dim, int64_t reduction,
+                                 double scale) {
   check_constant_anchors(real_anchor, fake_anchor);
   const bool uses_real = objective == 2;
   const auto used = [&](const OptionalTensor& t) { return uses_real ? t.value_or(Tensor()) : Tensor(); };
-  return apply<Resampled<RealnessGAutograd>>({used(real), fake, real_anchor.value_or(Tensor()),
-                                              fake_anchor.value_or(Tensor()), used(real_noise), fake_noise.detach()},
-                                             {reduction, dim, objective});
+  return apply<Resampled<RealnessGAutograd>>(
+      {used(real), fake, real_anchor.value_or(Tensor()), fake_anchor.value_or(Tensor()), used(real_noise),
+       fake_noise.detach()},
+      {.reduction = reduction, .dim = dim, .objective = objective, .scale = scale});
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ class Bound {
     problem.dtype = kernel_dtype(d.logits.scalar_type());
     problem.classes = d.logits.size(dim);
     problem.rows = d.logits.numel() / problem.classes;
-    problem.weight = request.weight(problem.rows);
+    weigh(problem, d, request);
     operands_.input(d.logits, problem.q_logits);
     if (d.p_logits != nullptr) softmax();
     else if (is_shared(d.positive) && is_shared(d.negative) && !wants_positive_grad()) anchors();

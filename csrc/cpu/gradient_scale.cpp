@@ -23,33 +23,67 @@ void scale_by(const ScaledGradient& g, double factor) {
 
 namespace {
 
-// A factor for each element, where all of them lie in one order.
-bool scale_each(const ScaledGradient& g, const Tensor& factors) {
-  const bool in_order = g.in.is_non_overlapping_and_dense() && g.in.strides().equals(g.out.strides()) &&
-                        g.in.strides().equals(factors.strides()) &&
-                        factors.scalar_type() == accumulate_type(g.in.scalar_type());
-  if (!in_order) return false;
-  const auto dtype = kernel_dtype(g.in.scalar_type());
-  const auto* from = static_cast<const char*>(g.in.const_data_ptr());
-  const auto* by = static_cast<const char*>(factors.const_data_ptr());
-  auto* to = static_cast<char*>(g.out.mutable_data_ptr());
-  const auto size = static_cast<int64_t>(g.in.element_size()), wide = static_cast<int64_t>(factors.element_size());
+// Contiguous, or, where every element has a factor, all in any one order.
+struct RowScaling {
+  Tensor in, out, factors;
+  RowScaleProblem problem;
+
+  RowScaling(const ScaledGradient& g, const Tensor& grad_output)
+      : in(g.in), out(g.out), factors(grad_output.to(accumulate_type(g.in.scalar_type()))) {
+    if (!in_one_order()) {
+      in = g.in.contiguous(), factors = factors.contiguous();
+      if (!g.out.is_contiguous()) out = at::empty_like(in);
+    }
+    problem.dtype = kernel_dtype(in.scalar_type());
+    problem.in = in.const_data_ptr(), problem.out = out.mutable_data_ptr();
+    problem.factors = factors.const_data_ptr();
+    problem.average = g.average();
+  }
+
+  void hand_back(const ScaledGradient& g) const {
+    if (!out.is_same(g.out)) g.out.copy_(out);
+  }
+
+ private:
+  bool in_one_order() const {
+    return in.is_non_overlapping_and_dense() && in.strides().equals(out.strides()) &&
+           in.strides().equals(factors.strides());
+  }
+};
+
+void scale_rows(const ScaledGradient& g, const Tensor& grad_output, int64_t dim) {
+  RowScaling scaling(g, grad_output);
+  RowScaleProblem& problem = scaling.problem;
+  problem.classes = g.in.size(dim);
+  for (int64_t d = dim + 1; d < g.in.dim(); ++d) problem.inner *= g.in.size(d);
+  const int64_t runs = g.in.numel() == 0 ? 0 : g.in.numel() / problem.run();
+  const int64_t grain = std::max<int64_t>(1, 4 * kChunkElements / std::max<int64_t>(1, problem.run()));
+  at::parallel_for(0, runs, grain, [&](int64_t begin, int64_t end) { cpu_kernels().scale_rows(problem, begin, end); });
+  scaling.hand_back(g);
+}
+
+// One row of its own for each element.
+void scale_elements(const ScaledGradient& g, const Tensor& grad_output) {
+  const RowScaling scaling(g, grad_output);
+  const auto at_element = [](const auto* data, int64_t i, int64_t size) {
+    return static_cast<const char*>(data) + i * size;
+  };
+  const auto size = static_cast<int64_t>(scaling.in.element_size());
+  const auto factor_size = static_cast<int64_t>(scaling.factors.element_size());
   at::parallel_for(0, g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
-    cpu_kernels().scale_each(dtype, from + begin * size, by + begin * wide, to + begin * size, end - begin,
-                             g.average());
+    RowScaleProblem part = scaling.problem;
+    part.inner = end - begin;
+    part.in = at_element(part.in, begin, size);
+    part.out = const_cast<char*>(at_element(part.out, begin, size));
+    part.factors = at_element(part.factors, begin, factor_size);
+    cpu_kernels().scale_rows(part, 0, 1);
   });
-  return true;
+  scaling.hand_back(g);
 }
 
 void scale(const ScaledGradient& g, const Tensor& grad_output, int64_t dim) {
-  if (grad_output.dim() > 0) {
-    const bool per_element = grad_output.dim() == g.in.dim();
-    if (per_element && scale_each(g, grad_output)) return;
-    const Tensor per_row = grad_output * g.average();
-    g.out.copy_(g.in * (per_element ? per_row : per_row.unsqueeze(dim)));
-    return;
-  }
-  scale_by(g, read_scalar(grad_output));
+  if (grad_output.dim() == 0) return scale_by(g, read_scalar(grad_output));
+  return grad_output.dim() == g.in.dim() ? scale_elements(g, grad_output) : scale_rows(g, grad_output, dim);
 }
 
 }  // namespace

@@ -15,10 +15,11 @@ struct Kernels {
   ScalarSums (*scalar)(const ScalarProblem& problem, int64_t begin, int64_t end);
   // Blocks [begin, end).
   void (*resample)(const ResampleProblem& problem, int64_t begin, int64_t end);
-  // out = in * factor over n elements; in and out may be the same.
+  // out = in * factor over n elements, 0 where that is 0, as a row that a mask leaves out may hold NaN; in and out may
+  // be the same.
   void (*scale)(Dtype dtype, const void* in, void* out, int64_t n, double factor);
-  // The same with a factor of each element, in the accumulation dtype, times `average`.
-  void (*scale_each)(Dtype dtype, const void* in, const void* factors, void* out, int64_t n, double average);
+  // Runs [begin, end).
+  void (*scale_rows)(const RowScaleProblem& problem, int64_t begin, int64_t end);
 };
 
 const Kernels& portable_kernels();

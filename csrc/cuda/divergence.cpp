@@ -20,8 +20,8 @@ class Bound {
   Bound(const Divergence& d, int64_t dim, const Request& request)
       : logits_(d.logits), dim_(dim), accumulate_(accumulate_type(d.logits.scalar_type())) {
     term.rows = d.logits.numel() / d.logits.size(dim);
-    term.weight = request.weight(term.rows);
-    term.loss_scale = request.reduction == kMean ? 1 / static_cast<double>(term.rows) : 1;
+    weigh(term, d, request);
+    if (request.reduction == kMean) term.loss_scale /= static_cast<double>(term.rows);
     operands_.input(d.logits, term.q_logits);
     if (d.p_logits != nullptr) operands_.input(*d.p_logits, term.p_logits);
     target(d.positive, term.positive);

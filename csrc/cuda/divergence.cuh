@@ -4,6 +4,7 @@
 //   loss = sum P log P - sum M log M - sum P t + sum M t + S log sum exp t,   d/dq_logits = S q - P + M
 //   P = softmax(p_logits), u = p_logits - max:  sum P log P = sum P u - log sum exp u,
 //   d/dp_logits = P (u - t - sum P (u - t)): the log-sum-exp of q drops out
+// Logits are multiplied by the inverse of their temperature where they are read.
 #pragma once
 
 #include "group.cuh"
@@ -85,10 +86,13 @@ GK_DEVICE A masked_dot(const A (&b)[kValues], const A (&t)[kValues], const Share
 template <class T, bool kTargetGrad, int kWidth, class A, int kValues, class Group>
 GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& share, A (&z)[kValues],
                        const Anchors<A, kValues>& anchors, Group& group) {
-  const A weight = static_cast<A>(term.weight);
+  const A inverse = static_cast<A>(term.q_inverse);
   A top[1] = {-infinity<A>()};
 #pragma unroll
-  for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], z[v]);
+  for (int v = 0; v < kValues; ++v) {
+    z[v] *= inverse;
+    top[0] = max_of(top[0], z[v]);
+  }
   group.template reduce<Larger>(top);
 #pragma unroll
   for (int v = 0; v < kValues; ++v) z[v] -= top[0];
@@ -102,6 +106,7 @@ GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& sha
   group.template reduce<Plus>(sums);
   const A log_sum = log_of(sums[0]);
   if constexpr (kTargetGrad) {
+    const A weight = static_cast<A>(term.target_weight);
     A g[kValues];
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
@@ -111,7 +116,7 @@ GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& sha
     store_target_grad<T, kWidth>(term, at, g, share);
   }
   if (term.q_grad.data != nullptr) {
-    const A scale = anchors.mass / sums[0];
+    const A weight = static_cast<A>(term.q_weight), scale = anchors.mass / sums[0];
 #pragma unroll
     for (int v = 0; v < kValues; ++v) z[v] = weight * fma_of(z[v], scale, -anchors.b[v]);
     store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, z, share);
@@ -123,12 +128,15 @@ GK_DEVICE A anchor_row(const DivergenceTerm& term, Position at, const Share& sha
 template <class T, int kWidth, class A, int kValues, class Group>
 GK_DEVICE A softmax_row(const DivergenceTerm& term, Position at, const Share& share, const Anchors<A, kValues>& anchors,
                         Group& group) {
-  const A weight = static_cast<A>(term.weight);
+  const A p_inverse = static_cast<A>(term.p_inverse), q_inverse = static_cast<A>(term.q_inverse);
   A u[kValues], t[kValues], p[kValues], top[2] = {-infinity<A>(), -infinity<A>()};
   load<kWidth>(u, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
   load<kWidth>(t, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
 #pragma unroll
-  for (int v = 0; v < kValues; ++v) top[0] = max_of(top[0], u[v]), top[1] = max_of(top[1], t[v]);
+  for (int v = 0; v < kValues; ++v) {
+    u[v] *= p_inverse, t[v] *= q_inverse;
+    top[0] = max_of(top[0], u[v]), top[1] = max_of(top[1], t[v]);
+  }
   group.template reduce<Larger>(top);
   A sums[5] = {0, 0, 0, 0, 0};  // exp u, exp t, exp(u) u, exp(u) t, B t
 #pragma unroll
@@ -148,9 +156,9 @@ GK_DEVICE A softmax_row(const DivergenceTerm& term, Position at, const Share& sh
   }
   group.template reduce<Plus>(sums);
   const A r = A(1) / sums[0], mean_u = sums[2] * r, mean_t = sums[3] * r;
-  const A mass = A(1) + anchors.mass, bad = sums[1] - sums[1], weight_r = weight * r;
+  const A mass = A(1) + anchors.mass, bad = sums[1] - sums[1];
   if (term.p_grad.data != nullptr) {
-    const A mean_d = mean_u - mean_t + bad;
+    const A mean_d = mean_u - mean_t + bad, weight_r = static_cast<A>(term.p_weight) * r;
 #pragma unroll
     for (int v = 0; v < kValues; ++v) {
       const A slope = p[v] * weight_r;
@@ -159,7 +167,7 @@ GK_DEVICE A softmax_row(const DivergenceTerm& term, Position at, const Share& sh
     store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, u, share);
   }
   if (term.q_grad.data != nullptr) {
-    const A scale = mass / sums[1];
+    const A weight = static_cast<A>(term.q_weight), scale = mass / sums[1];
 #pragma unroll
     for (int v = 0; v < kValues; ++v) t[v] = weight * fma_of(t[v], scale, -fma_of(p[v], r, anchors.b[v]));
     store<kWidth>(row_of<T>(term.q_grad, at), term.q_grad.cls, t, share);

@@ -30,7 +30,11 @@ GK_DEVICE void select(DivergenceTerm& out, bool second, const DivergenceTerm& a,
   select(out.target_grad, second, a.target_grad, b.target_grad);
   select(out.positive, second, a.positive, b.positive);
   select(out.negative, second, a.negative, b.negative);
-  out.weight = second ? b.weight : a.weight;
+  out.q_inverse = second ? b.q_inverse : a.q_inverse;
+  out.p_inverse = second ? b.p_inverse : a.p_inverse;
+  out.q_weight = second ? b.q_weight : a.q_weight;
+  out.p_weight = second ? b.p_weight : a.p_weight;
+  out.target_weight = second ? b.target_weight : a.target_weight;
   out.loss_scale = second ? b.loss_scale : a.loss_scale;
 }
 
@@ -74,7 +78,8 @@ __global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) divergence_k
       sum += static_cast<double>(loss);
       if (problem.row_loss == nullptr) continue;
       A* out = static_cast<A*>(problem.row_loss) + row;
-      *out = which > first ? *out + loss : loss;
+      const A scaled = loss * static_cast<A>(term.loss_scale);
+      *out = which > first ? *out + scaled : scaled;
     }
   }
   // The mean of no rows is 0 * inf = NaN, once.

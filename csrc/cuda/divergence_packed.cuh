@@ -31,6 +31,7 @@ struct Packed {
     if constexpr (!kAhead) fetch(term, turn);
     Raw<T, kValues, kWidth> logits = ahead;
     if constexpr (kAhead) fetch(term, next);
+    const A inverse = static_cast<A>(term.q_inverse);
     A z[kWidth], top[1] = {-infinity<A>()}, sum[1] = {0};
 #pragma unroll
     for (int i = 0; i < kValues; i += kWidth) {
@@ -39,12 +40,13 @@ struct Packed {
       for (int j = 0; j < kWidth; ++j) top[0] = max_of(top[0], z[j]);
     }
     group.template reduce<Larger>(top);
+    top[0] *= inverse;
 #pragma unroll
     for (int i = 0; i < kValues; i += kWidth) {
       logits.forget(i);
       logits.widen_from(z, i);
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) sum[0] += exp_for<T>(z[j] - top[0]);
+      for (int j = 0; j < kWidth; ++j) sum[0] += exp_for<T>(z[j] * inverse - top[0]);
     }
     group.template reduce<Plus>(sum);
     A dot[1] = {gradients(term, turn, logits, top[0], sum[0])};
@@ -55,7 +57,8 @@ struct Packed {
   // Writes the gradient; returns this thread's part of sum B t.
   GK_DEVICE A gradients(const DivergenceTerm& term, const Turn& turn, Raw<T, kValues, kWidth>& logits, A top,
                         A sum) const {
-    const A weight = static_cast<A>(term.weight), scale = anchors.mass / sum;
+    const A weight = static_cast<A>(term.q_weight), scale = anchors.mass / sum;
+    const A inverse = static_cast<A>(term.q_inverse);
     T* out = term.q_grad.data == nullptr ? nullptr : row_of<T>(term.q_grad, turn.at);
     A dot = 0;
     each_run_within<kWidth, kValues>(turn.share, [&](int i) {
@@ -65,7 +68,7 @@ struct Packed {
       anchors.load_anchor(b, minus, term, turn.at, run);
       logits.widen_from(z, i);
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) b[j] -= minus[j], z[j] -= top;
+      for (int j = 0; j < kWidth; ++j) b[j] -= minus[j], z[j] = z[j] * inverse - top;
       dot += masked_dot<kWidth>(b, z, run);
       if (out == nullptr) return;
 #pragma unroll

@@ -124,6 +124,12 @@ struct Streamed {
     load<kWidth>(z, row_of<const T>(term.q_logits, at), term.q_logits.cls, share, -infinity<A>());
     if constexpr (kSoftmax)
       load<kWidth>(a, row_of<const T>(term.p_logits, at), term.p_logits.cls, share, -infinity<A>());
+    const A q_inverse = static_cast<A>(term.q_inverse), p_inverse = static_cast<A>(term.p_inverse);
+#pragma unroll
+    for (int v = 0; v < kValues; ++v) {
+      z[v] *= q_inverse;
+      if constexpr (kSoftmax) a[v] *= p_inverse;
+    }
   }
 
   GK_DEVICE A row(const DivergenceTerm& term, const Turn& turn, const Turn&, Group& group) {
@@ -147,9 +153,11 @@ struct Streamed {
   // Writes the gradients; returns this thread's part of sum B t.
   GK_DEVICE A second_reading(const DivergenceTerm& term, Position at, const Share& share,
                              const OnlineSums<T, kSoftmax>& sums) const {
-    const A weight = static_cast<A>(term.weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
+    const A weight = static_cast<A>(term.q_weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
     const A total = kSoftmax ? A(1) + mass : mass, scale = weight * total / sums.q;
-    const A r = kSoftmax ? A(1) / sums.p : A(0), weight_r = weight * r;
+    const A r = kSoftmax ? A(1) / sums.p : A(0);
+    // Beside logits of P the gradient to them has a weight of its own, beside a target that to the target.
+    const A other_weight = static_cast<A>(kSoftmax ? term.p_weight : term.target_weight);
     const A mean_d = kSoftmax ? (sums.pu - sums.pt) * r + bad : A(0);
     A dot = 0;
     each_chunk(share, [&](const Share& chunk) {
@@ -164,20 +172,23 @@ struct Streamed {
       }
       dot += masked_dot<kWidth>(b, z, chunk);
       if constexpr (kSoftmax) {
-        A slope[kValues];
+        A p[kValues];
 #pragma unroll
-        for (int v = 0; v < kValues; ++v) slope[v] = exp_for<T>(a[v]) * weight_r;
+        for (int v = 0; v < kValues; ++v) p[v] = exp_for<T>(a[v]) * r;
         if (term.p_grad.data != nullptr) {
 #pragma unroll
-          for (int v = 0; v < kValues; ++v) g[v] = slope[v] == A(0) ? bad : slope[v] * (a[v] - z[v] - mean_d);
+          for (int v = 0; v < kValues; ++v) {
+            const A slope = p[v] * other_weight;
+            g[v] = slope == A(0) ? bad : slope * (a[v] - z[v] - mean_d);
+          }
           store<kWidth>(row_of<T>(term.p_grad, at), term.p_grad.cls, g, chunk);
         }
 #pragma unroll
-        for (int v = 0; v < kValues; ++v) b[v] = fma_of(weight, b[v], slope[v]);
+        for (int v = 0; v < kValues; ++v) b[v] = weight * (b[v] + p[v]);
       } else {
         if (term.target_grad.data != nullptr) {
 #pragma unroll
-          for (int v = 0; v < kValues; ++v) g[v] = target_slope(b[v], z[v] - log_sum, weight, bad);
+          for (int v = 0; v < kValues; ++v) g[v] = target_slope(b[v], z[v] - log_sum, other_weight, bad);
           store_target_grad<T, kWidth>(term, at, g, chunk);
         }
 #pragma unroll

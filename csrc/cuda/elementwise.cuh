@@ -169,13 +169,17 @@ GK_DEVICE void scale_batch(const ScaleLaunch& p, const ScaleBatch& batch) {
     load_run<kWidth>(x, static_cast<const T*>(batch.in) + i, count);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j)
-      if (j < count) x[j] *= static_cast<A>(static_cast<double>(grad_output[j * step]) * batch.average);
+      if (j < count) {
+        const A factor = static_cast<A>(static_cast<double>(grad_output[j * step]) * batch.average);
+        // A row that a mask leaves out may hold NaN.
+        x[j] = factor == A(0) ? A(0) : x[j] * factor;
+      }
     store_run<kWidth>(static_cast<T*>(batch.out) + i, x, count);
   });
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads) scale_kernel(const ScaleLaunch p) {
+__global__ void __launch_bounds__(kThreads, 1) scale_kernel(const ScaleLaunch p) {
   scale_batch<T, kWidth>(p, p.first);
   scale_batch<T, kWidth>(p, p.second);
 }

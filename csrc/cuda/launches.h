@@ -22,8 +22,9 @@ struct DivergenceTerm {
   Rows q_logits, p_logits;
   Rows q_grad, p_grad, target_grad;  // written where data is set; target_grad is that of `positive`
   Target positive, negative;
-  double weight = 1;      // gradients are multiplied by it
-  double loss_scale = 1;  // the sum of the row losses is: 1 / rows for a mean
+  double q_inverse = 1, p_inverse = 1;                   // of the temperatures, which logits are multiplied by
+  double q_weight = 1, p_weight = 1, target_weight = 1;  // gradients are multiplied by them
+  double loss_scale = 1;                                 // and the losses, or their sum, by this: 1 / rows for a mean
 };
 
 // Where a launch adds up what its blocks found.

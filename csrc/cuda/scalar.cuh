@@ -204,8 +204,10 @@ __global__ void __launch_bounds__(kTermThreads) scale_terms_kernel(const ScaleTe
         load_run<kWidth>(x, static_cast<const T*>(b.in) + i, count);
         if (b.by_element) load_run<kWidth>(g, grad_output + i, count);
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j)
-          x[j] *= static_cast<A>(static_cast<double>(b.by_element ? g[j] : grad_output[0]) * b.average);
+        for (int j = 0; j < kWidth; ++j) {
+          const A factor = static_cast<A>(static_cast<double>(b.by_element ? g[j] : grad_output[0]) * b.average);
+          x[j] = factor == A(0) ? A(0) : x[j] * factor;  // what does not count may be NaN
+        }
         store_run<kWidth>(static_cast<T*>(b.out) + i, x, count);
       });
     };

@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
+#include <cmath>
+
 namespace gankernels {
 
 enum Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
@@ -69,6 +71,11 @@ inline int64_t check_logits(const char* name, const at::Tensor& logits, int64_t 
   TORCH_CHECK_VALUE(logits.sym_size(wrapped) != 0, name, " must have at least one class along dim ", dim,
                     ", got shape ", logits.sym_sizes());
   return wrapped;
+}
+
+inline void check_temperature(const char* name, double temperature) {
+  TORCH_CHECK_VALUE(temperature > 0 && std::isfinite(temperature), name, " must be finite and positive, got ",
+                    temperature);
 }
 
 inline void check_same_device(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b) {

@@ -54,18 +54,29 @@ inline c10::SymInt sym_rows(const Tensor& logits, int64_t dim) {
   return rows;
 }
 
-// KL(P || q) - KL(M || q) for each row of one batch, q = softmax(logits). P is `positive`, softmax(p_logits) or absent,
-// M is `negative` or absent; either may be one distribution for all rows.
+// scale (KL(P || q) - KL(M || q)) for each row of one batch, q = softmax(logits / temperature). P is `positive`,
+// softmax(p_logits / p_temperature) or absent, M is `negative` or absent; either may be one distribution for all rows.
 struct Divergence {
   const Tensor& logits;
   const Tensor* p_logits = nullptr;
   const Tensor* positive = nullptr;
   const Tensor* negative = nullptr;
+  double temperature = 1, p_temperature = 1, scale = 1;
   // Outputs; one without elements was not asked for.
   const Tensor* grad = nullptr;
   const Tensor* p_grad = nullptr;
   const Tensor* positive_grad = nullptr;
 };
+
+// What the numbers of a divergence are to a kernel: d/dlogits has the inverse temperature as a factor.
+template <class Problem>
+void weigh(Problem& problem, const Divergence& d, const Request& request) {
+  const double weight = d.scale * request.weight(problem.rows);
+  problem.q_inverse = 1 / d.temperature, problem.p_inverse = 1 / d.p_temperature;
+  problem.q_weight = weight * problem.q_inverse, problem.p_weight = weight * problem.p_inverse;
+  problem.target_weight = weight;
+  problem.loss_scale = d.scale;
+}
 
 // The loss of the rows of `logits`, and the gradients that are asked for.
 inline TwoGradients empty_outputs(const Tensor& logits, int64_t dim, const Request& request, const Tensor& first,
@@ -91,18 +102,21 @@ struct SoftmaxKl {
   static constexpr const char* kName = "softmax_kl_value_and_grad";
   static constexpr const char* kSchema =
       "(Tensor logits, Tensor target, int dim, int reduction, bool logits_grad, bool target_grad, bool fold_mean, "
-      "float grad_scale) -> (Tensor, Tensor, Tensor)";
-  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double);
+      "float grad_scale, float temperature=1.0, float scale=1.0) -> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double, double,
+                                 double);
   struct Arguments {
     const Tensor &logits, &target;
     int64_t dim;
     Request request;
+    double temperature, scale;
   };
 
   static Prepared prepare(const Arguments& a) {
     check_reduction(a.request.reduction);
     const int64_t dim = check_logits("logits", a.logits, a.dim);
     check_target("target", a.target, "logits", a.logits, dim);
+    check_temperature("temperature", a.temperature);
     if (a.request.second_grad) check_target_gradient(a.target, a.logits);
     return {dim, empty_outputs(a.logits, dim, a.request, a.logits, a.target)};
   }
@@ -111,9 +125,13 @@ struct SoftmaxKl {
   static TwoGradients evaluate(const Arguments& a) {
     const Prepared out = prepare(a);
     const auto& [loss, to_logits, to_target] = out.outputs;
-    return evaluate_divergences<Backend>(
-        kName, out, a.request,
-        {{.logits = a.logits, .positive = &a.target, .grad = &to_logits, .positive_grad = &to_target}});
+    return evaluate_divergences<Backend>(kName, out, a.request,
+                                         {{.logits = a.logits,
+                                           .positive = &a.target,
+                                           .temperature = a.temperature,
+                                           .scale = a.scale,
+                                           .grad = &to_logits,
+                                           .positive_grad = &to_target}});
   }
 };
 
@@ -121,12 +139,15 @@ struct SoftmaxKlLogits {
   static constexpr const char* kName = "softmax_kl_logits_value_and_grad";
   static constexpr const char* kSchema =
       "(Tensor p_logits, Tensor q_logits, int dim, int reduction, bool p_grad, bool q_grad, bool fold_mean, "
-      "float grad_scale) -> (Tensor, Tensor, Tensor)";
-  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double);
+      "float grad_scale, float p_temperature=1.0, float q_temperature=1.0, float scale=1.0) "
+      "-> (Tensor, Tensor, Tensor)";
+  using Signature = TwoGradients(const Tensor&, const Tensor&, int64_t, int64_t, bool, bool, bool, double, double,
+                                 double, double);
   struct Arguments {
     const Tensor &p_logits, &q_logits;
     int64_t dim;
     Request request;
+    double p_temperature, q_temperature, scale;
   };
 
   static Prepared prepare(const Arguments& a) {
@@ -134,6 +155,8 @@ struct SoftmaxKlLogits {
     const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
     check_floating("q_logits", a.q_logits);
     check_alike("p_logits", a.p_logits, "q_logits", a.q_logits);
+    check_temperature("p_temperature", a.p_temperature);
+    check_temperature("q_temperature", a.q_temperature);
     return {dim, empty_outputs(a.q_logits, dim, a.request, a.p_logits, a.q_logits)};
   }
 
@@ -141,8 +164,14 @@ struct SoftmaxKlLogits {
   static TwoGradients evaluate(const Arguments& a) {
     const Prepared out = prepare(a);
     const auto& [loss, to_p, to_q] = out.outputs;
-    return evaluate_divergences<Backend>(
-        kName, out, a.request, {{.logits = a.q_logits, .p_logits = &a.p_logits, .grad = &to_q, .p_grad = &to_p}});
+    return evaluate_divergences<Backend>(kName, out, a.request,
+                                         {{.logits = a.q_logits,
+                                           .p_logits = &a.p_logits,
+                                           .temperature = a.q_temperature,
+                                           .p_temperature = a.p_temperature,
+                                           .scale = a.scale,
+                                           .grad = &to_q,
+                                           .p_grad = &to_p}});
   }
 };
 
@@ -150,13 +179,15 @@ struct RealnessD {
   static constexpr const char* kName = "realness_d_loss_value_and_grad";
   static constexpr const char* kSchema =
       "(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim, int reduction, "
-      "bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)";
+      "bool real_grad, bool fake_grad, bool fold_mean, float grad_scale, float scale=1.0) "
+      "-> (Tensor, Tensor, Tensor)";
   using Signature = TwoGradients(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t, bool,
-                                 bool, bool, double);
+                                 bool, bool, double, double);
   struct Arguments {
     const Tensor &real, &fake, &real_anchor, &fake_anchor;
     int64_t dim;
     Request request;
+    double scale;
   };
 
   static Prepared prepare(const Arguments& a) {
@@ -176,9 +207,10 @@ struct RealnessD {
   static TwoGradients evaluate(const Arguments& a) {
     const Prepared out = prepare(a);
     const auto& [loss, to_real, to_fake] = out.outputs;
-    return evaluate_divergences<Backend>(kName, out, a.request,
-                                         {{.logits = a.real, .positive = &a.real_anchor, .grad = &to_real},
-                                          {.logits = a.fake, .positive = &a.fake_anchor, .grad = &to_fake}});
+    return evaluate_divergences<Backend>(
+        kName, out, a.request,
+        {{.logits = a.real, .positive = &a.real_anchor, .scale = a.scale, .grad = &to_real},
+         {.logits = a.fake, .positive = &a.fake_anchor, .scale = a.scale, .grad = &to_fake}});
   }
 };
 
@@ -192,15 +224,17 @@ struct RealnessG {
   static constexpr const char* kName = "realness_g_loss_value_and_grad";
   static constexpr const char* kSchema =
       "(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, int objective, int dim, "
-      "int reduction, bool real_grad, bool fake_grad, bool fold_mean, float grad_scale) -> (Tensor, Tensor, Tensor)";
+      "int reduction, bool real_grad, bool fake_grad, bool fold_mean, float grad_scale, float scale=1.0) "
+      "-> (Tensor, Tensor, Tensor)";
   using Signature = TwoGradients(const OptionalTensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
-                                 int64_t, int64_t, int64_t, bool, bool, bool, double);
+                                 int64_t, int64_t, int64_t, bool, bool, bool, double, double);
   struct Arguments {
     const OptionalTensor& real;
     const Tensor& fake;
     const OptionalTensor &real_anchor, &fake_anchor;
     int64_t objective, dim;
     Request request;
+    double scale;
   };
 
   static Prepared prepare(const Arguments& a) {
@@ -231,6 +265,7 @@ struct RealnessG {
                                            .p_logits = a.objective == 2 ? &*a.real : nullptr,
                                            .positive = a.objective == 3 ? &*a.real_anchor : nullptr,
                                            .negative = &*a.fake_anchor,
+                                           .scale = a.scale,
                                            .grad = &to_fake,
                                            .p_grad = &to_real}});
   }

@@ -135,11 +135,11 @@ PyObject* wrap(torch::jit::Stack& results) {
 
 constexpr const char* kCapsule = "gankernels.Binding";
 
-// The arguments by the schema, or nothing where torch.ops must look at them.
+// The arguments by the schema, as many as there are; or nothing where torch.ops must look at them.
 std::optional<torch::jit::Stack> parse_all(const Binding& binding, PyObject* const* arguments, Py_ssize_t count) {
-  if (static_cast<size_t>(count) != binding.kinds.size()) return std::nullopt;
+  if (static_cast<size_t>(count) > binding.kinds.size()) return std::nullopt;
   torch::jit::Stack stack;
-  stack.reserve(static_cast<size_t>(count));
+  stack.reserve(binding.kinds.size());
   for (Py_ssize_t i = 0; i < count; ++i) {
     auto value = parse(binding.kinds[static_cast<size_t>(i)], arguments[i]);
     if (!value.has_value()) return std::nullopt;
@@ -154,7 +154,7 @@ PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   const auto torch_ops = [&] { return PyObject_Vectorcall(binding->overload, arguments, count, nullptr); };
   if (at::impl::torch_function_mode_enabled() || torch::jit::tracer::isTracing()) return torch_ops();
   auto stack = parse_all(*binding, arguments, count);
-  if (!stack.has_value()) return torch_ops();
+  if (!stack.has_value() || stack->size() != binding->kinds.size()) return torch_ops();
   {
     pybind11::gil_scoped_release no_gil;
     binding->op.callBoxed(*stack);
@@ -168,6 +168,13 @@ PyObject* prepare(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
   HANDLE_TH_ERRORS
   const auto* binding = static_cast<const Binding*>(PyCapsule_GetPointer(self, kCapsule));
   auto stack = parse_all(*binding, arguments, count);
+  // The dispatcher leaves out what has its default.
+  const auto& schema = binding->op.schema().arguments();
+  while (stack.has_value() && stack->size() < schema.size()) {
+    const auto& value = schema[stack->size()].default_value();
+    if (value.has_value()) stack->push_back(*value);
+    else stack.reset();
+  }
   TORCH_CHECK_TYPE(stack.has_value(), binding->op.schema().name(), " takes the arguments ", binding->op.schema());
   binding->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &*stack);
   return wrap(*stack);

@@ -188,7 +188,7 @@ def compare(
 def value_magnitude(operator: Operator, arguments: Arguments) -> float:
     """A row's loss is a difference of logits; a sum adds one per row."""
     rows = sum(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
-    size = _logit_magnitude(operator, arguments)
+    size = _logit_magnitude(operator, arguments) * _factor(arguments)
     return size * (rows if arguments.get("reduction") == "sum" else 1)
 
 
@@ -201,7 +201,7 @@ def gradient_magnitude(
     """
     logits = [arguments[x] for x in operator.inputs(arguments)]
     rows = max(operator.rows(arguments, x) for x in logits)
-    scale = largest(grad_output)
+    scale = largest(grad_output) * _factor(arguments) * _sharpness(arguments)
     if arguments.get("reduction") == "mean":
         scale /= rows
     if name in operator.targets:
@@ -211,8 +211,21 @@ def gradient_magnitude(
     return scale
 
 
+def _factor(arguments: Arguments) -> float:
+    """A loss's own factor; that of a layer is no number, and counts elsewhere."""
+    scale = arguments.get("scale", 1.0)
+    return 1.0 if isinstance(scale, Tensor) else abs(scale)
+
+
+def _sharpness(arguments: Arguments) -> float:
+    """The largest factor on logits and on gradients to them: one over the least temperature."""
+    temperatures = [value for name, value in arguments.items() if name.endswith("temperature")]
+    return 1 / min(temperatures, default=1.0)
+
+
 def _logit_magnitude(operator: Operator, arguments: Arguments) -> float:
     size = max(largest(arguments[name]) for name in operator.inputs(arguments))
+    size *= _sharpness(arguments)
     # Logits drawn from statistics: mean + noise exp(log-variance / 2).
     return size * math.exp(size / 2) if operator.overflows else size
 

@@ -147,6 +147,15 @@ UNEVEN = (
 """The same for operators whose two batches may differ in size."""
 
 
+FEW = (
+    Case((6, 5)),
+    Case((33, 20), target="rows", empty_bins=True, mass=1.7),
+    Case((2, 5, 3)),
+    Case((2, 1025), target="rows"),
+    Case((3, 17, 2), dim=0, target="keepdim"),
+)
+"""One for each form of kernel, for settings that all of them take alike."""
+
 PLAIN_SHAPES = (
     Case((7,)),
     Case(()),

@@ -34,14 +34,28 @@ def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(dim)
 
 
-def softmax_kl(logits: Tensor, target: Tensor, dim: int = 1, reduction: str = "mean") -> Tensor:
-    return _reduce(_kl_rows(logits, target, dim), reduction)
+def softmax_kl(
+    logits: Tensor,
+    target: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    temperature: float = 1.0,
+    scale: float = 1.0,
+) -> Tensor:
+    return scale * _reduce(_kl_rows(logits / temperature, target, dim), reduction)
 
 
 def softmax_kl_logits(
-    p_logits: Tensor, q_logits: Tensor, dim: int = 1, reduction: str = "mean"
+    p_logits: Tensor,
+    q_logits: Tensor,
+    dim: int = 1,
+    reduction: str = "mean",
+    p_temperature: float = 1.0,
+    q_temperature: float = 1.0,
+    scale: float = 1.0,
 ) -> Tensor:
-    return _reduce(_kl_logits_rows(p_logits, q_logits, dim), reduction)
+    rows = _kl_logits_rows(p_logits / p_temperature, q_logits / q_temperature, dim)
+    return scale * _reduce(rows, reduction)
 
 
 def realness_d_loss(
@@ -51,10 +65,11 @@ def realness_d_loss(
     fake_anchor: Tensor,
     dim: int = 1,
     reduction: str = "mean",
+    scale: float = 1.0,
 ) -> Tensor:
     real = _kl_rows(real_logits, real_anchor, dim)
     fake = _kl_rows(fake_logits, fake_anchor, dim)
-    return _reduce(real, reduction) + _reduce(fake, reduction)
+    return scale * (_reduce(real, reduction) + _reduce(fake, reduction))
 
 
 def realness_g_loss(
@@ -65,6 +80,7 @@ def realness_g_loss(
     objective: int = 2,
     dim: int = 1,
     reduction: str = "mean",
+    scale: float = 1.0,
 ) -> Tensor:
     rows = -_kl_rows(fake_logits, fake_anchor, dim)
     if objective == 2:
@@ -73,7 +89,7 @@ def realness_g_loss(
     if objective == 3:
         assert real_anchor is not None
         rows = _kl_rows(fake_logits, real_anchor, dim) + rows
-    return _reduce(rows, reduction)
+    return scale * _reduce(rows, reduction)
 
 
 def scalar_loss(loss: ScalarLoss) -> Callable[..., Tensor]:

@@ -16,7 +16,7 @@ from gankernels._backend import REDUCTIONS as REDUCTION_CODES
 from gankernels._checks import REDUCTIONS
 from gankernels._scalar import ScalarLoss
 from gankernels._scalar_call import bound
-from gankernels.testing.cases import SHAPES, TARGETS, UNEVEN, Arguments, Case, Draw
+from gankernels.testing.cases import FEW, SHAPES, TARGETS, UNEVEN, Arguments, Case, Draw
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Operator:
         targets: Further arguments that it is differentiable in; drawn positive, or zero.
         shapes: The cases of shape; those of targets and of uneven batches are added.
         options: Settings to run every case with.
+        further: Settings to run a few of the cases with.
         has_classes: Whether its logits are those of a softmax over a dimension ``dim``.
         uneven_batches: Whether its two batches may differ in size.
         reductions: What ``reduction`` may be; empty where there is no such argument.
@@ -55,6 +56,7 @@ class Operator:
     targets: tuple[str, ...] = ()
     shapes: tuple[Case, ...] = SHAPES
     options: tuple[Mapping[str, Any], ...] = ({},)
+    further: tuple[Mapping[str, Any], ...] = ()
     has_classes: bool = True
     uneven_batches: bool = False
     reductions: tuple[str, ...] = REDUCTIONS
@@ -120,6 +122,11 @@ class Operator:
                 values[argument.name] = argument.name == "fold_mean" or argument.name in flags
         return tuple(values[argument.name] for argument in schema)
 
+    @property
+    def settings(self) -> tuple[Mapping[str, Any], ...]:
+        """All of them."""
+        return self.options + self.further
+
     def cases(self) -> Iterator[Case]:
         """Every case of the row."""
         for options in self.options:
@@ -129,13 +136,16 @@ class Operator:
                 yield replace(case, options=options)
             for case in UNEVEN if self.uneven_batches else ():
                 yield replace(case, options=options)
+        for options in self.further:
+            for case in FEW + (UNEVEN[:1] if self.uneven_batches else ()):
+                yield replace(case, options=options)
 
     def few_cases(self, shape: tuple[int, ...] = (3, 4)) -> Iterator[Case]:
         """One small case per setting and kind of target, for tests that cost more than a call."""
         kinds: list[Case] = [Case()]
         if self.targets:
             kinds = [Case(empty_bins=True, mass=1.5), Case(target="rows")]
-        for options in self.options:
+        for options in self.settings:
             for case in kinds:
                 yield replace(case, shape=shape, options=options)
 

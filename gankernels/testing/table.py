@@ -47,6 +47,7 @@ def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:
     )
 
 
+# Temperatures are powers of two: large logits amplify the rounding of any other quotient, in float64 too.
 OPERATORS: tuple[Operator, ...] = (
     Operator(
         name="softmax_kl",
@@ -54,12 +55,14 @@ OPERATORS: tuple[Operator, ...] = (
         eager=eager.softmax_kl,
         logits=("logits",),
         targets=("target",),
+        further=({"temperature": 2.0, "scale": 0.6},),
     ),
     Operator(
         name="softmax_kl_logits",
         arguments=arguments.softmax_kl_logits,
         eager=eager.softmax_kl_logits,
         logits=("p_logits", "q_logits"),
+        further=({"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6},),
     ),
     Operator(
         name="realness_d_loss",
@@ -68,6 +71,7 @@ OPERATORS: tuple[Operator, ...] = (
         logits=("real_logits", "fake_logits"),
         targets=("real_anchor", "fake_anchor"),
         uneven_batches=True,
+        further=({"scale": 0.6},),
     ),
     Operator(
         name="realness_g_loss",

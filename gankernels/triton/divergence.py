@@ -23,12 +23,14 @@ class Call(NamedTuple):
     reduction: int
     fold_mean: bool
     grad_scale: float
+    loss_scale: float
 
     def weight(self, rows: int) -> float:
-        return gradient_weight(rows, self.reduction, self.fold_mean, self.grad_scale)
+        factor = self.loss_scale * self.grad_scale
+        return gradient_weight(rows, self.reduction, self.fold_mean, factor)
 
     def scale(self, rows: int) -> float:
-        return loss_scale(rows, self.reduction)
+        return self.loss_scale * loss_scale(rows, self.reduction)
 
 
 class Operand(NamedTuple):
@@ -112,7 +114,14 @@ class Batch:
         return plan(self.rows, tile, self.logits[0].tensor.device)
 
 
-def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batches: Batch) -> None:
+def divergence(
+    call: Call,
+    loss: Tensor,
+    positive: bool,
+    negative: bool,
+    *batches: Batch,
+    temperature: float = 1.0,
+) -> None:
     """KL(P || .) - KL(M || .) of one batch, or the sum of KL(P || .) of two.
 
     Args:
@@ -121,6 +130,7 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         positive: Whether the (first) target of each batch is a P.
         negative: Whether the last one is an M.
         batches: One or two, with a gradient to the logits and perhaps one to P.
+        temperature: What all logits are divided by.
     """
     if call.reduction == NONE and loss.numel() == 0:
         return
@@ -166,8 +176,10 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         *second.logits[0].steps(unit, adjacent),
         *second.gradients[0].steps(unit, adjacent),
         *(theirs.strides if second.shared else theirs.steps(unit, adjacent)),
+        1 / temperature,
+        call.weight(first.rows) / temperature,
+        call.weight(second.rows) / temperature,
         call.weight(first.rows),
-        call.weight(second.rows),
         call.scale(first.rows),
         call.scale(second.rows),
         programs,
@@ -194,7 +206,9 @@ def divergence(call: Call, loss: Tensor, positive: bool, negative: bool, *batche
         batch.walk.hand_back()
 
 
-def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
+def softmax_pair(
+    call: Call, loss: Tensor, batch: Batch, temperatures: tuple[float, float] = (1.0, 1.0)
+) -> None:
     """KL(softmax(a) || .) - KL(M || .); the batch's logits are a and z, its target M, if any."""
     if call.reduction == NONE and loss.numel() == 0:
         return
@@ -226,7 +240,8 @@ def softmax_pair(call: Call, loss: Tensor, batch: Batch) -> None:
         *(minus.strides if batch.shared else minus.steps(unit, adjacent)),
         *a_gradient.steps(unit, adjacent),
         *z_gradient.steps(unit, adjacent),
-        call.weight(batch.rows),
+        *(1 / t for t in temperatures),
+        *(call.weight(batch.rows) / t for t in temperatures),
         call.scale(batch.rows),
         programs,
         ROWS=tile.rows,

@@ -39,7 +39,8 @@ def scale(gradients: list[Tensor], grad_output: Tensor, dim: int, rows: list[int
     if per_row and not _in_one_order(gradients, grad_output, per_element):
         for g, result, average in zip(gradients, out, averages, strict=True):
             factor = grad_output * average
-            result.copy_(g * (factor if per_element else factor.unsqueeze(dim)))
+            factor = factor if per_element else factor.unsqueeze(dim)
+            result.copy_(torch.where(factor == 0, 0.0, g * factor))
         return out
     # Elements in memory in the order of the outputs.
     inputs = [

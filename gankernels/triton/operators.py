@@ -73,13 +73,17 @@ def softmax_kl(
     target_grad: bool,
     fold_mean: bool,
     grad_scale: float,
+    temperature: float = 1.0,
+    scale: float = 1.0,
 ) -> Outputs:
-    arguments = (logits, target, dim, reduction, logits_grad, target_grad, fold_mean, grad_scale)
+    flags = (logits_grad, target_grad, fold_mean, grad_scale)
+    arguments = (logits, target, dim, reduction, *flags, temperature, scale)
     outputs: Outputs = outputs_of("softmax_kl_value_and_grad")(*arguments)
     loss, *gradients = outputs
-    call = Call(dim % logits.ndim, reduction, fold_mean, grad_scale)
+    call = Call(dim % logits.ndim, reduction, fold_mean, grad_scale, scale)
     given = [target.detach()] if target_grad else _targets(logits, call.dim, target)
-    divergence(call, loss, True, False, Batch(call.dim, [logits.detach()], given, gradients))
+    batch = Batch(call.dim, [logits.detach()], given, gradients)
+    divergence(call, loss, True, False, batch, temperature=temperature)
     return outputs
 
 
@@ -94,13 +98,17 @@ def softmax_kl_logits(
     q_grad: bool,
     fold_mean: bool,
     grad_scale: float,
+    p_temperature: float = 1.0,
+    q_temperature: float = 1.0,
+    scale: float = 1.0,
 ) -> Outputs:
-    arguments = (p_logits, q_logits, dim, reduction, p_grad, q_grad, fold_mean, grad_scale)
+    flags, temperatures = (p_grad, q_grad, fold_mean, grad_scale), (p_temperature, q_temperature)
+    arguments = (p_logits, q_logits, dim, reduction, *flags, *temperatures, scale)
     outputs: Outputs = outputs_of("softmax_kl_logits_value_and_grad")(*arguments)
     loss, *gradients = outputs
-    call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale)
+    call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale, scale)
     batch = Batch(call.dim, [p_logits.detach(), q_logits.detach()], [], gradients)
-    softmax_pair(call, loss, batch)
+    softmax_pair(call, loss, batch, temperatures)
     return outputs
 
 
@@ -117,12 +125,13 @@ def realness_d_loss(
     fake_grad: bool,
     fold_mean: bool,
     grad_scale: float,
+    scale: float = 1.0,
 ) -> Outputs:
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
-    settings = (dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
+    settings = (dim, reduction, real_grad, fake_grad, fold_mean, grad_scale, scale)
     outputs: Outputs = outputs_of("realness_d_loss_value_and_grad")(*tensors, *settings)
     loss, *gradients = outputs
-    call = Call(dim % real_logits.ndim, reduction, fold_mean, grad_scale)
+    call = Call(dim % real_logits.ndim, reduction, fold_mean, grad_scale, scale)
     real_targets = _targets(real_logits, call.dim, real_anchor)
     fake_targets = _targets(fake_logits, call.dim, fake_anchor)
     # One kernel reads both: of one kind, one dtype.
@@ -153,12 +162,13 @@ def realness_g_loss(
     fake_grad: bool,
     fold_mean: bool,
     grad_scale: float,
+    scale: float = 1.0,
 ) -> Outputs:
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
-    settings = (objective, dim, reduction, real_grad, fake_grad, fold_mean, grad_scale)
+    settings = (objective, dim, reduction, real_grad, fake_grad, fold_mean, grad_scale, scale)
     outputs: Outputs = outputs_of("realness_g_loss_value_and_grad")(*tensors, *settings)
     loss, *gradients = outputs
-    call = Call(dim % fake_logits.ndim, reduction, fold_mean, grad_scale)
+    call = Call(dim % fake_logits.ndim, reduction, fold_mean, grad_scale, scale)
     if objective == 2:
         assert real_logits is not None
         logits = [real_logits.detach(), fake_logits.detach()]

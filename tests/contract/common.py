@@ -30,7 +30,7 @@ def _rows(pairs: Iterable[tuple[Operator, Case]]) -> Any:
 
 def _settings(operator: Operator) -> Iterable[Case]:
     """One case for each of a row's options."""
-    return [Case((3, 4), options=options) for options in operator.options]
+    return [Case((3, 4), options=options) for options in operator.settings]
 
 
 every_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.name)

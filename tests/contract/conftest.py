@@ -11,6 +11,8 @@ import pytest
 import torch
 
 # GANKERNELS_TEST_BACKENDS=cpu, or several with commas between them: no others.
+# What a factor or a temperature changes of a kernel: its numbers.
+OF_NUMBERS = ("test_values.py", "test_value_and_grad.py", "test_extremes.py")
 WANTED = os.environ.get("GANKERNELS_TEST_BACKENDS", ",".join(backends.BACKENDS)).split(",")
 AVAILABLE = tuple(name for name in backends.available() if name in WANTED)
 
@@ -44,8 +46,11 @@ def asks_something(item: pytest.Item) -> bool:
         return False
     if backend == "reference":
         return item.get_closest_marker("compiled") is None
-    operator = parameters.get("operator")
-    return operator is None or backends.serves(operator)
+    operator, case = parameters.get("operator"), parameters.get("case")
+    if operator is None or not backends.serves(operator):
+        return operator is None
+    # Emulation takes its time: the rest of the contract on the settings that change more than numbers.
+    return case is None or case.options not in operator.further or item.path.name in OF_NUMBERS
 
 
 def in_turn(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -150,8 +150,8 @@ def test_refuses_what_cannot_be_called(not_callable: object) -> None:
 @fused_settings
 def test_unknown_arguments_are_refused(operator: Operator, case: Case) -> None:
     arguments = operator.draw(case)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'temperature'"):
-        gk.value_and_grad(operator.functional)(**arguments, temperature=2.0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'margin'"):
+        gk.value_and_grad(operator.functional)(**arguments, margin=2.0)
 
 
 def test_a_module_method_is_its_fused_self() -> None:

@@ -280,9 +280,9 @@ def test_eight_discriminators_take_one_launch_each_way(dtype: torch.dtype, reduc
     exact = torch.ops.gankernels.scalar_loss_value_and_grad(tensors, *arguments)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(losses, exact[0], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradients, exact[1], rtol=eps, atol=1e-9 + eps**2)
+    torch.testing.assert_close(gradients, exact[1], rtol=4 * eps, atol=1e-9 + eps**2)
     right = torch.ops.gankernels.scale_terms(gradients, factors, [-1] * 16)
-    torch.testing.assert_close(scaled, right, rtol=eps, atol=1e-9 + eps**2)
+    torch.testing.assert_close(scaled, right, rtol=4 * eps, atol=1e-9 + eps**2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -316,7 +316,8 @@ def test_more_terms_than_the_arguments_of_a_launch_hold() -> None:
     names, places, terms, scale = loss
     one = tuple(0 if i % 4 == 3 else n for i, n in enumerate(places))
     arguments = (names, one, terms, scale, MEAN, (0, 39), True, 1.0)
-    got = emulated.operator("scalar_loss_value_and_grad")(tensors, *arguments)
+    with emulated.launches(90):
+        got = emulated.operator("scalar_loss_value_and_grad")(tensors, *arguments)
     exact = torch.ops.gankernels.scalar_loss_value_and_grad(tensors, *arguments)
     torch.testing.assert_close(got, exact, rtol=1e-5, atol=1e-6)
 

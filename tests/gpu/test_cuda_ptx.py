@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("triton", reason="the emulation needs triton")
 
 from gankernels._scalar import SCALAR_LOSSES
-from gankernels._scalar_run import terms_of
+from gankernels._scalar_run import _LINEAR, terms_of
 from gankernels.testing import Case, compare, differentiate
 from gpu.cuda import build, cases, emulated
 from gpu.cuda.cases import (
@@ -83,7 +83,11 @@ def long_rows(layout: str, dtype: torch.dtype, arch: int) -> Problem:
 
 
 def scalar_losses(reduction: str | None, dtype: torch.dtype, arch: int) -> Iterator[Problem]:
+    # A block for all logits, and several.
+    yield Problem("logistic_d_loss", Case(shape=(8200,)), reduction=reduction)
     for i, name in enumerate(SCALAR_LOSSES):
+        if reduction == "none" and name in _LINEAR:
+            continue  # nothing to launch
         shapes = [(37,), (40,)] if dtype == SLOW else list(ELEMENTS.values())
         yield Problem(name, Case(shape=shapes[(i + arch // 10) % 2]), reduction=reduction)
 
@@ -133,6 +137,7 @@ def test_no_kernel_is_left_out(dtype: torch.dtype) -> None:
     """The problems above launch every kernel that there is, on one architecture or another."""
     problems: list[Problem] = [Problem("resample_logits", Case(shape=shape)) for shape in RESAMPLED]
     problems += [reduced(what, "none", dtype) for what in REDUCED]
+    problems += [Problem("logistic_d_loss", Case(shape=(37,)), reduction="none")]
     # Three launches from here on; their results are tested with the launches.
     problems += [Problem("relativistic_d_loss", Case(shape=(n,))) for n in (16385, 16400)]
     for arch in toolchain.ARCHITECTURES:

@@ -15,7 +15,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 
 from gankernels._scalar_run import terms_against_means, terms_of
-from gankernels.triton import divergence, layers, operators, scalar
+from gankernels.triton import divergence, layers, operators, relativistic, scalar
 from tools.ptxsim import simulator, triton_driver
 from tools.ptxsim.execution import Execution
 from tools.ptxsim.loop_reductions import carried_reductions
@@ -34,8 +34,10 @@ TYPES = {
 KERNELS = (
     (divergence, "divergence_kernel"),
     (divergence, "softmax_pair_kernel"),
-    (scalar, "scalar_kernel"),
-    (scalar, "relativistic_kernel"),
+    (scalar, "term_sums_kernel"),
+    (scalar, "term_rows_kernel"),
+    (scalar, "scale_terms_kernel"),
+    (relativistic, "relativistic_kernel"),
     (layers, "scale_kernel"),
     (layers, "resample_kernel"),
     (layers, "resample_backward_kernel"),
@@ -74,7 +76,10 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     operators.relativistic_loss(real, fake, *terms, MEAN, *gradients)
     logistic = terms_of("logistic_d_loss", 0.9, 0.0)
     weight = torch.rand(shape).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    tensors, places = (real, fake, weight, anchor), (0, -1, -1, 0, 1, -1, 2, 0, 3, -1, -1, 1)
+    tensors, places = (
+        (real, fake, weight, anchor.to(dtype)),
+        (0, -1, -1, 0, 1, -1, 2, 0, 3, -1, -1, 1),
+    )
     for reduction in (NONE, MEAN):
         wanted = (0, 1, 2)
         operators.scalar_loss(

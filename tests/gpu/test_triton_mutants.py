@@ -16,8 +16,16 @@ pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run
 
 from gankernels.triton import divergence as divergence_launcher
 from gankernels.triton import layers, operators
+from gankernels.triton import relativistic as relativistic_launcher
 from gankernels.triton import scalar as scalar_launcher
-from gankernels.triton.kernels import common, divergence, scalar, softmax_pair
+from gankernels.triton.kernels import (
+    common,
+    divergence,
+    functions,
+    relativistic,
+    scalar,
+    softmax_pair,
+)
 from gankernels.triton.kernels import layers as layer_kernels
 from gpu.triton_cases import ROWS, Case, check, draw
 from tools.ptxsim import triton_driver
@@ -68,6 +76,25 @@ def scaled() -> None:
     torch.testing.assert_close(both, (torch.full((5, 6), 0.6), torch.full((4, 6), 0.75)))
 
 
+def listed() -> None:
+    """A pair with weights that require grad, weights of samples, and enough terms for two launches."""
+    x, y, w, z = torch.randn(7, 5), torch.randn(7, 5), torch.rand(7, 5), torch.randn(700, 5)
+    per_sample = torch.rand(700, 1).expand(700, 5)
+    more = [torch.randn(3 + i) for i in range(18)]
+    tensors = [x, y, w, z, per_sample, *more]
+    places = [0, 1, 2, 0, 3, -1, 4, 0, *(n for i in range(18) for n in (5 + i, -1, -1, i // 17))]
+    terms = (0.0, -1.0, 0.3, 1.7, 0.2) * 20
+    wanted = [0, 1, 2, 3, 5, 22]
+    arguments = (tensors, "x," * 23, places, terms, 1.3, 1, wanted, True, 1.0)
+    losses, gradients = operators.scalar_loss(*arguments)
+    exact = torch.ops.gankernels.scalar_loss_value_and_grad(*arguments)
+    torch.testing.assert_close(losses, exact[0])
+    torch.testing.assert_close(gradients, exact[1])
+    factors = [torch.tensor(2.0), torch.tensor(3.0)]
+    scaled = operators.scale_terms([x, y], factors, [-1, 35])
+    torch.testing.assert_close(scaled, torch.ops.gankernels.scale_terms([x, y], factors, [-1, 35]))
+
+
 def resampled() -> None:
     statistics, noise = torch.randn(3, 8), torch.randn(3, 4)
     z = operators.resample_forward(statistics, noise, 1)
@@ -77,6 +104,8 @@ def resampled() -> None:
 
 FEW = Case((33, 20))
 MANY = Case((1700, 20), second_batch=1000)  # several programs
+TEMPERED_KL = Case((33, 20), options={"temperature": 2.0, "scale": 0.6})
+TEMPERED_PAIR = Case((33, 20), options={"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6})
 D, PAIR = "realness_d_loss", "softmax_kl_logits"
 OUT_OF_BOUNDS = "out-of-bounds"
 
@@ -130,7 +159,7 @@ MUTANTS = {
         loss(D, Case((2, 9000))),
     ),
     "second batch weighted as the first": Mutant(
-        divergence, "classes, weight2, scale2, ROWS", "classes, weight, scale2, ROWS", loss(D, MANY)
+        divergence, "inverse, weight2, target", "inverse, weight, target", loss(D, MANY)
     ),
     "read before the other lanes wrote": Mutant(
         divergence,
@@ -138,6 +167,24 @@ MUTANTS = {
         "                pass  # every lane",
         loss(D, Case((3, 1025)), "none"),
         "race",
+    ),
+    "temperature forgotten": Mutant(
+        divergence, ".to(ACC) * inverse\n", ".to(ACC)\n", loss("softmax_kl", TEMPERED_KL)
+    ),
+    "temperatures exchanged": Mutant(
+        softmax_pair,
+        "(ACC) * a_inverse\n",
+        "(ACC) * z_inverse\n",
+        loss(PAIR, TEMPERED_PAIR),
+    ),
+    "factors of the gradients exchanged": Mutant(
+        softmax_pair,
+        "masked_product(a_weight * p",
+        "masked_product(z_weight * p",
+        loss(PAIR, TEMPERED_PAIR),
+    ),
+    "factor of the rows forgotten": Mutant(
+        divergence, "losses *= number(scale, ACC)", "pass", loss("softmax_kl", TEMPERED_KL, "none")
     ),
     "mean difference forgotten": Mutant(
         softmax_pair, "(u - t) - mean_d", "(u - t)", loss(PAIR, FEW)
@@ -155,13 +202,36 @@ MUTANTS = {
         loss(PAIR, Case((2, 9000))),
     ),
     "sigmoid of the wrong side": Mutant(
-        scalar, "tl.where(u < 0, e, 1.0)", "tl.where(u > 0, e, 1.0)", loss("logistic_d_loss", FEW)
+        functions,
+        "tl.where(u < 0, e, 1.0)",
+        "tl.where(u > 0, e, 1.0)",
+        loss("logistic_d_loss", FEW),
     ),
     "mean of the wrong batch": Mutant(
-        scalar, "(real_sum / ", "(fake_sum / ", loss("relativistic_d_loss", FEW)
+        relativistic, "(real_sum / ", "(fake_sum / ", loss("relativistic_d_loss", FEW)
     ),
     "no gradient through the mean": Mutant(
-        scalar, "(derivative + constant)", "derivative", loss("relativistic_d_loss", FEW)
+        relativistic, "(derivative + constant)", "derivative", loss("relativistic_d_loss", FEW)
+    ),
+    "a weight for each element": Mutant(scalar, "weight + i // per_weight", "weight + i", listed),
+    "pairs that move together": Mutant(scalar, "(-slope).to(other", "slope.to(other", listed),
+    "a weight's gradient weighted": Mutant(
+        scalar,
+        "weight_gradient + i, value * factor",
+        "weight_gradient + i, value * w * factor",
+        listed,
+    ),
+    "tiles of the first term": Mutant(
+        scalar, "pid - firsts[j], firsts[j + 1]", "pid, firsts[j + 1]", listed
+    ),
+    "an output begun is forgotten": Mutant(
+        scalar, "loss += tl.load(losses[0]).to(tl.float64)", "loss += 0.0", listed
+    ),
+    "programs of a list without order": Mutant(
+        scalar, 'sem="acq_rel", scope="gpu"', 'sem="relaxed", scope="gpu"', listed, "race"
+    ),
+    "factors of the first gradient": Mutant(
+        scalar, "tl.load(factors[j]).to", "tl.load(factors[0]).to", listed
     ),
     "average forgotten": Mutant(layer_kernels, "* number(average, tl.float64)", "* 1.0", scaled),
     "log-variance not halved": Mutant(
@@ -173,9 +243,17 @@ MUTANTS = {
 USERS = {
     divergence: [(divergence_launcher, "divergence_kernel")],
     softmax_pair: [(divergence_launcher, "softmax_pair_kernel")],
-    scalar: [(scalar_launcher, "scalar_kernel"), (scalar_launcher, "relativistic_kernel")],
+    scalar: [
+        (scalar_launcher, "term_sums_kernel"),
+        (scalar_launcher, "term_rows_kernel"),
+        (scalar_launcher, "scale_terms_kernel"),
+    ],
+    relativistic: [(relativistic_launcher, "relativistic_kernel")],
     layer_kernels: [(layers, "scale_kernel"), (layers, "resample_kernel")],
 }
+
+
+SHARED = {common: divergence, functions: scalar}
 
 
 def load(name: str, source: str, folder: Path) -> ModuleType:
@@ -218,11 +296,11 @@ def test_mutants(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     label = "mutant_" + "".join(c if c.isalnum() else "_" for c in name)
     changed = load(label, source.replace(mutant.before, mutant.after), tmp_path)
     used = mutant.module
-    if mutant.module is common:
-        # What they share is changed under the divergence kernel.
-        used = divergence
-        text = source_of(divergence).replace("gankernels.triton.kernels.common", label)
-        changed = load(f"{label}_divergence", text, tmp_path)
+    if mutant.module in SHARED:
+        # What kernels share is changed under one of them.
+        used = SHARED[mutant.module]
+        text = source_of(used).replace(mutant.module.__name__, label)
+        changed = load(f"{label}_user", text, tmp_path)
     for user, kernel in USERS[used]:
         monkeypatch.setattr(user, kernel, getattr(changed, kernel))
     if mutant.fault:

@@ -124,7 +124,7 @@ def some(operator: Operator, turn: int, count: int) -> list[Case]:
     cases = fitting(operator, CASES if operator.has_classes else SCALAR_CASES)
     chosen = [cases[(turn * count + i) % len(cases)] for i in range(min(count, len(cases)))]
     return [
-        replace(case, options=operator.options[(turn + i) % len(operator.options)])
+        replace(case, options=operator.settings[(turn + i) % len(operator.settings)])
         for i, case in enumerate(chosen)
     ]
 

@@ -36,9 +36,9 @@ def direct(seen):
 
 def test_plain_arguments_do_not_pass_torch_ops(direct, seen) -> None:
     logits = torch.randn(3, 2)
-    assert torch.equal(direct(logits, TARGET, 1, 1), OVERLOAD(logits, TARGET, 1, 1))
+    assert torch.equal(direct(logits, TARGET, 1, 1, 1.0, 1.0), OVERLOAD(logits, TARGET, 1, 1))
     parameter = torch.nn.Parameter(logits)
-    (gradient,) = torch.autograd.grad(direct(parameter, TARGET, -1, 2), parameter)
+    (gradient,) = torch.autograd.grad(direct(parameter, TARGET, -1, 2, 1.0, 1.0), parameter)
     (expected,) = torch.autograd.grad(OVERLOAD(parameter, TARGET, -1, 2), parameter)
     assert torch.equal(gradient, expected)
     assert not seen
@@ -55,7 +55,7 @@ class Recorded(torch.Tensor):
 
 def test_a_subclass_sees_the_call(direct, seen) -> None:
     Recorded.calls.clear()
-    direct(torch.randn(3, 2).as_subclass(Recorded), TARGET, 1, 1)
+    direct(torch.randn(3, 2).as_subclass(Recorded), TARGET, 1, 1, 1.0, 1.0)
     assert len(seen) == 1
     assert OVERLOAD in Recorded.calls
 
@@ -73,7 +73,7 @@ class FunctionRecorder(TorchFunctionMode):
 def test_a_function_mode_sees_the_call(direct, seen) -> None:
     logits = torch.randn(3, 2)
     with FunctionRecorder() as mode:
-        direct(logits, TARGET, 1, 1)
+        direct(logits, TARGET, 1, 1, 1.0, 1.0)
     assert len(seen) == 1
     assert OVERLOAD in mode.calls
 
@@ -91,13 +91,13 @@ class DispatchRecorder(TorchDispatchMode):
 def test_a_dispatch_mode_sees_the_operator_of_the_backend(direct) -> None:
     logits = torch.randn(3, 2)
     with DispatchRecorder() as mode:
-        direct(logits, TARGET, 1, 1)
+        direct(logits, TARGET, 1, 1, 1.0, 1.0)
     assert torch.ops.gankernels.softmax_kl_value_and_grad.default in mode.calls
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tracing_records_the_call(direct, seen) -> None:
-    traced = torch.jit.trace(lambda x: direct(x, TARGET, 1, 1), torch.randn(3, 2))
+    traced = torch.jit.trace(lambda x: direct(x, TARGET, 1, 1, 1.0, 1.0), torch.randn(3, 2))
     assert seen
     assert "gankernels::softmax_kl" in str(traced.graph)
 
@@ -106,7 +106,8 @@ def test_tracing_records_the_call(direct, seen) -> None:
     "arguments",
     [
         (torch.zeros(3, 2), TARGET, 1),  # the reduction has a default
-        (torch.zeros(3, 2), TARGET, True, 1),
+        (torch.zeros(3, 2), TARGET, True, 1, 1.0, 1.0),
+        (torch.zeros(3, 2), TARGET, 1, 1, 2, 1.0),
     ],
 )
 def test_what_needs_conversion_goes_through_torch_ops(direct, seen, arguments) -> None:
@@ -117,14 +118,14 @@ def test_what_needs_conversion_goes_through_torch_ops(direct, seen, arguments) -
 @pytest.mark.parametrize(
     "arguments",
     [
-        (None, TARGET, 1, 1),
-        (torch.zeros(3, 2), [0.5, 0.5], 1, 1),
-        (torch.zeros(3, 2), TARGET, 1.5, 1),
-        (torch.zeros(3, 2), TARGET, 2**70, 1),
-        (torch.zeros(3, 2), TARGET, 1, 1, 1),
-        (torch.zeros(3, 2), TARGET, 5, 1),
-        (torch.zeros(3, 2, dtype=torch.int64), TARGET, 1, 1),
-        (torch.zeros(3, 5), TARGET, 1, 1),
+        (None, TARGET, 1, 1, 1.0, 1.0),
+        (torch.zeros(3, 2), [0.5, 0.5], 1, 1, 1.0, 1.0),
+        (torch.zeros(3, 2), TARGET, 1.5, 1, 1.0, 1.0),
+        (torch.zeros(3, 2), TARGET, 2**70, 1, 1.0, 1.0),
+        (torch.zeros(3, 2), TARGET, 1, 1, 1.0, 1.0, 1),
+        (torch.zeros(3, 2), TARGET, 5, 1, 1.0, 1.0),
+        (torch.zeros(3, 2, dtype=torch.int64), TARGET, 1, 1, 1.0, 1.0),
+        (torch.zeros(3, 5), TARGET, 1, 1, 1.0, 1.0),
     ],
 )
 def test_bad_arguments_raise_what_torch_ops_raises(direct, arguments) -> None:

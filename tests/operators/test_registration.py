@@ -109,6 +109,9 @@ def test_the_schema_is_the_functions(operator: Operator) -> None:
             default = parameters[argument.name].default
             if argument.name == "reduction":
                 default = _backend.REDUCTIONS[default]
+            if argument.name in ("p_temperature", "q_temperature"):
+                assert default is None  # that of both
+                default = parameters["temperature"].default
             assert argument.default_value == default
 
 

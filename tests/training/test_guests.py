@@ -155,7 +155,7 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 def _penalty() -> list[Tensor]:
     real = torch.ones(2, 3, device="cpu", dtype=torch.float32, requires_grad=True)
-    return [passes._r1(_linear(3, 20)(real).square(), real).detach()]
+    return [passes._gradient_penalty(_linear(3, 20)(real).square(), real).detach()]
 
 
 def _reversal() -> list[Tensor]:

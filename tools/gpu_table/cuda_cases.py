@@ -144,6 +144,35 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
     )  # fmt: skip
 
 
+def _discriminators(count: int, dtype: torch.dtype, sample: int) -> Case:
+    """The real and the fake logits of eight discriminators, ``count`` elements in all."""
+
+    def once(arch: int, n: int) -> tuple[emulated.Launch, int]:
+        outputs: list[Tensor] = []
+        tensors = [x.clone() for x in torch.randn(n).to(dtype).chunk(16)]
+        places = tuple(k for i in range(16) for k in (i, -1, -1, 0))
+
+        def call() -> None:
+            losses, gradients = emulated.operator("scalar_loss_value_and_grad")(
+                tensors, "x," * 16, places, terms_of("logistic_d_loss", None, None) * 8, 1.0, MEAN,
+                tuple(range(16)), True, 1.0,
+            )  # fmt: skip
+            outputs[:] = [*losses, *gradients]
+
+        launch = _run(arch, call)
+        return launch, bytes_of(*tensors, *outputs[1:]) + _of_sums(launch, outputs[0])
+
+    def launch(arch: int) -> tuple[Execution, int]:
+        emulated.library()  # knows the memory of tensors from now on
+        launched, ideal = once(arch, 2 * sample)
+        return _execution(arch, launched), ideal
+
+    return Case(
+        "scalar_loss, eight discriminators", "elements", str(count), NAMES[dtype], count,
+        2 * dtype.itemsize, 2 * sample, launch,
+    )  # fmt: skip
+
+
 def cuda_cases() -> list[Case]:
     """What the table shows; two samples are two turns of the grid of a GPU with one multiprocessor."""
     return [
@@ -158,6 +187,7 @@ def cuda_cases() -> list[Case]:
         _pair(8192, 1024, BF16, "rows of several warps", 32, 1),
         _pair(1024, 32768, BF16, "streamed", 4, 2),
         _elements("scalar_loss", 1 << 22, BF16, 16384, 4),
+        _discriminators(1 << 22, BF16, 16384),
         _elements("scale_gradients", 1 << 22, BF16, 16384, 4),
         _elements("resample_logits", 1 << 22, BF16, 16384, 2 + 2 + 2 + 4),
     ]

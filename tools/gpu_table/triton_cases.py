@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gankernels._scalar_run import terms_against_means, terms_of
+from gankernels._scalar_run import terms_of
 from gankernels.triton import operators, plans
 from tools.gpu_table.cases import BF16, FP32, MEAN, NAMES, Case, bytes_of
 from tools.ptxsim import triton_driver
@@ -207,16 +207,21 @@ def _scalar(name: str, count: int, dtype: torch.dtype) -> Case:
     return _elementwise(name, count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
-def _relativistic(name: str, count: int, dtype: torch.dtype) -> Case:
-    def run(samples: int) -> int:
-        real, fake = (torch.randn(samples).to(dtype) for _ in range(2))
-        loss, *gradients = operators.relativistic_loss(
-            real, fake, *terms_against_means(name, 1.0), MEAN, True, True, True, 1.0
-        )
-        programs = 2 * plans.element_programs(samples, loss.device)
-        return bytes_of(real, fake, *gradients) + _of_sum(programs, loss)
+def _discriminators(count: int, dtype: torch.dtype) -> Case:
+    """The real and the fake logits of eight discriminators, ``count`` elements in all."""
 
-    return _elementwise(name, count, dtype, 2 * dtype.itemsize, run, batches=2)
+    def run(samples: int) -> int:
+        logits = [torch.randn(samples // 16).to(dtype) for _ in range(16)]
+        places = tuple(k for i in range(16) for k in (i, -1, -1, 0))
+        terms = terms_of("logistic_d_loss", None, None) * 8
+        (loss,), gradients = operators.scalar_loss(
+            logits, "x," * 16, places, terms, 1.0, MEAN, tuple(range(16)), True, 1.0
+        )
+        programs = 16 * plans.element_programs(samples // 16, loss.device)
+        return bytes_of(*logits, *gradients) + _of_sum(programs, loss)
+
+    name = "scalar_loss, eight discriminators"
+    return _elementwise(name, count, dtype, 2 * dtype.itemsize, run)
 
 
 def _scale(count: int, dtype: torch.dtype) -> Case:
@@ -262,6 +267,7 @@ def triton_cases() -> list[Case]:
         _kl_logits(8192, 4096, BF16, "rows in registers"),
         _kl_logits(8192, 8192, FP32, "rows in registers"),
         _scalar("logistic_d_loss", 1 << 20, FP32),
+        _discriminators(1 << 20, BF16),
         _scale(1 << 20, BF16),
         _resample(1 << 20, BF16, backward=False),
         _resample(1 << 20, BF16, backward=True),

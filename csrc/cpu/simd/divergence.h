@@ -87,16 +87,18 @@ struct Tile {
     A* out = static_cast<A*>(problem.row_loss);
     double total = 0;
     for (int i = 0; i < active; ++i) {
-      total += static_cast<double>(x[i]);
-      if (out != nullptr) out[row + i] = problem.add_to_row_loss ? out[row + i] + x[i] : x[i];
+      const double scaled = static_cast<double>(x[i]) * problem.loss_scale;
+      total += scaled;
+      if (out == nullptr) continue;
+      const A value = static_cast<A>(scaled);
+      out[row + i] = problem.add_to_row_loss ? out[row + i] + value : value;
     }
     return total;
   }
 };
 
 template <class A, bool kClassContiguous, class F>
-GK_INLINE double for_each_tile(const DivergenceProblem& p, int64_t begin, int64_t end, F&& f) {
-  double total = 0;
+GK_INLINE void each_tile(const DivergenceProblem& p, int64_t begin, int64_t end, F&& f) {
   for (int64_t row = begin; row < end;) {
     const int64_t outer = row / p.inner_rows, inner = row % p.inner_rows;
     int64_t active = 1;
@@ -106,9 +108,16 @@ GK_INLINE double for_each_tile(const DivergenceProblem& p, int64_t begin, int64_
       if (active > lanes<A>) active = lanes<A>;
     }
     const Tile<A, kClassContiguous> tile{p, row, outer, inner, static_cast<int>(active)};
-    total += tile.emit(f(tile));
+    f(tile);
     row += active;
   }
+}
+
+// f gives the losses of a tile's rows; their sum.
+template <class A, bool kClassContiguous, class F>
+GK_INLINE double for_each_tile(const DivergenceProblem& p, int64_t begin, int64_t end, F&& f) {
+  double total = 0;
+  each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) { total += tile.emit(f(tile)); });
   return total;
 }
 
@@ -179,7 +188,7 @@ GK_INLINE auto anchor_row(const Tile& tile, void* scratch) {
   const DivergenceProblem& p = tile.problem;
   const A* anchor = static_cast<const A*>(p.anchor);
   const Vec<A> mass = splat<A>(static_cast<A>(p.mass)), entropy = splat<A>(static_cast<A>(p.entropy));
-  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  const Vec<A> weight = splat<A>(static_cast<A>(p.q_weight));
   const auto z = tile.template operand<const T>(p.q_logits);
   const auto grad = tile.template operand<T>(p.q_grad);
   // Where the gradient has the accumulation type its own memory holds the exponentials in between.
@@ -221,7 +230,7 @@ template <class T>
 double kl_anchor_long(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   const T* anchor = static_cast<const T*>(p.anchor);
   const Vec<T> mass = splat<T>(static_cast<T>(p.mass)), entropy = splat<T>(static_cast<T>(p.entropy));
-  const Vec<T> weight = splat<T>(static_cast<T>(p.weight));
+  const Vec<T> weight = splat<T>(static_cast<T>(p.q_weight));
   return for_each_tile<T, true>(p, begin, end, [&](const auto& tile) {
     const auto z = tile.template operand<const T>(p.q_logits);
     const auto grad = tile.template operand<T>(p.q_grad);
@@ -267,7 +276,7 @@ template <class T, bool kClassContiguous>
 double kl_anchor_linear(const DivergenceProblem& p, int64_t begin, int64_t end, void*) {
   using A = Accumulate<T>;
   const A* anchor = static_cast<const A*>(p.anchor);
-  const Vec<A> entropy = splat<A>(static_cast<A>(p.entropy)), weight = splat<A>(static_cast<A>(p.weight));
+  const Vec<A> entropy = splat<A>(static_cast<A>(p.entropy)), weight = splat<A>(static_cast<A>(p.q_weight));
   return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
     const auto z = tile.template operand<const T>(p.q_logits);
     const auto grad = tile.template operand<T>(p.q_grad);
@@ -285,7 +294,8 @@ double kl_anchor_linear(const DivergenceProblem& p, int64_t begin, int64_t end, 
 template <class T, class P, bool kClassContiguous>
 double kl_target(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
-  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  const Vec<A> weight = splat<A>(static_cast<A>(p.q_weight));
+  const Vec<A> target_weight = splat<A>(static_cast<A>(p.target_weight));
   return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
     const auto z = tile.template operand<const T>(p.q_logits);
     const auto positive = tile.template operand<const P>(p.p_target);
@@ -320,7 +330,7 @@ double kl_target(const DivergenceProblem& p, int64_t begin, int64_t end, void* s
       tile.each([&](int64_t k, auto n) {
         const Vec<A> a = tile.get(positive, k, n);
         const Vec<A> log_q = tile.get(z, k, n) - m - log_s;
-        tile.put(target_grad, k, a == A(0) ? bad : Vec<A>(weight * (log<A>(a) + A(1) - log_q)), n);
+        tile.put(target_grad, k, a == A(0) ? bad : Vec<A>(target_weight * (log<A>(a) + A(1) - log_q)), n);
       });
     }
     return Vec<A>(tile.sum(entropy) + mass * log_s - tile.sum(dot));
@@ -336,7 +346,7 @@ template <class T, bool kClassContiguous, bool kLinear, bool kRowMinus>
 double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
   using A = Accumulate<T>;
   const A* anchor = static_cast<const A*>(p.anchor);
-  const Vec<A> weight = splat<A>(static_cast<A>(p.weight));
+  const Vec<A> weight = splat<A>(static_cast<A>(p.q_weight)), p_weight = splat<A>(static_cast<A>(p.p_weight));
   return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
     const auto a = tile.template operand<const T>(p.p_logits);
     const auto z = tile.template operand<const T>(p.q_logits);
@@ -404,7 +414,7 @@ double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* 
       tile.each([&](int64_t k, auto n) {
         const Vec<A> d = (tile.get(a, k, n) - a_max) - (tile.get(z, k, n) - z_max);
         const Vec<A> prob = tile.get(p_exps, k, n) * r;
-        tile.put(p_grad, k, Vec<A>(bad + masked_product(Vec<A>(weight * prob), Vec<A>(d - mean_d))), n);
+        tile.put(p_grad, k, Vec<A>(bad + masked_product(Vec<A>(p_weight * prob), Vec<A>(d - mean_d))), n);
       });
     }
     const Vec<A> known = splat<A>(static_cast<A>(p.entropy)) + tile.sum(entropy);
@@ -431,104 +441,6 @@ double kl_rows(const DivergenceProblem& p, int64_t begin, int64_t end, void* scr
       if (p.linear) return kl_softmax<T, kClassContiguous, true, false>(p, begin, end, scratch);
       if (p.m_target.data == nullptr) return kl_softmax<T, kClassContiguous, false, false>(p, begin, end, scratch);
       return kl_softmax<T, kClassContiguous, false, true>(p, begin, end, scratch);
-  }
-}
-
-#if defined(GK_HAS_SHUFFLE)
-// ---- few classes, side by side: rows are turned into lanes ---------------------------------------------------------
-
-// Up to `active` rows of `classes` elements at `from`, `stride` apart, into to[class][row].
-template <class A, class T>
-GK_INLINE void rows_to_lanes(const T* from, int64_t stride, int64_t classes, int active, A* to) {
-  for (int64_t k = 0; k < classes; k += lanes<A>) {
-    const int count = static_cast<int>(classes - k < lanes<A> ? classes - k : lanes<A>);
-    Vec<A> square[lanes<A>];
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes<A>; ++i)
-      square[i] = i < active ? load<A>(from + i * stride + k, Partial{count}) : Vec<A>{};
-    transpose<A>(square);
-    for (int j = 0; j < count; ++j) store<A>(to + (k + j) * lanes<A>, square[j], Full<A>{});
-  }
-}
-
-template <class A, class T>
-GK_INLINE void lanes_to_rows(const A* from, T* to, int64_t stride, int64_t classes, int active) {
-  for (int64_t k = 0; k < classes; k += lanes<A>) {
-    const int count = static_cast<int>(classes - k < lanes<A> ? classes - k : lanes<A>);
-    Vec<A> square[lanes<A>];
-#pragma GCC unroll 16
-    for (int j = 0; j < lanes<A>; ++j) square[j] = j < count ? load<A>(from + (k + j) * lanes<A>, Full<A>{}) : Vec<A>{};
-    transpose<A>(square);
-    for (int i = 0; i < active; ++i) store<A>(to + i * stride + k, square[i], Partial{count});
-  }
-}
-
-// The problem on blocks of rows, each transposed into scratch memory, where every lane holds one row.
-template <class T>
-double kl_transposed(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
-  using A = Accumulate<T>;
-  const int64_t size = p.classes * lanes<A>;
-  A* memory = static_cast<A*>(scratch);
-  DivergenceProblem block = p;
-  block.class_contiguous = false;
-  block.target_like_logits = false;
-  block.dtype = std::is_same_v<A, double> ? Dtype::kDouble : Dtype::kFloat;
-  const auto lend = [&](const Rows& rows, Rows& lent) {
-    if (rows.data == nullptr) return;
-    lent = Rows{memory, 0, 1, lanes<A>};
-    memory += size;
-  };
-  lend(p.q_logits, block.q_logits), lend(p.p_logits, block.p_logits);
-  lend(p.p_target, block.p_target), lend(p.m_target, block.m_target);
-  lend(p.q_grad, block.q_grad), lend(p.p_grad, block.p_grad), lend(p.target_grad, block.target_grad);
-
-  double total = 0;
-  for (int64_t row = begin; row < end; row += lanes<A>) {
-    const int active = static_cast<int>(end - row < lanes<A> ? end - row : lanes<A>);
-    block.rows = block.inner_rows = active;
-    if (p.row_loss != nullptr) block.row_loss = static_cast<A*>(p.row_loss) + row;
-    const auto take = [&](const Rows& rows, const Rows& lent, auto* type) {
-      if (rows.data == nullptr) return;
-      const auto* from = static_cast<decltype(type)>(rows.data) + row * rows.outer;
-      rows_to_lanes<A>(from, rows.outer, p.classes, active, static_cast<A*>(lent.data));
-    };
-    const auto give = [&](const Rows& rows, const Rows& lent, auto* type) {
-      if (rows.data == nullptr) return;
-      auto* to = static_cast<decltype(type)>(rows.data) + row * rows.outer;
-      lanes_to_rows<A>(static_cast<const A*>(lent.data), to, rows.outer, p.classes, active);
-    };
-    const auto target = [&](const auto& move, const Rows& rows, const Rows& lent) {
-      if (p.target_like_logits) move(rows, lent, static_cast<T*>(nullptr));
-      else move(rows, lent, static_cast<A*>(nullptr));
-    };
-    T* logits = nullptr;
-    take(p.q_logits, block.q_logits, logits), take(p.p_logits, block.p_logits, logits);
-    target(take, p.p_target, block.p_target), target(take, p.m_target, block.m_target);
-    total += kl_rows<A, false>(block, 0, active, memory);
-    give(p.q_grad, block.q_grad, logits), give(p.p_grad, block.p_grad, logits);
-    target(give, p.target_grad, block.target_grad);
-  }
-  return total;
-}
-#endif
-
-template <class T>
-double kl_layout(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
-#if defined(GK_HAS_SHUFFLE)
-  // One row would leave lanes empty at its end, and needs its sums taken across lanes.
-  const bool few_classes = p.class_contiguous && p.inner_rows == 1 && p.classes <= kTransposedClasses;
-  if (few_classes && end - begin > 1) return kl_transposed<T>(p, begin, end, scratch);
-#endif
-  if (p.class_contiguous) return kl_rows<T, true>(p, begin, end, scratch);
-  return kl_rows<T, false>(p, begin, end, scratch);
-}
-
-inline double kl(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
-  switch (p.dtype) {
-    case Dtype::kHalf: return kl_layout<Half>(p, begin, end, scratch);
-    case Dtype::kBFloat16: return kl_layout<BFloat16>(p, begin, end, scratch);
-    case Dtype::kFloat: return kl_layout<float>(p, begin, end, scratch);
-    default: return kl_layout<double>(p, begin, end, scratch);
   }
 }
 

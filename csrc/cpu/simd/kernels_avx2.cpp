@@ -22,7 +22,7 @@
 #define GK_VECTOR_BYTES 32
 #define GK_AVX2
 #include "anchors.h"
-#include "divergence.h"
+#include "divergence_layouts.h"
 #include "resample.h"
 #include "scalar.h"
 #include "gradient_scale.h"
@@ -31,7 +31,7 @@ namespace gankernels {
 
 const Kernels& avx2_kernels() {
   static const Kernels kernels{"avx2",         avx2::kl,    avx2::anchor_sums, avx2::scalar,
-                               avx2::resample, avx2::scale, avx2::scale_each};
+                               avx2::resample, avx2::scale, avx2::scale_rows};
   return kernels;
 }
 

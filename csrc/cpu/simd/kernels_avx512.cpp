@@ -23,7 +23,7 @@
 #define GK_VECTOR_BYTES 64
 #define GK_AVX512
 #include "anchors.h"
-#include "divergence.h"
+#include "divergence_layouts.h"
 #include "resample.h"
 #include "scalar.h"
 #include "gradient_scale.h"
@@ -32,7 +32,7 @@ namespace gankernels {
 
 const Kernels& avx512_kernels() {
   static const Kernels kernels{"avx512",         avx512::kl,    avx512::anchor_sums, avx512::scalar,
-                               avx512::resample, avx512::scale, avx512::scale_each};
+                               avx512::resample, avx512::scale, avx512::scale_rows};
   return kernels;
 }
 

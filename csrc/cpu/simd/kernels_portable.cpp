@@ -2,7 +2,7 @@
 #define GK_ISA portable
 #define GK_VECTOR_BYTES 16
 #include "anchors.h"
-#include "divergence.h"
+#include "divergence_layouts.h"
 #include "resample.h"
 #include "scalar.h"
 #include "gradient_scale.h"
@@ -11,7 +11,7 @@ namespace gankernels {
 
 const Kernels& portable_kernels() {
   static const Kernels kernels{"portable",         portable::kl,    portable::anchor_sums, portable::scalar,
-                               portable::resample, portable::scale, portable::scale_each};
+                               portable::resample, portable::scale, portable::scale_rows};
   return kernels;
 }
 

@@ -5,6 +5,8 @@ With q = softmax(z), m = max z, t = z - m, s = sum exp t, B = P - M and S = sum 
     loss = sum P log P - sum M log M - sum B t + S log s
     d/dz = S q - B,    d/dP = log P + 1 - log q
 
+Logits are multiplied by the inverse of their temperature where they are read.
+
 One exponential per element serves both. Rows that fit are held in registers and read once; longer
 ones are walked twice, in blocks. One launch serves two batches, each with its own P.
 
@@ -60,7 +62,7 @@ def resident_rows(
     q, q_strides, q_grad, grad_strides,
     target, minus, target_strides, target_grad, target_grad_strides,
     b, mass, entropy,  # P - M (1, BLOCK) with its sum and entropy, where SHARED
-    inner, classes, weight,
+    inner, classes, inverse, weight, target_weight,
     ACC: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
@@ -70,7 +72,7 @@ def resident_rows(
     k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
     mask = along_rows(live, ADJACENT) & inside
     offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT) + k * q_strides[2]
-    z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
+    z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
     if not SHARED:
         offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT) + k * target_strides[2]
         p = load_target(target, offsets, mask, ACC, HAS_TARGET)
@@ -89,7 +91,7 @@ def resident_rows(
         offsets = (
             rows_at(r, inner, target_grad_strides, UNIT, ADJACENT) + k * target_grad_strides[2]
         )
-        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight, ADJACENT)
+        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, target_weight, ADJACENT)
     return entropy + mass * log_s - row_sum(masked_product(b, t), ADJACENT)
 
 
@@ -98,7 +100,7 @@ def streamed_rows(
     r, live,
     q, q_strides, q_grad, grad_strides,
     target, minus, target_strides, target_grad, target_grad_strides,
-    inner, classes, weight,
+    inner, classes, inverse, weight, target_weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
@@ -118,7 +120,7 @@ def streamed_rows(
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
         offsets = q_row + k * q_strides[2]
-        z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC)
+        z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
         kept, e = rescaling(tops, z)
         sums = sums * kept + e
         tops = tl.maximum(tops, z)
@@ -141,7 +143,8 @@ def streamed_rows(
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
         offsets = q_row + k * q_strides[2]
-        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(top, ADJACENT)
+        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
+        t -= along_rows(top, ADJACENT)
         target_mask = inside if SHARED else mask
         offsets = target_row + k * target_strides[2]
         p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
@@ -154,7 +157,9 @@ def streamed_rows(
             tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
         if TARGET_GRAD:
             offsets = target_grad_row + k * target_grad_strides[2]
-            write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, weight, ADJACENT)
+            write_target_gradient(
+                target_grad, offsets, mask, p, t, s, log_s, target_weight, ADJACENT
+            )
     return mass * log_s + row_sum(terms, ADJACENT)
 
 
@@ -163,7 +168,7 @@ def batch_total(
     loss, tile, step,  # this program's tiles: tile, tile + step, ...
     q, q_strides, q_grad, grad_strides,
     target, minus, target_strides, target_grad, target_grad_strides,
-    rows, inner, classes, weight, scale,
+    rows, inner, classes, inverse, weight, target_weight, scale,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
     Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr, STREAMED: tl.constexpr,
@@ -178,6 +183,8 @@ def batch_total(
         p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
         m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m, ADJACENT)
+    inverse, factor = number(inverse, ACC), number(weight, ACC)
+    target_factor = number(target_weight, ACC)
     total = tl.zeros([ROWS], tl.float64)
     for i in range(tile, tl.cdiv(rows, ROWS), step):
         r = row_numbers(i, ROWS, WIDE)
@@ -186,24 +193,25 @@ def batch_total(
             losses = streamed_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
-                inner, classes, number(weight, ACC), ACC, ROWS, BLOCK,
+                inner, classes, inverse, factor, target_factor, ACC, ROWS, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         elif SHARED:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
-                b, mass, entropy, inner, classes, number(weight, ACC), ACC, BLOCK,
+                b, mass, entropy, inner, classes, inverse, factor, target_factor, ACC, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         else:
             losses = resident_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
-                0, 0, 0, inner, classes, number(weight, ACC), ACC, BLOCK,
+                0, 0, 0, inner, classes, inverse, factor, target_factor, ACC, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         if PER_ROW:
+            losses *= number(scale, ACC)
             if ADD:
                 losses += tl.load(loss + r, mask=live)
                 tl.debug_barrier()  # every lane of a row has read it; one of them writes it
@@ -253,9 +261,11 @@ def divergence_kernel(
     target2_outer,
     target2_inner,
     target2_class,
+    inverse: tl.float64,  # of the temperature
     weight: tl.float64,  # of the gradients
     weight2: tl.float64,
-    scale: tl.float64,  # of the sum of a batch's losses
+    target_weight: tl.float64,
+    scale: tl.float64,  # of a batch's losses
     scale2: tl.float64,
     programs,
     first_programs,  # of `programs`, those on the first batch
@@ -301,7 +311,7 @@ def divergence_kernel(
         total = batch_total(
             loss, pid, first_programs, q, q_strides, q_grad, grad_strides,
             target, minus, target_strides, target_grad, target_grad_strides,
-            rows, inner, classes, weight, scale, ROWS, BLOCK,
+            rows, inner, classes, inverse, weight, target_weight, scale, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
             EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
@@ -310,7 +320,7 @@ def divergence_kernel(
             loss, pid - first_programs, programs - first_programs,
             q2, q2_strides, q2_grad, grad2_strides,
             target2, minus, target2_strides, target_grad, target_grad_strides,
-            rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
+            rows2, inner2, classes, inverse, weight2, target_weight, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
             EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
@@ -319,7 +329,7 @@ def divergence_kernel(
         total += batch_total(
             loss, pid, programs, q2, q2_strides, q2_grad, grad2_strides,
             target2, minus, target2_strides, target_grad, target_grad_strides,
-            rows2, inner2, classes, weight2, scale2, ROWS, BLOCK,
+            rows2, inner2, classes, inverse, weight2, target_weight, scale2, ROWS, BLOCK,
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
             EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip

@@ -23,7 +23,8 @@ def scale_elements(
     else:
         factor = (tl.load(grad_output).to(tl.float64) * number(average, tl.float64)).to(ACC)
     x = tl.load(gradient + i, mask=live, other=0.0).to(ACC)
-    tl.store(out + i, (x * factor).to(out.dtype.element_ty), mask=live)
+    x = tl.where(factor == 0, 0.0, x * factor)  # a row that a mask leaves out may hold NaN
+    tl.store(out + i, x.to(out.dtype.element_ty), mask=live)
 
 
 @triton.jit(do_not_specialize=["count", "count2", "first_programs"])

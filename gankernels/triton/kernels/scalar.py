@@ -148,6 +148,7 @@ def term_sums_kernel(
                     loss = program_sum(partials, firsts[j], end)
                     if CONTINUES and j == 0:
                         loss += tl.load(losses[0]).to(tl.float64)
+                        tl.debug_barrier()  # every thread has read what one of them writes
                     tl.store(losses[OUTPUTS[j]], loss.to(ACC))
             tl.store(ticket, 0)
 
@@ -230,5 +231,6 @@ def scale_terms_kernel(
             if DIVIDE[j]:
                 factor = factor / float_of(rows[j], tl.float64)
             x = tl.load(gradients[j] + i, mask=live, other=0.0).to(ACC)
-            x *= factor.to(ACC)
+            factor = factor.to(ACC)
+            x = tl.where(factor == 0, 0.0, x * factor)  # what does not count may be NaN
             tl.store(outs[j] + i, x.to(outs[j].dtype.element_ty), mask=live)

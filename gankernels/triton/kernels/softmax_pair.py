@@ -5,6 +5,7 @@ With P = softmax(a), u = a - max a, t = z - max z, d = u - t and S = 1 - sum M, 
     loss = sum P u - log sum exp u - sum M log M - sum (P - M) t + S log sum exp t
     d/dz = S softmax(z) - P + M,    d/da = P (d - sum P d): the log-sum-exp of z drops out
 
+Logits are multiplied by the inverses of their temperatures where they are read.
 Rows that fit are held in registers and read once; longer ones are walked twice, in blocks.
 
 Strides are those of (outer row, inner row, class), in elements.
@@ -41,14 +42,14 @@ def write_gradients(
     a_grad, a_offsets, z_grad, z_offsets, mask,
     u, t, m,
     p, q,  # softmax(a), softmax(z)
-    mass, mean_d, bad, weight,  # bad is NaN in a row that log_softmax makes NaN, else 0
+    mass, mean_d, bad, a_weight, z_weight,  # bad is NaN in a row that log_softmax makes NaN, else 0
     A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
 ):  # fmt: skip
     if Z_GRAD:
-        g = weight * (mass * q - p + m)
+        g = z_weight * (mass * q - p + m)
         tl.store(z_grad + z_offsets, g.to(z_grad.dtype.element_ty), mask=mask)
     if A_GRAD:
-        g = bad + masked_product(weight * p, (u - t) - mean_d)
+        g = bad + masked_product(a_weight * p, (u - t) - mean_d)
         tl.store(a_grad + a_offsets, g.to(a_grad.dtype.element_ty), mask=mask)
 
 
@@ -58,7 +59,7 @@ def resident_pair(
     a, a_strides, z, z_strides, minus, minus_strides,
     a_grad, a_grad_strides, z_grad, z_grad_strides,
     m, minus_mass, entropy,  # M (1, BLOCK), its sum and entropy, where SHARED
-    inner, classes, weight,
+    inner, classes, a_inverse, z_inverse, a_weight, z_weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
     EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
@@ -69,9 +70,9 @@ def resident_pair(
     k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
     mask = along_rows(live, ADJACENT) & inside
     offsets = rows_at(r, inner, a_strides, UNIT, ADJACENT) + k * a_strides[2]
-    u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
+    u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) * a_inverse
     offsets = rows_at(r, inner, z_strides, UNIT, ADJACENT) + k * z_strides[2]
-    t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
+    t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) * z_inverse
     if not SHARED:
         offsets = rows_at(r, inner, minus_strides, UNIT, ADJACENT) + k * minus_strides[2]
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
@@ -96,7 +97,7 @@ def resident_pair(
     write_gradients(
         a_grad, a_offsets, z_grad, z_offsets, mask, u, t, m, p, q,
         along_rows(mass, ADJACENT), along_rows(mean_d, ADJACENT), along_rows(bad, ADJACENT),
-        weight, A_GRAD, Z_GRAD,
+        a_weight, z_weight, A_GRAD, Z_GRAD,
     )  # fmt: skip
     minus_dot = row_sum(masked_product(m, t), ADJACENT)
     return bad + entropy + mean_d - log_a + minus_dot + mass * log_z
@@ -107,7 +108,7 @@ def streamed_pair(
     r, live,
     a, a_strides, z, z_strides, minus, minus_strides,
     a_grad, a_grad_strides, z_grad, z_grad_strides,
-    inner, classes, weight,
+    inner, classes, a_inverse, z_inverse, a_weight, z_weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
     EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
@@ -130,9 +131,9 @@ def streamed_pair(
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
         offsets = a_row + k * a_strides[2]
-        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC)
+        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) * a_inverse
         offsets = z_row + k * z_strides[2]
-        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC)
+        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) * z_inverse
         a_kept, e = rescaling(a_tops, u)
         z_kept, f = rescaling(z_tops, t)
         a_next, z_next = tl.maximum(a_tops, u), tl.maximum(z_tops, t)
@@ -170,13 +171,11 @@ def streamed_pair(
         k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
         mask = along_rows(live, ADJACENT) & inside
         offsets = a_row + k * a_strides[2]
-        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(
-            a_top, ADJACENT
-        )
+        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) * a_inverse
+        u -= along_rows(a_top, ADJACENT)
         offsets = z_row + k * z_strides[2]
-        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) - along_rows(
-            z_top, ADJACENT
-        )
+        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) * z_inverse
+        t -= along_rows(z_top, ADJACENT)
         offsets = minus_row + k * minus_strides[2]
         m = load_target(minus, offsets, inside if SHARED else mask, ACC, HAS_MINUS)
         terms += masked_product(m, t) - x_log_x(m)
@@ -185,7 +184,7 @@ def streamed_pair(
             z_grad, z_grad_row + k * z_grad_strides[2], mask,
             u, t, m, tl.exp(u) * a_scale, tl.exp(t) * z_scale,
             along_rows(mass, ADJACENT), along_rows(mean_d, ADJACENT), along_rows(bad, ADJACENT),
-            weight, A_GRAD, Z_GRAD,
+            a_weight, z_weight, A_GRAD, Z_GRAD,
         )  # fmt: skip
     return total + row_sum(terms, ADJACENT)
 
@@ -218,8 +217,11 @@ def softmax_pair_kernel(
     z_grad_outer,
     z_grad_inner,
     z_grad_class,
-    weight: tl.float64,  # of the gradients
-    scale: tl.float64,  # of the sum of the losses
+    a_inverse: tl.float64,  # of the temperatures
+    z_inverse: tl.float64,
+    a_weight: tl.float64,  # of the gradients
+    z_weight: tl.float64,
+    scale: tl.float64,  # of the losses
     programs,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -248,7 +250,8 @@ def softmax_pair_kernel(
         minus_strides = (0, 0, minus_class)
     else:
         minus_strides = in_elements(minus_outer, minus_inner, minus_class, UNIT, ADJACENT, WIDE)
-    factor = number(weight, ACC)
+    a_inverse, z_inverse = number(a_inverse, ACC), number(z_inverse, ACC)
+    a_factor, z_factor = number(a_weight, ACC), number(z_weight, ACC)
     m, minus_mass, entropy = tl.zeros([1, 1], ACC), tl.zeros([1], ACC), tl.zeros([1], ACC)
     if SHARED and HAS_MINUS and not STREAMED:
         # Once for all of this program's rows.
@@ -264,18 +267,20 @@ def softmax_pair_kernel(
         if STREAMED:
             losses = streamed_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
-                a_grad, a_grad_strides, z_grad, z_grad_strides, inner, classes, factor,
+                a_grad, a_grad_strides, z_grad, z_grad_strides, inner, classes,
+                a_inverse, z_inverse, a_factor, z_factor,
                 ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         else:
             losses = resident_pair(
                 r, live, a, a_strides, z, z_strides, minus, minus_strides,
                 a_grad, a_grad_strides, z_grad, z_grad_strides,
-                shared, minus_mass, entropy, inner, classes, factor,
+                shared, minus_mass, entropy, inner, classes,
+                a_inverse, z_inverse, a_factor, z_factor,
                 ACC, ROWS, BLOCK, HAS_MINUS, SHARED, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         if PER_ROW:
-            tl.store(loss + r, losses, mask=live)
+            tl.store(loss + r, losses * number(scale, ACC), mask=live)
         else:
             total += tl.where(live, losses, 0.0).to(tl.float64)
     if not PER_ROW:

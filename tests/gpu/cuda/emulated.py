@@ -77,6 +77,7 @@ FILES = {
     r"divergence_kernelId": "divergence_double",
     r"divergence_kernelI6__half": "divergence_half",
     r"divergence_kernelI13__nv_bfloat16": "divergence_bfloat16",
+    r"term_sums_kernel|term_rows_kernel|terms_of_one_block_kernel|scale_terms_kernel": "scalar_kernels",
 }
 
 

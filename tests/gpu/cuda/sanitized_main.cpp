@@ -97,29 +97,67 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
   expect(softmax ? "softmax loss" : "anchor loss", classes, *loss, total);
 }
 
-void scalars(int64_t elements, bool relativistic) {
+void relativistic(int64_t elements) {
   const auto n = static_cast<size_t>(elements);
   auto x = std::make_unique<float[]>(n), g = std::make_unique<float[]>(n);
   for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i % 7) - 3;
   auto partials = std::make_unique<double[]>(kMaxBlocks);
   auto loss = std::make_unique<float>();
   double sums[4];
-  ScalarLaunch launch;
+  RelativisticLaunch launch;
   launch.sums = sums;
   const double each = 1 / static_cast<double>(elements);
   launch.fake = {x.get(), g.get(), elements, each, {ScalarFunction::kSoftplus, 1, 0, 1, 0}, 1, 1};
-  if (relativistic) launch.real = {x.get(), nullptr, elements, each, {ScalarFunction::kSoftplus, -1, 0, 1, 0}, 1, 1};
-  launch.with_real = launch.relativistic = relativistic;
+  launch.real = {x.get(), nullptr, elements, each, {ScalarFunction::kSoftplus, -1, 0, 1, 0}, 1, 1};
   launch.wide = elements % 4 == 0;
   launch.total = {loss.get(), partials.get(), 1};
-  if (launch_scalar(launch, nullptr) != 0) ++failures;
+  if (launch_relativistic(launch, nullptr) != 0) ++failures;
   double wanted = 0, mean = 0;
-  for (size_t i = 0; i < n; ++i) mean += relativistic ? x[i] / static_cast<double>(elements) : 0;
-  for (size_t i = 0; i < n; ++i) {
-    wanted += std::log1p(std::exp(x[i] - mean));
-    if (relativistic) wanted += std::log1p(std::exp(mean - x[i]));
+  for (size_t i = 0; i < n; ++i) mean += x[i] / static_cast<double>(elements);
+  for (size_t i = 0; i < n; ++i) wanted += std::log1p(std::exp(x[i] - mean)) + std::log1p(std::exp(mean - x[i]));
+  expect("relativistic loss", elements, *loss, wanted);
+}
+
+// Pairs with a weight for every `per_weight` of them, in as many terms; then their gradients times a factor.
+void terms(int64_t elements, int64_t per_weight, int count, bool rows) {
+  const auto n = static_cast<size_t>(elements),
+             weights = (n + static_cast<size_t>(per_weight) - 1) / static_cast<size_t>(per_weight);
+  auto x = std::make_unique<float[]>(n), y = std::make_unique<float[]>(n), w = std::make_unique<float[]>(weights);
+  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(i % 7) - 3, y[i] = static_cast<float>(i % 5);
+  for (size_t i = 0; i < weights; ++i) w[i] = static_cast<float>(i % 3);
+  std::vector<std::unique_ptr<float[]>> g;
+  for (int i = 0; i < 3 * count; ++i) g.push_back(std::make_unique<float[]>(n));
+  auto partials = std::make_unique<double[]>(kMaxBlocks);
+  auto loss = std::make_unique<float[]>(rows ? n : 1);
+  TermsLaunch launch;
+  launch.count = count, launch.rows = rows, launch.losses[0] = loss.get(), launch.total = {nullptr, partials.get(), 2};
+  for (int i = 0; i < count; ++i) {
+    TermBatch& b = launch.terms[i];
+    b.logits = x.get(), b.other = y.get(), b.weights = w.get(), b.per_weight = per_weight, b.elements = elements;
+    b.grad = g[static_cast<size_t>(3 * i)].get(), b.other_grad = g[static_cast<size_t>(3 * i + 1)].get();
+    if (per_weight == 1) b.weights_grad = g[static_cast<size_t>(3 * i + 2)].get();
+    b.term = {ScalarFunction::kSquare, 1, 0, 1, 0};
+    b.wide = elements % 4 == 0;
   }
-  expect("scalar loss", elements, *loss, wanted);
+  if (launch_terms(launch, nullptr) != 0) ++failures;
+  double wanted = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double z = x[i] - y[i], value = count * w[i / static_cast<size_t>(per_weight)] * z * z / 2;
+    wanted += value;
+    if (rows) expect("losses of elements", elements, loss[i], value);
+    expect("gradient of the second", elements, g[1][i], -w[i / static_cast<size_t>(per_weight)] * z);
+  }
+  if (!rows) expect("terms", elements, loss[0], wanted);
+  ScaleTermsLaunch scale;
+  const float half = 0.5f;
+  scale.count = 2;
+  scale.terms[0] = {g[0].get(), g[1].get(), &half, elements, 1, 0, Dtype::kFloat, false, elements % 4 == 0};
+  scale.terms[1] = {g[0].get(), g[2].get(), x.get(), elements, 1, 0, Dtype::kFloat, true, elements % 4 == 0};
+  if (launch_scale_terms(scale, nullptr) != 0) ++failures;
+  for (size_t i = 0; i < n; ++i) {
+    expect("scaled", elements, g[1][i], 0.5 * g[0][i]);
+    expect("scaled by element", elements, g[2][i], static_cast<double>(x[i]) * g[0][i]);
+  }
 }
 
 void resample(int64_t rows, int64_t half) {
@@ -152,8 +190,10 @@ int main() {
     for (const int64_t classes : {4100, 4103, 8204, 8207}) divergence(2, classes, false, softmax);
   }
   divergence(0, 5, false, false);
-  for (const bool relativistic : {false, true}) scalars(2051, relativistic), scalars(2048, relativistic);
-  scalars(kSingleBlockElements + 5, true);
+  for (const int64_t elements : {int64_t{2051}, int64_t{2048}, kSingleBlockElements + 5}) relativistic(elements);
+  for (const bool rows : {false, true})
+    for (const int64_t per_weight : {1, 7}) terms(2051, per_weight, 1, rows), terms(4100, per_weight, 3, rows);
+  terms(20000, 8, 2, false);
   resample(3, 5), resample(3, 8);
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

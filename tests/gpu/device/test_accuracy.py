@@ -44,7 +44,7 @@ LARGE = (
 )
 def test_sizes_that_fill_a_gpu(name: str, case: Case, dtype: torch.dtype) -> None:
     operator = ROWS[name]
-    for options in operator.options:
+    for options in operator.settings:
         arguments = operator.draw(replace(case, options=options), dtype, "cuda", "mean")
         compare(operator, arguments, operator.inputs(arguments))
 

@@ -62,8 +62,8 @@ AUTOGRAD: tuple[Mutant, ...] = (
         "scale-gradient-tail",
         ("scale_gradient", "scale_gradients"),  # the second is two calls of the first
         "csrc/cpu/simd/gradient_scale.h",
-        "if (i < n) {",
-        "if (i + 1 < n) {",
+        "store<A>(y + i, load<A>(x + i, rest) * f, rest);",
+        "if (i + 1 < n) store<A>(y + i, load<A>(x + i, rest) * f, rest);",
         Tests((GAPS,), "weighted"),
         "a last element alone in its vector is not written",
         PORTABLE,

@@ -11,6 +11,10 @@ DERIVATIVES = "contract/test_derivatives.py"
 MODES = "contract/test_modes.py"
 GAPS = "operators/test_mutants_gaps.py"
 
+ROW_WEIGHTS = Tests(("contract/test_row_weights.py",), "")
+PARAMETERS = "operators/test_divergence_parameters.py"
+TEMPERED = Tests((VALUES,), "temperature and cpu")
+SCALED = Tests((VALUES,), "scale and (softmax or realness) and cpu")
 SOFTMAX_KL = Tests((VALUES, EXTREMES), "softmax_kl and not softmax_kl_logits")
 LONG_ROWS = Tests((LONG,), "")
 SOFTMAX_KL_LOGITS = Tests((VALUES,), "softmax_kl_logits")
@@ -28,6 +32,7 @@ SPECIFICATION = Tests(("operators/test_reference.py",), "not compile and not bad
 
 PORTABLE = ("csrc/cpu/simd/kernels_portable.cpp",)
 LOSSES = ("csrc/autograd/divergence.cpp",)
+CPU_DIVERGENCE = ("csrc/cpu/divergence.cpp",)
 LOGISTIC = (
     "logistic_d_loss",
     "nonsaturating_g_loss",
