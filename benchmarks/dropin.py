@@ -91,7 +91,8 @@ _TEACHER = torch.randn(128, 1000, generator=torch.Generator().manual_seed(2))
 
 
 def _distilled(student: Tensor) -> Tensor:
-    return gk.softmax_kl_logits(_TEACHER / _T, student / _T, dim=-1) * _T**2
+    options = {"dim": -1, "reduction": "batchmean"}
+    return gk.softmax_kl_logits(_TEACHER, student, **options, temperature=_T, scale=_T**2)
 
 
 def _realness(real: Tensor, fake: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ CASES = [
     ),
     Case(
         "distillation",
-        "`softmax_kl_logits(teacher, student)`",
+        "`softmax_kl_logits(teacher, student, temperature=T, scale=T**2)`",
         [(128, 1000)],
         lambda x: distillation.distillation_loss(x, _TEACHER),
         _distilled,

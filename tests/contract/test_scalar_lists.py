@@ -143,7 +143,7 @@ WEIGHTS: dict[str, Callable[[tuple[int, ...]], Tensor]] = {
 @pytest.mark.parametrize("name", ["logistic_d_real_loss", "relativistic_pairing_g_loss"])
 def test_weights(backend: str, name: str, kind: str) -> None:
     function = getattr(functional, name)
-    shape = (5, 3, 2)
+    shape = (5, 3, 3)  # an odd number to a sample: weights change within a vector
     logits = [
         numbers(shape, i).requires_grad_() for i, _ in enumerate(SCALAR_LOSSES[name].arguments)
     ]

@@ -15,8 +15,14 @@ def train(steps: int = 20) -> Run:
     for images, _ in batches(steps):
         with torch.no_grad():
             teacher_logits = teacher(images)
-        soft = teacher_logits / TEMPERATURE, student(images) / TEMPERATURE
-        loss = gk.softmax_kl_logits(*soft, dim=-1) * TEMPERATURE**2
+        loss = gk.softmax_kl_logits(
+            teacher_logits,
+            student(images),
+            dim=-1,
+            reduction="batchmean",
+            temperature=TEMPERATURE,
+            scale=TEMPERATURE**2,
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
