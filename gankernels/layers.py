@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gankernels import _checks as check
 from gankernels import functional
+from gankernels._uncompiled import uncompiled
 
 __all__ = [
     "DeferredGradientScale",
@@ -132,7 +133,7 @@ class GradientReversal(nn.Module):
         return functional.gradient_reversal(x, strength)
 
     # A compiled backward pass would read the strength after this step.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     @torch.no_grad()
     def advance(self, steps: int = 1) -> None:
         """Counts training steps; call it once per step."""

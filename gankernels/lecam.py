@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gankernels import _checks as check
+from gankernels._uncompiled import uncompiled
 
 __all__ = ["LeCamPenalty", "lecam_penalty"]
 
@@ -102,7 +103,7 @@ class LeCamPenalty(nn.Module):
         return lecam_penalty(real_logits, fake_logits, self.ema_real, self.ema_fake)
 
     # A compiled backward pass would take the batch in once more.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     @torch.no_grad()
     def update(self, real_logits: Tensor, fake_logits: Tensor) -> None:
         """Takes the means of D's logits into the averages."""
