@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from gankernels import _checks as check
-from gankernels._checks import accumulation_dtype as accumulation_dtype
 
 
 def upcast(x: Tensor) -> Tensor:
     # Once per input: the gradients of several uses must add up before they are rounded.
-    return x.to(accumulation_dtype(x.dtype))
+    return x.to(check.accumulation_dtype(x.dtype))
 
 
 def reduce(rows: Tensor, reduction: str) -> Tensor:

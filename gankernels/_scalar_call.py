@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _checks as check
+from gankernels._rows import alike
 from gankernels._scalar import DISTANCES, OneLess, ScalarLoss, Side
 
 Logits = Tensor | Sequence[Tensor]
@@ -350,8 +351,8 @@ def _in_one_dtype(part: Part, wide: bool, upcast: Mapping[str, Tensor]) -> Part:
         mean = other.mean() if part.means.dim is None else other.mean(0)
         logits = upcast[part.name]
         return part._replace(logits=logits, other=mean.expand(logits.shape))
-    dtype = torch.promote_types(dtype, part.other.dtype)
-    return part._replace(logits=part.logits.to(dtype), other=part.other.to(dtype))
+    logits, other = alike(part.logits.to(dtype), part.other)
+    return part._replace(logits=logits, other=other)
 
 
 def _weighted(part: Part, reduction: str) -> Part:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _backend, reference
+from gankernels._rows import alike
 from gankernels._scalar import FUNCTIONS, SCALAR_LOSSES, OneLess, Term, numbers_of, scaled
 from gankernels._scalar_call import (
     Call,
@@ -266,7 +267,7 @@ def relativistic(
     if not usual or _backend.reference_serves(*given):
         outputs = of_prepared(prepared(parts, reduction), reduction, scale)
     else:
-        outputs = _by_own_operator(parts, reduction, scale)
+        outputs = _by_own_operator(parts, reduction, terms_against_means(name, scale))
     return arranged(outputs, call)
 
 
@@ -276,19 +277,17 @@ def terms_against_means(name: str, scale: float) -> tuple[Term, Term]:
     return scaled(terms[:5], float(scale)), scaled(terms[5:], float(scale))
 
 
-def _by_own_operator(parts: Sequence[Part], reduction: str, scale: float) -> list[Tensor]:
-    """One call for each discriminator, whose two parts are real and fake."""
+def _by_own_operator(
+    parts: Sequence[Part], reduction: str, terms: tuple[Term, Term]
+) -> list[Tensor]:
+    """One call for each discriminator: of its real part, which knows the fake logits it is against."""
     outputs: dict[int, Tensor] = {}
+    code = _backend.reduction_code(reduction)
     for part in parts:
         if not part.name.startswith("real"):
             continue
         assert part.other is not None
-        fake = next(p for p in parts if p.logits is part.other)
-        dtype = torch.promote_types(part.logits.dtype, part.other.dtype)
-        numbers = (scaled(numbers_of(p.side, None), scale) for p in (part, fake))
-        code = _backend.reduction_code(reduction)
-        both = part.logits.to(dtype), part.other.to(dtype)
-        loss = _backend.relativistic_loss(*both, *numbers, code)
+        loss = _backend.relativistic_loss(*alike(part.logits, part.other), *terms, code)
         before = outputs.get(part.output)
         outputs[part.output] = loss if before is None else before + loss
     return [outputs[i] for i in range(len(outputs))]

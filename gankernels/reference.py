@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _checks as check
+from gankernels._checks import accumulation_dtype as accumulation_dtype
 from gankernels._divergence import (
     js_divergence,
     realness_d_loss,
@@ -22,7 +23,6 @@ from gankernels._divergence import (
     softmax_kl,
     softmax_kl_logits,
 )
-from gankernels._rows import accumulation_dtype as accumulation_dtype
 from gankernels._rows import reduce, upcast
 from gankernels._scalar import SCALAR_LOSSES, ScalarLoss
 from gankernels._scalar_call import (

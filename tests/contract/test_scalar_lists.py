@@ -465,6 +465,17 @@ def test_means(backend: str, name: str, detach: bool, dim: int | None) -> None:
             agree(one, reduced(of_fake, reduction), inputs)
 
 
+@pytest.mark.parametrize("name", [*JOINT, *PAIRS, *RELATIVISTIC])
+def test_a_tensor_in_both_lists(backend: str, name: str) -> None:
+    """Each list says what its entries are, whichever tensors these are."""
+    x, y = (numbers((5,), i).requires_grad_() for i in range(2))
+    function = getattr(functional, name)
+    loss, each = function([x, y], [y, x], per_output=True)
+    apart = [function(x, y), function(y, x)]
+    agree((loss, each), (apart[0] + apart[1], torch.stack(apart)), [x, y])
+    agree_once(each[0], apart[0], [x, y])
+
+
 # --- modes ----------------------------------------------------------------------------------------
 
 
