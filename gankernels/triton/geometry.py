@@ -106,3 +106,15 @@ def walk(dim: int, inputs: list[Tensor], outputs: list[Tensor]) -> Walk:
     rows = merge(dim, [*copies, *results])
     assert rows is not None  # all dimensions before `dim` merge, and all after it
     return Walk(rows, copies, results, outputs)
+
+
+def dense(x: Tensor) -> Tensor:
+    """A tensor without gaps in memory, in the order of ``x``: itself, or one that is not filled."""
+    return x if x.is_contiguous() else torch.empty_like(x)
+
+
+def in_order_of(like: Tensor, x: Tensor) -> Tensor:
+    """``x`` with the elements in memory in the order of ``like``, which is dense."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_like(like, dtype=x.dtype).copy_(x)

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gankernels.triton.geometry import INT32_MAX, MOST_AT_ONCE, TILE_MARGIN
+from gankernels.triton.geometry import (
+    INT32_MAX,
+    MOST_AT_ONCE,
+    TILE_MARGIN,
+    dense,
+    in_order_of,
+)
 from gankernels.triton.kernels.relativistic import (
     ALL,
     GRADIENTS,
@@ -68,22 +74,13 @@ def terms_of(real_term: Sequence[float], fake_term: Sequence[float]) -> Terms:
     return Terms(real, fake)
 
 
-def in_order_of(like: Tensor, x: Tensor) -> Tensor:
-    """``x`` with the elements in memory in the order of ``like``, which is dense."""
-    if x.stride() == like.stride():
-        return x
-    return torch.empty_like(like, dtype=x.dtype).copy_(x)
-
-
 class Batch:
     """Logits and gradient as dense runs of memory in one order; a gradient may be lent."""
 
     def __init__(self, logits: Tensor, gradient: Tensor, loss: Tensor, reduction: int) -> None:
         self.wants = gradient.numel() != 0
         # The order is that of the losses, which two batches may share, or of the gradient.
-        like = loss if reduction == NONE else gradient if self.wants else logits
-        if not like.is_contiguous() and like is logits:
-            like = torch.empty_like(logits)  # dense, whatever the logits' layout
+        like = loss if reduction == NONE else gradient if self.wants else dense(logits)
         self.logits = in_order_of(like, logits)
         self.asked = gradient
         self.gradient = self.logits

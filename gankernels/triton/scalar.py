@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from gankernels.reference import accumulation_dtype
-from gankernels.triton.geometry import INT32_MAX, TILE_MARGIN
+from gankernels.triton.geometry import INT32_MAX, TILE_MARGIN, dense, in_order_of
 from gankernels.triton.kernels.scalar import scale_terms_kernel, term_rows_kernel, term_sums_kernel
 from gankernels.triton.launching import MEAN, NONE, launch, workspace
 from gankernels.triton.plans import ELEMENTS, element_programs
-from gankernels.triton.relativistic import in_order_of
 
 # Terms of a launch; its loops over them are unrolled.
 MOST_TERMS = 16
@@ -40,7 +39,7 @@ class Term:
         self.count = logits.numel()
         like = losses[output] if reduction == NONE else gradients[0]
         if like is None:
-            like = logits if _is_dense(logits) else torch.empty_like(logits)
+            like = dense(logits)
         self.logits = in_order_of(like, logits)
         self.lent: list[tuple[Tensor, Tensor]] = []
         self.other = None if other is None else in_order_of(like, other)
@@ -79,19 +78,6 @@ class Term:
     def hand_back(self) -> None:
         for lent, asked in self.lent:
             asked.copy_(lent)
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether its elements fill memory without gaps, in any order."""
-    order = sorted(range(x.ndim), key=x.stride)
-    step = 1
-    for d in order:
-        if x.shape[d] == 1:
-            continue
-        if x.stride(d) != step:
-            return False
-        step *= x.shape[d]
-    return True
 
 
 class Request(NamedTuple):
