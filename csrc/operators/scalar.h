@@ -48,7 +48,6 @@ struct TermList {
     return term;
   }
   const Tensor& tensor(int64_t i) const { return tensors[static_cast<size_t>(i)]; }
-  size_t outputs() const { return static_cast<size_t>(place(size() - 1).output) + 1; }
 
   std::string name(int64_t i) const {
     size_t begin = 0;
