@@ -39,13 +39,13 @@ def check_required(name: str, value: object, objective: int) -> None:
 
 
 def check_label_smoothing(label_smoothing: float) -> None:
-    if not 0 <= label_smoothing < 1:
+    if not 0 <= check_factor("label_smoothing", label_smoothing) < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
 
 
 def check_label(name: str, label: float) -> None:
     """A target of binary cross-entropy."""
-    if not 0 <= label <= 1:
+    if not 0 <= check_factor(name, label) <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {label!r}")
 
 

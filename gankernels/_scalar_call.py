@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gankernels import _checks as check
 from gankernels._rows import alike
-from gankernels._scalar import DISTANCES, OneLess, ScalarLoss, Side
+from gankernels._scalar import DISTANCES, SCALAR_LOSSES, OneLess, ScalarLoss, Side
 
 Logits = Tensor | Sequence[Tensor]
 """A tensor of logits, or one of each discriminator."""
@@ -81,17 +81,59 @@ class Call(NamedTuple):
     means: Means
 
 
-def bound(name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """The call of ``name`` with the arguments of its public function, without that function."""
+_MEANS = (("detach_means", False), ("mean_dim", None), ("one_sided", False))
+
+
+def _options(name: str, loss: ScalarLoss) -> frozenset[str]:
+    """What a row's public function takes beside logits and reduction."""
+    of_generator = name.endswith("_g_loss")
+    labels = [
+        "label" if of_generator else label
+        for label, side in (("real_label", loss.real), ("fake_label", loss.fake))
+        if side is not None and side.label is not None
+    ]
+    if loss.relativistic:
+        of_batches = [x for x, _ in _MEANS if of_generator or x != "one_sided"]
+    elif loss.real and loss.fake:
+        batches, kinds = ("real", "fake"), ("weight", "mask")
+        of_batches = [f"{b}_{kind}" for b in batches for kind in kinds] + ["return_terms"]
+    else:
+        of_batches = ["weight", "mask"]
+    return frozenset(["scale", "average", "per_output", *labels, *of_batches])
+
+
+OPTIONS = {name: _options(name, loss) for name, loss in SCALAR_LOSSES.items()}
+"""Of every row; ``logistic_d_loss`` has its ``label_smoothing`` besides, by position."""
+
+
+def _named(
+    name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments by name, refused as Python refuses them."""
     positional = [*loss.arguments, "reduction"]
     if name == "logistic_d_loss":
         positional.append("label_smoothing")
     if len(args) > len(positional):
         raise TypeError(f"{name}() takes {len(positional)} positional arguments, got {len(args)}")
-    named = dict(zip(positional, args, strict=False)) | dict(kwargs)
+    by_position = dict(zip(positional, args, strict=False))
+    unknown = kwargs.keys() - {*positional, *OPTIONS[name]}
+    if unknown:
+        raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
+    for argument in by_position.keys() & kwargs.keys():
+        raise TypeError(f"{name}() got multiple values for argument {argument!r}")
+    named = by_position | dict(kwargs)
+    for argument in loss.arguments:
+        if argument not in named:
+            raise TypeError(f"{name}() missing a required argument: {argument!r}")
+    return named
+
+
+def bound(name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """The call of ``name`` with the arguments of its public function, without that function."""
+    named = _named(name, loss, args, kwargs)
     logits = [named.pop(x) if x in loss.arguments else None for x in ("real_logits", "fake_logits")]
     reduction = named.pop("reduction", "mean")
-    if positional[-1] == "label_smoothing":
+    if name == "logistic_d_loss":
         labels = named.get("real_label", 1.0), named.get("fake_label", 0.0)
         smoothing = named.pop("label_smoothing", 0.0)
         check.check_targets(*labels, smoothing)
@@ -104,17 +146,14 @@ def bound(name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str,
     if len(loss.arguments) == 1 or loss.pair:
         for option in ("weight", "mask", "label"):
             if option in named:
+                if option == "label":
+                    check.check_factor("label", named["label"])
                 named[f"{one}_{option}"] = named.pop(option)
     for label, side in (("real_label", loss.real), ("fake_label", loss.fake)):
-        if side is not None and side.bounded and not isinstance(named.get(label, 0.0), OneLess):
-            check.check_label(label, named.get(label, 0.0))
-    unknown = named.keys() - Options._fields
-    if unknown:
-        raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
+        given = named.get(label, 0.0)
+        if side is not None and not isinstance(given, OneLess):
+            (check.check_label if side.bounded else check.check_factor)(label, given)
     return Call(logits[0], logits[1], reduction, Options(**named), means)
-
-
-_MEANS = (("detach_means", False), ("mean_dim", None), ("one_sided", False))
 
 
 def is_list(logits: object) -> bool:
@@ -317,7 +356,7 @@ def arranged(outputs: Sequence[Tensor], call: Call) -> Any:
 def scale_of(call: Call) -> float:
     """The factor on every term."""
     given = call.fake if call.real is None else call.real
-    scale = call.options.scale
+    scale = check.check_factor("scale", call.options.scale)
     return scale / len(given) if call.options.average and is_list(given) else scale
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gankernels import _backend, reference
+from gankernels._checks import check_factor
 from gankernels._rows import alike
 from gankernels._scalar import FUNCTIONS, SCALAR_LOSSES, OneLess, Term, numbers_of, scaled
 from gankernels._scalar_call import (
@@ -79,7 +80,9 @@ def of_two(name: str, real: Any, fake: Any, reduction: str, *options: Any) -> An
         terms = terms_of(name, real_label, fake_label)
         code = _backend.reduction_code(reduction)
         names = "real_logits,fake_logits"
-        return _backend.scalar_loss((real, fake), names, _TWO, terms, float(scale), code)[0]
+        return _backend.scalar_loss(
+            (real, fake), names, _TWO, terms, check_factor("scale", scale), code
+        )[0]
     return of_any(name, Call(real, fake, reduction, Options(*options), _USUAL))
 
 
@@ -98,7 +101,7 @@ _LINEAR = {
 def _linear(name: str, logits: Tensor, scale: float) -> Tensor:
     """The losses of elements, in one operation: nothing is there to fuse."""
     x = logits.to(reference.accumulation_dtype(logits.dtype))
-    factor = _LINEAR[name] * scale
+    factor = _LINEAR[name] * check_factor("scale", scale)
     return -x if factor == -1 else x * factor
 
 
@@ -110,7 +113,9 @@ def of_one(name: str, argument: str, logits: Any, reduction: str, *options: Any)
             return _linear(name, logits, scale)
         terms = _TERMS[name] if label is None else terms_of(name, *_of_side(argument, label))
         code = _backend.reduction_code(reduction)
-        return _backend.scalar_loss((logits,), argument, _ONE, terms, float(scale), code)[0]
+        return _backend.scalar_loss(
+            (logits,), argument, _ONE, terms, check_factor("scale", scale), code
+        )[0]
     if argument == "real_logits":
         asked = Options(scale, label, None, weight, None, mask, None, average, each)
         return of_any(name, Call(logits, None, reduction, asked, _USUAL))
@@ -125,7 +130,9 @@ def of_pairs(name: str, real: Any, fake: Any, reduction: str, *options: Any) -> 
     if plain and not _backend.reference_serves(real, fake) and real.dtype == fake.dtype:
         code = _backend.reduction_code(reduction)
         names = "real_logits,fake_logits"
-        return _backend.scalar_loss((real, fake), names, _PAIR, _TERMS[name], float(scale), code)[0]
+        return _backend.scalar_loss(
+            (real, fake), names, _PAIR, _TERMS[name], check_factor("scale", scale), code
+        )[0]
     asked = Options(scale, None, None, weight, None, mask, None, average, each)
     return of_any(name, Call(real, fake, reduction, asked, _USUAL))
 
@@ -179,7 +186,7 @@ def _of_lists(name: str, call: Call) -> Sequence[Tensor] | None:
     else:
         terms = terms * len(lists[0])
     code = _backend.reduction_code(call.reduction)
-    scale = float(scale_of(call))
+    scale = scale_of(call)
     return list(_backend.scalar_loss(tensors, plan.names, plan.places, terms, scale, code))
 
 
@@ -218,7 +225,9 @@ def of_prepared(parts: Sequence[Part], reduction: str, scale: float) -> list[Ten
     if _backend.reference_serves(*tensors):
         return reference.scalar_terms(parts, reduction, scale)
     code = _backend.reduction_code(reduction)
-    return list(_backend.scalar_loss(*_as_operator_takes(parts), float(scale), code))
+    return list(
+        _backend.scalar_loss(*_as_operator_takes(parts), check_factor("scale", scale), code)
+    )
 
 
 def _as_operator_takes(
@@ -274,7 +283,8 @@ def relativistic(
 def terms_against_means(name: str, scale: float) -> tuple[Term, Term]:
     """The terms of a relativistic loss, whose operator knows no factor."""
     terms = _TERMS[name]
-    return scaled(terms[:5], float(scale)), scaled(terms[5:], float(scale))
+    factor = check_factor("scale", scale)
+    return scaled(terms[:5], factor), scaled(terms[5:], factor)
 
 
 def _by_own_operator(
@@ -334,7 +344,7 @@ def plain_value_and_grad(
         names if len(logits) == 2 else loss.arguments[0],
         places,
         _TERMS[name] if terms is None else terms,
-        float(scale),
+        check_factor("scale", scale),
         code,
         _wanted_of[tuple(wanted)],
         True,

@@ -707,7 +707,7 @@ def nonsaturating_ratio(fake_logits: Tensor, limit: float = 80.0) -> Tensor:
     """
     _checks.check_floating("fake_logits", fake_logits)
     _checks.check_one_logit_per_sample("fake_logits", fake_logits)
-    if not 0 < limit <= 88:
+    if not 0 < _checks.check_factor("limit", limit) <= 88:
         raise ValueError(f"limit must be in (0, 88], got {limit}")
     logits = fake_logits.detach().to(reference.accumulation_dtype(fake_logits.dtype))
     return -(-logits.reshape(-1)).clamp(max=limit).exp()

@@ -81,7 +81,7 @@ class GradientReversal(nn.Module):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float | Tensor = 1.0,
         schedule: str | None = None,
         steps: int | None = None,
         *,

@@ -71,7 +71,8 @@ class LeCamPenalty(nn.Module):
         decay: ``d`` in [0, 1); 0.99 in the authors' code.
 
     Raises:
-        ValueError: ``decay`` outside [0, 1).
+        TypeError: a ``decay`` that is no number.
+        ValueError: one outside [0, 1).
 
     Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data".
 
@@ -90,7 +91,7 @@ class LeCamPenalty(nn.Module):
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
+        if not 0 <= check.check_factor("decay", decay) < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay!r}")
         self.decay = decay
         self.register_buffer("ema_real", torch.zeros((), dtype=torch.float32))

@@ -172,7 +172,7 @@ def approximate_r1_penalty(
     check.check_reduction(reduction)
     check.check_floating("images", images)
     check.check_dim("images", images, 0)
-    if not (sigma > 0 and math.isfinite(sigma)):
+    if not (check.check_factor("sigma", sigma) > 0 and math.isfinite(sigma)):
         raise ValueError(f"sigma must be positive and finite, got {sigma!r}")
     x = images.detach()
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -219,7 +219,7 @@ def gradient_penalty(
         weights. Where the gradient is exactly 0 its norm has the derivative 0.
 
     Raises:
-        TypeError: images that are not float tensors, or of two dtypes.
+        TypeError: images that are not float tensors, or of two dtypes; a ``center`` that is no number.
         ValueError: shapes differ, the shape of ``outcomes`` is wrong, or an unknown reduction.
         RuntimeError: two devices, or logits that do not depend on the images.
 
@@ -238,6 +238,7 @@ def gradient_penalty(
     check.check_same_dtype("real_images", real_images, "fake_images", fake_images)
     check.check_same_device("real_images", real_images, "fake_images", fake_images)
     check.check_same_shape("real_images", real_images, "fake_images", fake_images)
+    check.check_factor("center", center)
     real, fake = real_images.detach(), fake_images.detach()
     one_per_image = [real.shape[0]] + [1] * (real.ndim - 1)
     u = torch.rand(one_per_image, generator=generator, dtype=real.dtype, device=real.device)

@@ -108,6 +108,7 @@ def feature_matching_loss(
     scale: float = 1.0,
 ) -> Tensor:
     """The sum over all maps of mean |b - a|, or of mean (b - a)^2, real features a held constant."""
+    scale = check.check_factor("scale", scale)
     parts = parts_of_maps(real_features, fake_features, norm)
     distances = []
     for part in parts:

@@ -33,6 +33,18 @@ struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Pack {
 template <class T>
 constexpr int kWide = 16 / static_cast<int>(sizeof(T));
 
+// 16-bit numbers in words that the compiler does not see into: it would take the run apart.
+template <class T, int kCount>
+GK_DEVICE void store_pack(T* to, const Pack<T, kCount>& pack) {
+  if constexpr (sizeof(T) == 2 && sizeof(pack) == 16) {
+    unsigned words[4];
+    memcpy(words, &pack, sizeof words);
+    store_words(to, words);
+  } else {
+    *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+  }
+}
+
 template <class A>
 GK_DEVICE A infinity() {
   return static_cast<A>(INFINITY);
@@ -141,7 +153,7 @@ GK_DEVICE void store(T* row, int64_t stride, const A (&x)[kValues], const Share&
       Pack<T, kWidth> pack;
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[i + j]);
-      *reinterpret_cast<Pack<T, kWidth>*>(row + k) = pack;
+      store_pack(row + k, pack);
     }
   }
 }

@@ -22,11 +22,12 @@ namespace gankernels::cuda {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// The special function unit itself, without the instructions around it that save subnormal numbers.
+// The special function unit itself, without the instructions around it that save subnormal numbers; whole stores.
 #if defined(GANKERNELS_HOST_SHIM)
 GK_DEVICE float exp2_unit(float x) { return std::exp2(x); }
 GK_DEVICE float log2_unit(float x) { return std::log2(x); }
 GK_DEVICE float reciprocal_unit(float x) { return 1 / x; }
+GK_DEVICE void store_words(void* to, const unsigned (&words)[4]) { std::memcpy(to, words, sizeof words); }
 #else
 GK_DEVICE float exp2_unit(float x) {
   float y;
@@ -42,6 +43,13 @@ GK_DEVICE float reciprocal_unit(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+// 16 bytes of global memory in one store.
+GK_DEVICE void store_words(void* to, const unsigned (&words)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
 }
 #endif
 

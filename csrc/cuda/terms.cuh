@@ -23,7 +23,7 @@ GK_DEVICE void store_run(T* to, const A (&x)[kWidth], int count) {
     Pack<T, kWidth> pack;
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[j]);
-    *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+    store_pack(to, pack);
     return;
   }
 #pragma unroll

@@ -75,7 +75,7 @@ def logistic_d_loss(
         >>> real, fake
         (tensor(0.6931), tensor(1.3133))
     """
-    if label_smoothing or real_label != 1 or fake_label != 0:
+    if label_smoothing != 0 or real_label != 1 or fake_label != 0:
         check.check_targets(real_label, fake_label, label_smoothing)
     return run.of_two(
         "logistic_d_loss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gankernels import _scalar_run as run
+from gankernels._checks import check_factor
 from gankernels._scalar_call import Logits, Weights
 from gankernels.scalar_losses._shared import shared
 
@@ -67,6 +68,8 @@ def lsgan_d_loss(
         >>> gk.lsgan_d_loss(torch.tensor([0.0]), torch.tensor([2.0]), scale=2)  # mse to 1 plus mse to 0
         tensor(5.)
     """
+    check_factor("real_label", real_label)
+    check_factor("fake_label", fake_label)
     return run.of_two(
         "lsgan_d_loss",
         real_logits,
@@ -126,6 +129,7 @@ def lsgan_d_real_loss(
         >>> gk.lsgan_d_real_loss(torch.tensor([3.0]))
         tensor(2.)
     """
+    check_factor("real_label", real_label)
     options = (scale, real_label, weight, mask, average, per_output)
     return run.of_one("lsgan_d_real_loss", "real_logits", real_logits, reduction, *options)
 
@@ -171,6 +175,7 @@ def lsgan_d_fake_loss(
         >>> gk.lsgan_d_fake_loss(torch.tensor([2.0]))
         tensor(2.)
     """
+    check_factor("fake_label", fake_label)
     options = (scale, fake_label, weight, mask, average, per_output)
     return run.of_one("lsgan_d_fake_loss", "fake_logits", fake_logits, reduction, *options)
 
@@ -216,5 +221,6 @@ def lsgan_g_loss(
         >>> gk.lsgan_g_loss(torch.tensor([3.0]))
         tensor(2.)
     """
+    check_factor("label", label)
     options = (scale, label, weight, mask, average, per_output)
     return run.of_one("lsgan_g_loss", "fake_logits", fake_logits, reduction, *options)
