@@ -62,6 +62,31 @@ REALNESS_D = {
 }
 LOGISTIC_D = {"BCE with logits": bce_logistic_d, "F.softplus": softplus_logistic_d}
 
+EACH: dict[str, Callable[..., Tensor]] = {
+    "logistic_d_loss": lambda r, f: F.softplus(-r) + F.softplus(f),
+    "logistic_d_real_loss": lambda r: F.softplus(-r),
+    "logistic_d_fake_loss": lambda f: F.softplus(f),
+    "nonsaturating_g_loss": lambda f: F.softplus(-f),
+    "saturating_g_loss": lambda f: -F.softplus(f),
+    "hinge_d_loss": lambda r, f: F.relu(1 - r) + F.relu(1 + f),
+    "hinge_d_real_loss": lambda r: F.relu(1 - r),
+    "hinge_d_fake_loss": lambda f: F.relu(1 + f),
+    "hinge_g_loss": lambda f: -f,
+    "wasserstein_d_loss": lambda r, f: f - r,
+    "wasserstein_d_real_loss": lambda r: -r,
+    "wasserstein_d_fake_loss": lambda f: f,
+    "wasserstein_g_loss": lambda f: -f,
+    "lsgan_d_loss": lambda r, f: 0.5 * (r - 1) ** 2 + 0.5 * f**2,
+    "lsgan_d_real_loss": lambda r: 0.5 * (r - 1) ** 2,
+    "lsgan_d_fake_loss": lambda f: 0.5 * f**2,
+    "lsgan_g_loss": lambda f: 0.5 * (f - 1) ** 2,
+    "relativistic_d_loss": lambda r, f: F.softplus(f.mean() - r) + F.softplus(f - r.mean()),
+    "relativistic_g_loss": lambda r, f: F.softplus(r - f.mean()) + F.softplus(r.mean() - f),
+    "relativistic_pairing_d_loss": lambda r, f: F.softplus(f - r),
+    "relativistic_pairing_g_loss": lambda r, f: F.softplus(r - f),
+}
+"""The losses of every element, as a line of a training script has them."""
+
 
 def installed_realness_d() -> dict[str, Callable[..., Tensor]]:
     """Primitives of other packages, where those are installed; they need a GPU."""

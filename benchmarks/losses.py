@@ -14,6 +14,7 @@ import gankernels as gk
 from benchmarks import formulas
 from benchmarks.timing import Measurement, paired_ratio
 from gankernels import testing
+from gankernels._scalar import SCALAR_LOSSES
 
 ROWS = {row.name: row for row in testing.OPERATORS}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -186,6 +187,23 @@ def operator(name: str, shape: tuple[int, ...], options: Mapping[str, Any] | Non
     return Case(label, shape, "fp32", contenders)
 
 
+def each(name: str, shape: tuple[int, ...]) -> Case:
+    """A loss of every element, for code that weighs them itself: its mean stands for that here."""
+    loss, formula = getattr(gk, name), formulas.EACH[name]
+    leaves = two_batches(shape, torch.float32)[: len(SCALAR_LOSSES[name].arguments)]
+
+    def ours(*x: Tensor) -> Tensor:
+        return loss(*x, reduction="none").mean()
+
+    def plain(*x: Tensor) -> Tensor:
+        return formula(*x).mean()
+
+    check(ours, plain, leaves)
+    contenders = forward_backward("gankernels", lambda: ours(*leaves), leaves)
+    contenders |= forward_backward("plain PyTorch", lambda: plain(*leaves), leaves)
+    return Case(f"{name} reduction=none", shape, "fp32", contenders)
+
+
 def resampled(n: int, k: int, dtype: str) -> Case:
     """Losses from statistics with given noise: the fused operator against resampling first."""
     real, fake = two_batches((n, 2 * k), DTYPES[dtype])
@@ -289,6 +307,7 @@ FULL = [
     ),
     *(partial(logistic_d, shape, dtype) for dtype in ("bf16", "fp16") for shape in _SCALAR[1::2]),
     *_table(),
+    *(partial(each, name, shape) for name in formulas.EACH for shape in _SCALAR),
     partial(reversal, (64, 3, 32, 32), "fp32"),
     partial(reversal, (64, 3, 64, 64), "fp32"),
 ]

@@ -76,7 +76,7 @@ def of_two(name: str, real: Any, fake: Any, reduction: str, *options: Any) -> An
     plain = weight is fake_weight is mask is fake_mask is None and not (each or apart)
     if plain and not _backend.reference_serves(real, fake) and real.dtype == fake.dtype:
         if reduction == "none" and name in _LINEAR and real.shape == fake.shape:
-            return _linear(name, fake, scale) + _linear(name, real, -scale)
+            return _linear_of_two(name, real, fake, scale)
         terms = terms_of(name, real_label, fake_label)
         code = _backend.reduction_code(reduction)
         names = "real_logits,fake_logits"
@@ -100,8 +100,20 @@ _LINEAR = {
 
 def _linear(name: str, logits: Tensor, scale: float) -> Tensor:
     """The losses of elements, in one operation: nothing is there to fuse."""
-    x = logits.to(reference.accumulation_dtype(logits.dtype))
     factor = _LINEAR[name] * check_factor("scale", scale)
+    dtype = reference.accumulation_dtype(logits.dtype)
+    # Its derivative costs nothing, that of a product a pass.
+    return logits.to(dtype, copy=True) if factor == 1 else _times(logits.to(dtype), factor)
+
+
+def _linear_of_two(name: str, real: Tensor, fake: Tensor, scale: float) -> Tensor:
+    factor = _LINEAR[name] * check_factor("scale", scale)
+    dtype = reference.accumulation_dtype(fake.dtype)
+    difference = fake.to(dtype) - real.to(dtype)
+    return difference if factor == 1 else _times(difference, factor)
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
     return -x if factor == -1 else x * factor
 
 
