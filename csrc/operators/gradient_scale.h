@@ -58,6 +58,19 @@ struct ScaledGradient {
   double average() const { return rows > 0 ? 1.0 / static_cast<double>(rows) : 1.0; }
 };
 
+// One factor for all, one for each element, or one for each row along `dim`.
+inline void check_grad_output(const char* name, const Tensor& gradient, const Tensor& grad_output, int64_t dim) {
+  check_floating(name, gradient);
+  check_floating("grad_output", grad_output);
+  check_same_device(name, gradient, "grad_output", grad_output);
+  if (grad_output.dim() == 0 || grad_output.sym_sizes().equals(gradient.sym_sizes())) return;
+  bool fits = 0 <= dim && dim < gradient.dim() && grad_output.dim() == gradient.dim() - 1;
+  for (int64_t d = 0; fits && d < grad_output.dim(); ++d)
+    fits = grad_output.sym_size(d) == gradient.sym_size(d + (d >= dim ? 1 : 0));
+  TORCH_CHECK_VALUE(fits, "grad_output must have shape [], ", gradient.sym_sizes(), " or that without dim ", dim,
+                    " to match ", name, ", got ", grad_output.sym_sizes());
+}
+
 // gradient * grad_output, per row along `dim` where grad_output is not a scalar; divided by `rows` where positive.
 struct ScaleGradient {
   static constexpr const char* kName = "scale_gradient";
@@ -69,7 +82,10 @@ struct ScaleGradient {
     c10::SymInt rows;
   };
 
-  static Outputs<Tensor> prepare(const Arguments& a) { return {at::empty_like(a.gradient)}; }
+  static Outputs<Tensor> prepare(const Arguments& a) {
+    check_grad_output("gradient", a.gradient, a.grad_output, a.dim);
+    return {at::empty_like(a.gradient)};
+  }
 
   template <class Backend>
   static Tensor evaluate(const Arguments& a) {
@@ -94,6 +110,8 @@ struct ScaleGradients {
   };
 
   static Outputs<std::tuple<Tensor, Tensor>> prepare(const Arguments& a) {
+    check_grad_output("gradient", a.gradient, a.grad_output, a.dim);
+    check_grad_output("other_gradient", a.other, a.grad_output, a.dim);
     return {{at::empty_like(a.gradient), at::empty_like(a.other)}};
   }
 

@@ -1,6 +1,7 @@
 // Feature resampling on every backend: logits drawn from means and log-variances, stacked along the class dimension.
 #pragma once
 
+#include <ATen/WrapDimUtils.h>
 #include <ATen/ops/empty.h>
 
 #include "checks.h"
@@ -45,6 +46,7 @@ struct ResampleForward {
 
   // z is dense and contiguous.
   static Outputs<Tensor> prepare(const Arguments& a) {
+    check_resample(a.statistics, a.noise, a.dim);
     return {at::empty_symint(a.noise.sym_sizes(), a.statistics.options())};
   }
 
@@ -57,7 +59,7 @@ struct ResampleForward {
     problem.statistics = statistics.const_data_ptr();
     problem.noise = noise.const_data_ptr();
     problem.out = z.mutable_data_ptr();
-    Backend::resample(problem, statistics, ResampleBlocks(statistics, a.dim));
+    Backend::resample(problem, statistics, ResampleBlocks(statistics, at::maybe_wrap_dim(a.dim, statistics.dim())));
     return z;
   }
 };
@@ -74,6 +76,12 @@ struct ResampleBackward {
 
   // The gradient of the statistics is dense and contiguous.
   static Outputs<Tensor> prepare(const Arguments& a) {
+    check_resample(a.statistics, a.grad, a.dim, "mu_logvar", "grad");
+    check_same_dtype("grad", a.grad, "mu_logvar", a.statistics);
+    check_same_device("saved", a.saved, "mu_logvar", a.statistics);
+    check_same_shape("saved", a.saved, "grad", a.grad);
+    TORCH_CHECK_TYPE(a.saved.scalar_type() == accumulate_type(a.grad.scalar_type()), "saved must be of ",
+                     dtype_name(accumulate_type(a.grad.scalar_type())), ", got ", dtype_name(a.saved.scalar_type()));
     return {at::empty_symint(a.statistics.sym_sizes(), a.statistics.options())};
   }
 
@@ -87,7 +95,7 @@ struct ResampleBackward {
     problem.out = const_cast<void*>(saved.const_data_ptr());
     problem.grad_out = grad.const_data_ptr();
     problem.grad_statistics = out.mutable_data_ptr();
-    Backend::resample(problem, statistics, ResampleBlocks(statistics, a.dim));
+    Backend::resample(problem, statistics, ResampleBlocks(statistics, at::maybe_wrap_dim(a.dim, statistics.dim())));
     return out;
   }
 };

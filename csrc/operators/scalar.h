@@ -8,6 +8,7 @@
 
 #include "../problems.h"
 #include "divergence.h"
+#include "gradient_scale.h"
 
 namespace gankernels {
 
@@ -296,7 +297,10 @@ struct ScaleTerms {
                       a.grad_outputs.size(), " and ", a.rows.size());
     std::vector<Tensor> scaled;
     scaled.reserve(a.gradients.size());
-    for (const Tensor& gradient : a.gradients) scaled.push_back(at::empty_like(gradient));
+    for (size_t i = 0; i < a.gradients.size(); ++i) {
+      check_grad_output("gradients", a.gradients[i], a.grad_outputs[i], -1);
+      scaled.push_back(at::empty_like(a.gradients[i]));
+    }
     return {std::move(scaled)};
   }
 

@@ -170,7 +170,7 @@ def compare(
         accumulation if operator.reductions else dtype,
         accumulation,
         value_magnitude(operator, arguments),
-        terms,
+        _summed(operator, arguments),
     )
     for name in names:
         assert_accurate(
@@ -186,10 +186,18 @@ def compare(
 
 
 def value_magnitude(operator: Operator, arguments: Arguments) -> float:
-    """A row's loss is a difference of logits; a sum adds one per row."""
+    """A row's loss is a difference of logits and of logarithms, of at most log K each; a sum adds one per row."""
     rows = sum(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
-    size = _logit_magnitude(operator, arguments) * _factor(arguments)
-    return size * (rows if arguments.get("reduction") == "sum" else 1)
+    size = _logit_magnitude(operator, arguments) + math.log(max(operator.classes(arguments), 1))
+    return size * _factor(arguments) * (rows if arguments.get("reduction") == "sum" else 1)
+
+
+def _summed(operator: Operator, arguments: Arguments) -> int:
+    """How many terms a value is the sum of: a row's; those of all rows where no wider sum hides them."""
+    logits = arguments[operator.inputs(arguments)[0]]
+    reduced = arguments.get("reduction") in ("mean", "sum") and logits.dtype == torch.float64
+    rows = max(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
+    return operator.classes(arguments) * (rows if reduced else 1)
 
 
 def gradient_magnitude(
@@ -203,7 +211,7 @@ def gradient_magnitude(
     rows = max(operator.rows(arguments, x) for x in logits)
     scale = largest(grad_output) * _factor(arguments) * _sharpness(arguments)
     if arguments.get("reduction") == "mean":
-        scale /= rows
+        scale /= max(rows, 1)  # an empty batch has none
     if name in operator.targets:
         scale *= rows
     if name in operator.targets or logits[0].dtype == torch.float64:

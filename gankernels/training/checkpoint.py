@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,13 +89,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of this package, or of another format version.
+        ValueError: The file is damaged, no checkpoint of this package, or of another format version.
     """
     if path.is_dir():
         path = path / "checkpoint.pt"
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        _check_sums(path)
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
@@ -104,6 +106,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{path} has checkpoint format {found!r}, expected {FORMAT}")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """A flipped bit of a weight: ``torch.load`` does not compare the checksums that ``torch.save`` writes."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of its part {damaged} is not that of what it holds")
 
 
 def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Any]:

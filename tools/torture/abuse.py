@@ -1,0 +1,214 @@
+"""What users and libraries do with autograd around a loss: the gradients of the plain call, to the bit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gankernels as gk
+from gankernels.testing import OPERATORS, Arguments, Operator
+from tools.torture.attack import Found
+
+Closed = Callable[..., Tensor]
+Gradients = tuple[Tensor, ...]
+
+
+def plain(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    return torch.autograd.grad(loss(*leaves).sum(), leaves)
+
+
+def twice(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    value = loss(*leaves).sum()
+    torch.autograd.grad(value, leaves, retain_graph=True)
+    return torch.autograd.grad(value, leaves)
+
+
+def one_leaf_at_a_time(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    value = loss(*leaves).sum()
+    return tuple(torch.autograd.grad(value, leaf, retain_graph=True)[0] for leaf in leaves)
+
+
+def saved_on_cpu(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    with torch.autograd.graph.save_on_cpu():
+        value = loss(*leaves).sum()
+    return torch.autograd.grad(value, leaves)
+
+
+def saved_packed(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """As activation compression does: what is saved goes through bytes."""
+    hooks = torch.autograd.graph.saved_tensors_hooks(pickle.dumps, pickle.loads)
+    with hooks:
+        value = loss(*leaves).sum()
+    return torch.autograd.grad(value, leaves)
+
+
+def recomputed(loss: Closed, leaves: list[Tensor], reentrant: bool) -> Gradients:
+    value = checkpoint(loss, *leaves, use_reentrant=reentrant).sum()
+    value.backward()
+    return tuple(leaf.grad for leaf in leaves)  # type: ignore[misc]
+
+
+def under_anomaly_detection(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    with torch.autograd.detect_anomaly(check_nan=False):
+        return plain(loss, leaves)
+
+
+def in_another_thread(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """Forward here, backward there."""
+    value = loss(*leaves).sum()
+    found: list[Gradients] = []
+    thread = threading.Thread(target=lambda: found.append(torch.autograd.grad(value, leaves)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def after_no_grad(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    with torch.no_grad():
+        loss(*leaves)
+    with torch.inference_mode():
+        loss(*leaves)
+    with torch.no_grad(), torch.enable_grad():
+        return plain(loss, leaves)
+
+
+def with_hooks_that_change(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """A hook's gradient goes on, not the one that it was given."""
+    for leaf in leaves:
+        leaf.register_hook(lambda g: g * 2)
+    return tuple(g / 2 for g in plain(loss, leaves))
+
+
+def of_views_in_one_buffer(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """The leaves are parts of one flat buffer, as sharded and fused optimizers keep them."""
+    flat = torch.cat([leaf.detach().flatten() for leaf in leaves]).requires_grad_()
+    parts = flat.split([leaf.numel() for leaf in leaves])
+    views = [part.view(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    (gradient,) = torch.autograd.grad(loss(*views).sum(), flat)
+    back = gradient.split([leaf.numel() for leaf in leaves])
+    return tuple(g.view(leaf.shape) for g, leaf in zip(back, leaves, strict=True))
+
+
+def in_static_buffers(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """As CUDA graphs have it: the same memory at every step, new numbers in it."""
+    buffers = [torch.zeros_like(leaf).requires_grad_() for leaf in leaves]
+    found: Gradients = ()
+    for numbers in ([torch.ones_like(leaf) for leaf in leaves], leaves):
+        with torch.no_grad():
+            for buffer, new in zip(buffers, numbers, strict=True):
+                buffer.copy_(new)
+        found = plain(loss, buffers)
+    return found
+
+
+def first_of_second_order(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """Under create_graph, and the second derivative taken before the first is read."""
+    first = torch.autograd.grad(loss(*leaves).sum(), leaves, create_graph=True)
+    wanted = sum((g.double().square().sum() for g in first), torch.zeros((), dtype=torch.float64))
+    if wanted.requires_grad:
+        torch.autograd.grad(wanted, leaves, allow_unused=True)
+    return tuple(g.detach() for g in first)
+
+
+EXACT: dict[str, Callable[[Closed, list[Tensor]], Gradients]] = {
+    "twice, the graph retained": twice,
+    "one leaf at a time": one_leaf_at_a_time,
+    "save_on_cpu": saved_on_cpu,
+    "saved tensors through bytes": saved_packed,
+    "checkpoint": partial(recomputed, reentrant=False),
+    "checkpoint, reentrant": partial(recomputed, reentrant=True),
+    "anomaly detection": under_anomaly_detection,
+    "backward in another thread": in_another_thread,
+    "after no_grad and inference mode": after_no_grad,
+    "hooks that change": with_hooks_that_change,
+    "views in one buffer": of_views_in_one_buffer,
+    "static buffers": in_static_buffers,
+}
+CLOSE = {"second order first": first_of_second_order}
+
+
+def closed(operator: Operator, arguments: Arguments, names: tuple[str, ...]) -> Closed:
+    def loss(*tensors: Tensor) -> Tensor:
+        given = {**arguments, **dict(zip(names, tensors, strict=True))}
+        given.update({name: given[name].clone() for name in operator.writes})
+        return operator.functional(**given)
+
+    return loss
+
+
+def of_operators(found: Found, share: float) -> None:
+    for operator in OPERATORS:
+        cases = list(operator.few_cases((4, 6)))
+        for case in cases if share == 1 else cases[-1:]:
+            arguments = operator.draw(case, torch.float32)
+            names = operator.inputs(arguments)
+            loss = closed(operator, arguments, names)
+
+            def fresh(
+                arguments: Arguments = arguments, names: tuple[str, ...] = names
+            ) -> list[Tensor]:
+                return [arguments[n].detach().clone().requires_grad_() for n in names]
+
+            expected = plain(loss, fresh())
+            for what, abuse in {**EXACT, **CLOSE}.items():
+                if what in CLOSE and not operator.true_derivative:
+                    continue
+                close = {"rtol": 1e-4, "atol": 1e-5} if what in CLOSE else {"rtol": 0, "atol": 0}
+
+                def check(
+                    abuse: Any = abuse, loss: Closed = loss, fresh: Any = fresh,
+                    expected: Gradients = expected, close: Any = close,
+                ) -> None:  # fmt: skip
+                    torch.testing.assert_close(abuse(loss, fresh()), expected, **close)
+
+                found.attempt(f"{operator.name}, {case.label}: {what}", check)
+
+
+def modules() -> list[nn.Module]:
+    """One of every module of the package that has no networks in it."""
+    anchors = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.5, 0.3, 0.2])
+    return [
+        gk.RealnessLoss(*anchors), gk.LogisticLoss(), gk.HingeLoss(), gk.WassersteinLoss(), gk.LSGANLoss(),
+        gk.RelativisticLoss(), gk.GradientReversal(schedule="ganin", steps=10), gk.LeCamPenalty(),
+    ]  # fmt: skip
+
+
+def of_modules(found: Found) -> None:
+    real, fake = torch.randn(5, 3), torch.randn(5, 3)
+
+    def value(module: Any) -> Tensor:
+        if hasattr(module, "discriminator"):
+            return module.discriminator(real, fake)  # type: ignore[no-any-return]
+        return module(real) if isinstance(module, gk.GradientReversal) else module(real, fake)  # type: ignore[no-any-return]
+
+    ways: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "deepcopy": copy.deepcopy,
+        "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+        "moved to float64 and back": lambda m: m.double().float(),
+    }
+    for module in modules():
+        for what, way in ways.items():
+
+            def check(module: nn.Module = module, way: Any = way) -> None:
+                other = way(copy.deepcopy(module))
+                other.load_state_dict(module.state_dict())
+                torch.testing.assert_close(
+                    value(other), value(copy.deepcopy(module)), rtol=0, atol=0
+                )
+
+            found.attempt(f"{type(module).__name__}: {what}", check)
+
+
+def run(share: float) -> Found:
+    found = Found(note=f"{len(EXACT) + len(CLOSE)} ways of every operator and setting")
+    of_operators(found, share)
+    of_modules(found)
+    return found

@@ -1,0 +1,53 @@
+"""The attacks by name."""
+
+from __future__ import annotations
+
+from tools.torture import abuse, entries, files, numerics, sanitizers, soak, threads
+from tools.torture.attack import Attack
+
+ATTACKS = (
+    Attack(
+        "numerics",
+        "values and gradients are right for every shape, stride, dtype, magnitude and source of memory",
+        "drawn calls of every operator (hypothesis) against float64; inputs unchanged, results repeatable",
+        numerics.run,
+    ),
+    Attack(
+        "entries",
+        "no value of a right type crashes the process or leaks",
+        "random arguments to every operator in torch.ops.gankernels, past the checks of the Python functions",
+        entries.run,
+    ),
+    Attack(
+        "abuse",
+        "a loss is a citizen of autograd, whatever is done around it",
+        "checkpointing, hooks, save_on_cpu, retained and partial backward passes, other threads, static buffers, "
+        "deepcopy and pickle: the gradients of the plain call, to the bit",
+        abuse.run,
+    ),
+    Attack(
+        "threads",
+        "threads and processes compute what one thread does, to the bit",
+        "eight threads on shared inputs while their number for torch changes, workers by fork and spawn, "
+        "a forked child",
+        threads.run,
+    ),
+    Attack(
+        "files",
+        "a damaged checkpoint is refused by name, and a file runs no code",
+        "flipped bits, lost, exchanged and missing blocks, foreign files, pickles with code",
+        files.run,
+    ),
+    Attack(
+        "soak",
+        "memory stays where it is over a million calls",
+        "forward and backward of every operator",
+        soak.run,
+    ),
+    Attack(
+        "sanitizers",
+        "the kernels read and write what is theirs, and do nothing undefined",
+        "the operators' tests on an extension with AddressSanitizer and UndefinedBehaviorSanitizer",
+        sanitizers.run,
+    ),
+)

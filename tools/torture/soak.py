@@ -1,0 +1,50 @@
+"""A million calls: memory stays where it is, and the last result has the bits of the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gankernels.testing import OPERATORS, Case, differentiate
+from tools.torture.attack import Found
+
+CALLS = 1_000_000
+MOST_MIB = 8.0
+
+
+def resident() -> float:
+    """MiB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def run(share: float) -> Found:
+    found = Found()
+    each = max(20, round(share * CALLS / len(OPERATORS)))
+    most = 0.0
+    for operator in OPERATORS:
+        arguments = operator.draw(Case((16, 20), options=operator.settings[0]), torch.float32)
+        names = operator.inputs(arguments)
+
+        def call(operator=operator, arguments=arguments, names=names) -> list[torch.Tensor]:  # type: ignore[no-untyped-def]
+            value, gradients = differentiate(
+                operator.functional, arguments, names, writes=operator.writes
+            )
+            return [value, *gradients.values()]
+
+        first = call()
+        for _ in range(each // 10):
+            call()
+        before = resident()
+        for _ in range(each - each // 10):
+            last = call()
+        grown = resident() - before
+        most = max(most, grown)
+        found.cases += each
+        if grown > MOST_MIB:
+            found.failures.append(f"{operator.name}: {grown:.1f} MiB more after {each} calls")
+        if not all(torch.equal(a, b) for a, b in zip(first, last, strict=True)):
+            found.failures.append(f"{operator.name}: the last result is not the first")
+    found.note = f"at most {most:.1f} MiB more in an operator's calls"
+    return found
