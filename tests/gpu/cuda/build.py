@@ -109,6 +109,8 @@ def nvcc_object(source: Path) -> Path:
         "-std=c++20",
         *NVCC_OPTIONS,
         *device,
+        "-Xcicc",
+        "-O0",
         "-Xcompiler",
         "-fPIC",
         "-c",
@@ -171,7 +173,7 @@ def emulated_operators() -> Path:
 def sanitized_program(name: str, *options: str) -> Path:
     """The kernels as host C++ with a sanitizer in them, and a program that launches them all."""
     sources = [*KERNELS, HERE / "sanitized_main.cpp"]
-    objects = side_by_side([partial(host_object, s, "-O1", "-g1", *options) for s in sources])
+    objects = side_by_side([partial(host_object, s, "-g1", *options) for s in sources])
     objects.append(c_object(HERE / "host_runtime.c"))
     command = [compiler(), *options, *objects, "-pthread", "-o"]
     return cached(f"{name}.exe", [], lambda target: run([*command, target]), command)
