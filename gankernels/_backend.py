@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from gankernels import _checks
 from gankernels import triton as _triton
+from gankernels._torch_internals import forward_mode_active, traced_transforms_active
 
 BACKENDS = ("auto", "cuda", "triton", "reference")
 CUDA, TRITON, REFERENCE = "CUDA C++", "Triton", "reference"
@@ -126,14 +126,14 @@ def reference_serves(*tensors: object) -> bool:
     # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
     if torch.compiler.is_compiling():
         return _traced_reference_serves(tensors)
-    return not EXTENSION.kernels_serve(*tensors) or forward_ad._current_level >= 0
+    return not EXTENSION.kernels_serve(*tensors) or forward_mode_active()
 
 
 def _traced_reference_serves(tensors: tuple[object, ...]) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.device.type not in DEVICE_TYPES:
             return True
-    return torch._C._are_functorch_transforms_active()  # the one such question that can be traced
+    return traced_transforms_active()
 
 
 def reduction_code(reduction: str) -> int:

@@ -1,9 +1,9 @@
 // The Python module.
 #include <Python.h>
 #include <c10/core/Device.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include "../compat.h"
 #include "../cpu/capability.h"
 #include "../operators/operators.h"
 #include "binding.h"
@@ -25,9 +25,7 @@ PyObject* operator_names(PyObject*, PyObject*) {
   return list;
 }
 
-PyObject* transforms_active(PyObject*, PyObject*) {
-  return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
-}
+PyObject* transforms_active(PyObject*, PyObject*) { return PyBool_FromLong(gankernels::transforms_active()); }
 
 PyObject* cuda_compiled(PyObject*, PyObject*) {
 #if defined(GANKERNELS_CUDA)
@@ -65,7 +63,7 @@ PyObject* serve_device_type(PyObject*, PyObject* name) {
 // Whether the kernels can take these arguments: dense tensors on a device that has kernels, outside torch.func, whose
 // transforms the kernels cannot see.
 PyObject* kernels_serve(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) Py_RETURN_FALSE;
+  if (gankernels::transforms_active()) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (!THPVariable_Check(arguments[i])) Py_RETURN_FALSE;
     const at::Tensor& t = THPVariable_Unpack(arguments[i]);

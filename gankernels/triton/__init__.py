@@ -5,7 +5,6 @@ Importing this package does not import Triton; the first call of an operator on 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -13,13 +12,14 @@ from typing import Any
 
 import torch
 
+from gankernels._torch_internals import names_of_cpu_kernels, register_kernel
+
 _libraries: dict[str, torch.library.Library] = {}
 
 
 def implemented() -> tuple[str, ...]:
     """What a backend implements, by the name in ``torch.ops.gankernels``: what the C++ one of the CPU does."""
-    found = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
-    return tuple(n.removeprefix("gankernels::") for n in found if n.startswith("gankernels::"))
+    return names_of_cpu_kernels("gankernels")
 
 
 def unavailable() -> str | None:
@@ -59,9 +59,6 @@ def register(key: str = "CUDA") -> None:
     if key in _libraries:
         return
     library = torch.library.Library("gankernels", "IMPL")  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        # Taking the place of C++ kernels is what was asked for; torch 2.11 warns of it all the same.
-        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-        for name in implemented():
-            library.impl(name, _on_first_call(name), key, allow_override=True)  # type: ignore[no-untyped-call]
+    for name in implemented():
+        register_kernel(library, name, _on_first_call(name), key)
     _libraries[key] = library
