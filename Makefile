@@ -19,7 +19,7 @@ ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)": make cannot keep a path with a space apart; name a folder without one)
 endif
 
-.PHONY: always build train check test lint format bench info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
+.PHONY: always build train check test lint format bench info dist clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -74,6 +74,10 @@ cuda-build:
 # What the GPU kernels compile to; needs nvcc, but no GPU.
 gpu-table: build
 	$(BIN)/python -m tools.gpu_table
+
+# An sdist and a wheel in dist/, audited, and used in an environment of their own; docs/results/dist.json says what came out.
+dist: build
+	MAX_JOBS=$(JOBS) $(BIN)/python -m tools.dist --torch "$(TORCH)" $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)")
 
 info: build
 	$(BIN)/python -m gankernels info

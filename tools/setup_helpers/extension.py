@@ -46,6 +46,7 @@ def extension() -> Any:
         "sources": [s for s in sources("csrc/**/*.cpp") if s not in of_cuda],
         "depends": sources("csrc/**/*.h"),
         "extra_compile_args": {"cxx": cxx_flags()},
+        "extra_link_args": ["-Wl,-s"] if sys.platform == "linux" and not flag("DEBUG") else [],
     }
     if cuda.builds_cuda():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda.ARCHITECTURES)
