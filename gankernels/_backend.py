@@ -99,13 +99,25 @@ def _backend_of_gpus() -> tuple[str, str]:
     return REFERENCE, missing
 
 
+def _leave_gpus_to_reference(reason: str) -> None:
+    """From the next call on; the first one to say why is heard."""
+    global GPU_BACKEND, GPU_REASON, DEVICE_TYPES
+    if GPU_BACKEND == REFERENCE:
+        return
+    GPU_BACKEND, GPU_REASON, DEVICE_TYPES = REFERENCE, reason, frozenset({"cpu"})
+    EXTENSION.serve_device_type("cuda", False)
+    warnings.warn(f"gankernels runs on its PyTorch reference on GPUs: {reason}", stacklevel=2)
+
+
 METADATA = _metadata()
 EXTENSION, REASON = _load(METADATA)
 GPU_BACKEND, GPU_REASON = _backend_of_gpus()
 if GPU_BACKEND == TRITON:
-    _triton.register()
+    # Who asked for Triton by name is told what fails; who did not goes on training.
+    asked_for = os.environ.get("GANKERNELS_BACKEND") == "triton"
+    _triton.register(on_failure=None if asked_for else _leave_gpus_to_reference)
 if GPU_BACKEND != REFERENCE:
-    EXTENSION.serve_device_type("cuda")
+    EXTENSION.serve_device_type("cuda", True)
 if EXTENSION is None and os.environ.get("GANKERNELS_BACKEND", "auto") == "auto":
     if os.environ.get("GANKERNELS_REQUIRE_EXT") == "1":
         raise ImportError(f"GANKERNELS_REQUIRE_EXT=1, but {REASON}")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gankernels._torch_internals import names_of_cpu_kernels, register_kernel
+from gankernels.triton.failures import guarded, name_kernel
 
 _libraries: dict[str, torch.library.Library] = {}
 
@@ -33,7 +34,11 @@ def unavailable() -> str | None:
 
 @lru_cache(maxsize=1)
 def _launchers() -> dict[str, Callable[..., Any]]:
-    from gankernels.triton import operators
+    try:
+        from gankernels.triton import operators
+    except Exception as error:  # whatever Triton's own import meets
+        name_kernel(error, "any kernel")
+        raise
 
     names = (name.removesuffix("_value_and_grad") for name in implemented())
     return {name: getattr(operators, name) for name in names}
@@ -49,16 +54,21 @@ def _on_first_call(name: str) -> Callable[..., Any]:
     return operator
 
 
-def register(key: str = "CUDA") -> None:
+def register(key: str = "CUDA", on_failure: Callable[[str], None] | None = None) -> None:
     """Makes the Triton launchers the operators' kernels under a dispatch key, once per process.
 
     Args:
         key: ``"CUDA"``, which ROCm builds of torch use too. ``"CPU"``, in place of the C++ kernels,
             is for tests under Triton's interpreter or on an emulated GPU.
+        on_failure: Hears why a kernel could not be compiled, after the CPU's kernel has answered in its place.
+            None lets the error pass.
     """
     if key in _libraries:
         return
     library = torch.library.Library("gankernels", "IMPL")  # type: ignore[no-untyped-call]
     for name in implemented():
-        register_kernel(library, name, _on_first_call(name), key)
+        operator = _on_first_call(name)
+        if on_failure is not None:
+            operator = guarded(name, operator, on_failure)
+        register_kernel(library, name, operator, key)
     _libraries[key] = library
