@@ -19,7 +19,7 @@ ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)": make cannot keep a path with a space apart; name a folder without one)
 endif
 
-.PHONY: always build train check test lint format bench info dist clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
+.PHONY: always build train check test lint format bench info dist matrix clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -78,6 +78,10 @@ gpu-table: build
 # An sdist and a wheel in dist/, audited, and used in an environment of their own; docs/results/dist.json says what came out.
 dist: build
 	MAX_JOBS=$(JOBS) $(BIN)/python -m tools.dist --torch "$(TORCH)" $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)")
+
+# Named combinations of torch, Python, compiler and Triton, each in an environment that is deleted after it: hours in all.
+matrix: build
+	$(BIN)/python -m tools.matrix --jobs $(JOBS) $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)") $(NAMES)
 
 info: build
 	$(BIN)/python -m gankernels info
