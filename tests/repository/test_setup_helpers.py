@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import types
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-from tools.setup_helpers import backend, commands, environment, extension
+from tools.setup_helpers import backend, commands, compilers, environment, extension
 
 pytestmark = pytest.mark.builds
 
@@ -145,6 +146,18 @@ def test_the_reason_lies_beside_what_will_be_imported(
     (reason,) = tree.rglob("_build.json")
     assert reason.parent == (tree if inplace else tree / "lib") / "gankernels"
     assert "there is no C++ compiler '/nonexistent/c++'" in json.loads(reason.read_text())["error"]
+
+
+def test_ninja_is_found_where_no_environment_is_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("python", "ninja"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    compilers.find_ninja()
+    assert shutil.which("ninja") == str(tmp_path / "ninja")
+    assert os.environ["PATH"].endswith(":/nonexistent")
 
 
 # --- the compiler's flags --------------------------------------------------------------------------

@@ -14,7 +14,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 from tools.setup_helpers import cuda
-from tools.setup_helpers.compilers import Recorded, compiler_version, first_error, why_no_cxx20
+from tools.setup_helpers.compilers import (
+    Recorded,
+    compiler_version,
+    find_ninja,
+    first_error,
+    why_no_cxx20,
+)
 from tools.setup_helpers.environment import building_torch, flag
 
 NO_TORCH = "torch was not installed at build time (use --no-build-isolation)"
@@ -58,6 +64,7 @@ def commands() -> dict[str, Any]:
         if flag("GANKERNELS_REQUIRE_EXT") or flag("FORCE_CUDA"):
             raise
         BuildExtension = None
+    find_ninja()
     return {"build_ext": _build_command(BuildExtension), "build_py": FreshBuildPy}
 
 

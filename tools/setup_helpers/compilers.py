@@ -37,6 +37,13 @@ def why_no_cxx20() -> str | None:
     return f"{compiler_version() or compiler} does not compile C++20: {first_error(done.stderr)}"
 
 
+def find_ninja() -> None:
+    """Lets torch see the ninja beside this Python: an environment need not be activated to build in it."""
+    beside = os.path.dirname(sys.executable)
+    if shutil.which("ninja", path=beside):
+        os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
+
+
 def first_error(output: str) -> str:
     """The compiler's own first line about an error, out of all that a build printed."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
