@@ -1,7 +1,9 @@
 # Every target works on a bare machine with python3 >= 3.10, a C++ compiler and make; none does its work twice.
 PYTHON ?= python3
-# The CPU build of a pinned torch; set TORCH= for another (e.g. TORCH=torch for the newest CUDA build).
+# What pip is asked for; TORCH=torch is the newest.
 TORCH ?= torch==2.13.0
+# Where pip finds torch, if not where it finds the rest: the index URL that PyTorch's install page gives for a CPU, for one.
+TORCH_INDEX ?=
 VENV ?= .venv
 JOBS ?= 2
 # What `make check` leaves to `make test`.
@@ -10,10 +12,14 @@ CPU_ALONE := GANKERNELS_TEST_BACKENDS=cpu
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+SOURCES := setup.py pyproject.toml $(wildcard tools/setup_helpers/*.py) $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CXX_FILES := $(shell find csrc tests/gpu tools/ptxsim -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train check test lint format bench info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
+ifneq ($(words $(VENV)),1)
+$(error VENV is "$(VENV)": make cannot keep a path with a space apart; name a folder without one)
+endif
+
+.PHONY: always build train check test lint format bench info dist matrix clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -69,16 +75,42 @@ cuda-build:
 gpu-table: build
 	$(BIN)/python -m tools.gpu_table
 
+# An sdist and a wheel in dist/, audited, and used in an environment of their own; docs/results/dist.json says what came out.
+dist: build
+	MAX_JOBS=$(JOBS) $(BIN)/python -m tools.dist --torch "$(TORCH)" $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)")
+
+# Named combinations of torch, Python, compiler and Triton, each in an environment that is deleted after it: hours in all.
+matrix: build
+	$(BIN)/python -m tools.matrix --jobs $(JOBS) $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)") $(NAMES)
+
 info: build
 	$(BIN)/python -m gankernels info
 
 clean:
 	rm -rf build $(STAMPS) gankernels/_build.json gankernels/*.so *.egg-info
 
-$(STAMPS)/torch:
+# Changes where one of the settings does, and so redoes what follows from them.
+MINOR := import sys; print("%d.%d" % sys.version_info[:2])
+$(STAMPS)/settings: always
+	@wanted=$$($(PYTHON) -c '$(MINOR)') || exit 1; \
+	if [ -e $(BIN) ]; then \
+	  there=$$($(BIN)/python -c '$(MINOR)' 2>/dev/null || echo "that is gone"); \
+	  if [ "$$there" != "$$wanted" ]; then \
+	    echo "$(VENV) is an environment of a Python $$there, and $(PYTHON) is Python $$wanted:"; \
+	    echo "rm -r $(VENV), or keep it and make another one: make VENV=.venv-$$wanted PYTHON=$(PYTHON)"; \
+	    exit 1; \
+	  fi; \
+	fi; \
+	mkdir -p $(STAMPS); \
+	settings="Python $$wanted, $(TORCH) from $(or $(TORCH_INDEX),the usual index)"; \
+	echo "$$settings" | cmp -s - $@ || echo "$$settings" > $@
+
+# The torch that stands there for other settings has to go: to pip it may be as good.
+$(STAMPS)/torch: $(STAMPS)/settings
 	$(PYTHON) -m venv $(VENV)
-	mkdir -p $(STAMPS)
-	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja numpy
+	$(if $(wildcard $@),$(BIN)/python -m pip uninstall --quiet --yes torch)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "$(TORCH)"
+	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja numpy
 	touch $@
 
 # The build sees the torch above, not one of pip's own: hence --no-build-isolation.

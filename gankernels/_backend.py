@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from gankernels import _checks
 from gankernels import triton as _triton
+from gankernels._torch_internals import forward_mode_active, traced_transforms_active
 
 BACKENDS = ("auto", "cuda", "triton", "reference")
 CUDA, TRITON, REFERENCE = "CUDA C++", "Triton", "reference"
@@ -99,13 +99,25 @@ def _backend_of_gpus() -> tuple[str, str]:
     return REFERENCE, missing
 
 
+def _leave_gpus_to_reference(reason: str) -> None:
+    """From the next call on; the first one to say why is heard."""
+    global GPU_BACKEND, GPU_REASON, DEVICE_TYPES
+    if GPU_BACKEND == REFERENCE:
+        return
+    GPU_BACKEND, GPU_REASON, DEVICE_TYPES = REFERENCE, reason, frozenset({"cpu"})
+    EXTENSION.serve_device_type("cuda", False)
+    warnings.warn(f"gankernels runs on its PyTorch reference on GPUs: {reason}", stacklevel=2)
+
+
 METADATA = _metadata()
 EXTENSION, REASON = _load(METADATA)
 GPU_BACKEND, GPU_REASON = _backend_of_gpus()
 if GPU_BACKEND == TRITON:
-    _triton.register()
+    # Who asked for Triton by name is told what fails; who did not goes on training.
+    asked_for = os.environ.get("GANKERNELS_BACKEND") == "triton"
+    _triton.register(on_failure=None if asked_for else _leave_gpus_to_reference)
 if GPU_BACKEND != REFERENCE:
-    EXTENSION.serve_device_type("cuda")
+    EXTENSION.serve_device_type("cuda", True)
 if EXTENSION is None and os.environ.get("GANKERNELS_BACKEND", "auto") == "auto":
     if os.environ.get("GANKERNELS_REQUIRE_EXT") == "1":
         raise ImportError(f"GANKERNELS_REQUIRE_EXT=1, but {REASON}")
@@ -126,14 +138,14 @@ def reference_serves(*tensors: object) -> bool:
     # C++ autograd functions are invisible to torch.func transforms and to forward-mode dual numbers.
     if torch.compiler.is_compiling():
         return _traced_reference_serves(tensors)
-    return not EXTENSION.kernels_serve(*tensors) or forward_ad._current_level >= 0
+    return not EXTENSION.kernels_serve(*tensors) or forward_mode_active()
 
 
 def _traced_reference_serves(tensors: tuple[object, ...]) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor) or tensor.device.type not in DEVICE_TYPES:
             return True
-    return torch._C._are_functorch_transforms_active()  # the one such question that can be traced
+    return traced_transforms_active()
 
 
 def reduction_code(reduction: str) -> int:

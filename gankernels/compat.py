@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gankernels import _checks as check
 from gankernels import anchors
 from gankernels import functional as F
+from gankernels._torch_internals import is_in_torch_dispatch_mode, transforms_active
 
 __all__ = ["CategoricalLoss", "GANLoss", "kl_divergence"]
 
@@ -269,11 +269,7 @@ _GAN_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any], float]] = {
 
 def _is_traced() -> bool:
     # A tensor made under torch.compile, a torch.func transform or fake tensors must not outlive it.
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or is_in_torch_dispatch_mode()
-    )
+    return torch.compiler.is_compiling() or transforms_active() or is_in_torch_dispatch_mode()
 
 
 @lru_cache(maxsize=64)

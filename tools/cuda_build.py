@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "docs" / "results" / "cuda-build.json"
 PAGE = ROOT / "docs" / "cuda-build.md"
 TORCH = "torch==2.14.1"
-SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "gankernels")
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "gankernels", "tools")
 
 # Runs in the CUDA environment: what the built package says of itself.
 PROBE = """
@@ -95,7 +95,7 @@ def build(python: Path, copy: Path) -> float | None:
     copy.mkdir(
         parents=True, exist_ok=True
     )  # what an earlier run compiled and is unchanged, ninja keeps
-    for name in ("csrc", "gankernels"):
+    for name in ("csrc", "gankernels", "tools"):
         shutil.rmtree(copy / name, ignore_errors=True)
     built = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
     for name in SOURCES:

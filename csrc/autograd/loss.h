@@ -4,11 +4,11 @@
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/WrapDimUtils.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/graph_task.h>
 
 #include <algorithm>
 #include <array>
 
+#include "../compat.h"
 #include "../operators/gradient_scale.h"
 #include "../operators/divergence.h"
 
@@ -160,7 +160,7 @@ class Loss : public Function<Loss<Op>> {
     const Tensor& logits = inputs[Op::kLogits];
     const bool divide = parameters.reduction == kMean && !folds_mean(logits);
     // The saved gradient itself may be handed out when nobody will ask this node again.
-    if (!divide && !torch::autograd::get_current_graph_task_keep_graph() && is_known_one(grad_output)) return;
+    if (!divide && !graph_is_kept() && is_known_one(grad_output)) return;
     const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
     const auto rows = [&](size_t i) { return divide ? Op::rows(inputs[i], dim) : c10::SymInt(-1); };
     size_t waiting = kMaxInputs;  // a gradient that may share a launch with the next one

@@ -141,13 +141,10 @@ class Terms : public Function<Terms> {
       }
     }
     std::vector<Tensor> gradients, factors;
-    const auto is_batched = [](const Tensor& t) {
-      return t.key_set().has(c10::DispatchKey::FuncTorchBatched) || t.key_set().has(c10::DispatchKey::Batched);
-    };
     std::vector<c10::SymInt> rows;
     std::vector<size_t> targets;
     // A saved gradient itself may be handed out when nobody will ask this node again.
-    const bool last = !torch::autograd::get_current_graph_task_keep_graph();
+    const bool last = !graph_is_kept();
     for (size_t i = 0; i < saved.wanted.size(); ++i) {
       const auto at = static_cast<size_t>(saved.wanted[i]);
       const Tensor &gradient = saved.saved[saved.count + i], &grad_output = *output_of[at];

@@ -1,5 +1,9 @@
 #include "capability.h"
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -7,9 +11,17 @@ namespace gankernels {
 
 namespace {
 
+#if defined(__x86_64__) && defined(__GNUC__)
+// Clang before 15 does not know the name in __builtin_cpu_supports.
+bool has_f16c() {
+  unsigned int a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 bool has_avx2() {
 #if defined(__x86_64__) && defined(__GNUC__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #else
   return false;
 #endif

@@ -1,5 +1,4 @@
 // The divergences on the CPU: to DivergenceProblems, and these to threads.
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <limits>
@@ -163,7 +162,7 @@ void run(c10::ArrayRef<const DivergenceProblem*> problems, double* totals) {
   c10::SmallVector<double, 64> partial(static_cast<size_t>(count));
   // A second thread costs more to wake than a few thousand elements take.
   const int64_t grain = std::max<int64_t>(1, count * kChunkElements / std::max<int64_t>(1, elements));
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t chunk = i;
       size_t which = 0;

@@ -1,5 +1,4 @@
 // Gradients times grad_output on the CPU.
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 
 #include "backend.h"
@@ -16,7 +15,7 @@ void scale_by(const ScaledGradient& g, double factor) {
   const auto* from = static_cast<const char*>(in.const_data_ptr());
   auto* to = static_cast<char*>(g.out.mutable_data_ptr());
   const int64_t size = static_cast<int64_t>(g.in.element_size());
-  at::parallel_for(0, g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
+  parallel_for(g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
     cpu_kernels().scale(dtype, from + begin * size, to + begin * size, end - begin, factor);
   });
 }
@@ -58,7 +57,7 @@ void scale_rows(const ScaledGradient& g, const Tensor& grad_output, int64_t dim)
   for (int64_t d = dim + 1; d < g.in.dim(); ++d) problem.inner *= g.in.size(d);
   const int64_t runs = g.in.numel() == 0 ? 0 : g.in.numel() / problem.run();
   const int64_t grain = std::max<int64_t>(1, 4 * kChunkElements / std::max<int64_t>(1, problem.run()));
-  at::parallel_for(0, runs, grain, [&](int64_t begin, int64_t end) { cpu_kernels().scale_rows(problem, begin, end); });
+  parallel_for(runs, grain, [&](int64_t begin, int64_t end) { cpu_kernels().scale_rows(problem, begin, end); });
   scaling.hand_back(g);
 }
 
@@ -70,7 +69,7 @@ void scale_elements(const ScaledGradient& g, const Tensor& grad_output) {
   };
   const auto size = static_cast<int64_t>(scaling.in.element_size());
   const auto factor_size = static_cast<int64_t>(scaling.factors.element_size());
-  at::parallel_for(0, g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
+  parallel_for(g.in.numel(), 4 * kChunkElements, [&](int64_t begin, int64_t end) {
     RowScaleProblem part = scaling.problem;
     part.inner = end - begin;
     part.in = at_element(part.in, begin, size);

@@ -1,5 +1,4 @@
 // The relativistic average losses on the CPU.
-#include <ATen/Parallel.h>
 
 #include "backend.h"
 #include "capability.h"
@@ -22,7 +21,7 @@ ScalarProblem problem_of(const ScalarBatch& batch) {
 ScalarSums run(const ScalarProblem& problem, int64_t elements) {
   const int64_t chunks = (elements + kChunkElements - 1) / kChunkElements;
   c10::SmallVector<ScalarSums, 16> partial(static_cast<size_t>(chunks));
-  at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       partial[static_cast<size_t>(i)] =
           cpu_kernels().scalar(problem, i * kChunkElements, std::min(elements, (i + 1) * kChunkElements));

@@ -1,5 +1,4 @@
 // Feature resampling on the CPU.
-#include <ATen/Parallel.h>
 
 #include "backend.h"
 #include "capability.h"
@@ -12,8 +11,7 @@ void Cpu::resample(ResampleProblem problem, const Tensor& statistics, const Resa
   problem.dtype = kernel_dtype(statistics.scalar_type());
   if (problem.block == 0) return;
   const int64_t grain = std::max<int64_t>(1, kChunkElements / problem.block);
-  at::parallel_for(0, blocks.outer, grain,
-                   [&](int64_t begin, int64_t end) { cpu_kernels().resample(problem, begin, end); });
+  parallel_for(blocks.outer, grain, [&](int64_t begin, int64_t end) { cpu_kernels().resample(problem, begin, end); });
 }
 
 }  // namespace gankernels

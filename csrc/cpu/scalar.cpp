@@ -1,5 +1,4 @@
 // The losses of one logit over any number of tensors, on the CPU: one parallel region each way.
-#include <ATen/Parallel.h>
 
 #include "backend.h"
 #include "capability.h"
@@ -41,10 +40,10 @@ struct Unit {
 template <class F>
 void each_unit(const std::vector<Unit>& units, int64_t elements, F&& f) {
   const auto count = static_cast<int64_t>(units.size());
-  at::parallel_for(0, count, elements <= 2 * kChunkElements ? std::max<int64_t>(1, count) : 1,
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t i = begin; i < end; ++i) f(units[static_cast<size_t>(i)], static_cast<size_t>(i));
-                   });
+  parallel_for(count, elements <= 2 * kChunkElements ? std::max<int64_t>(1, count) : 1,
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) f(units[static_cast<size_t>(i)], static_cast<size_t>(i));
+               });
 }
 
 void add_units(std::vector<Unit>& units, size_t term, int64_t elements) {

@@ -7,12 +7,12 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
-#include <torch/csrc/jit/frontend/tracer.h>
 #include <torch/csrc/utils/pybind.h>
-#include <torch/csrc/utils/python_arg_parser.h>
 
 #include <optional>
 #include <vector>
+
+#include "../compat.h"
 
 namespace gankernels {
 
@@ -152,7 +152,7 @@ PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   const auto* binding = static_cast<const Binding*>(PyCapsule_GetPointer(self, kCapsule));
   const auto torch_ops = [&] { return PyObject_Vectorcall(binding->overload, arguments, count, nullptr); };
-  if (at::impl::torch_function_mode_enabled() || torch::jit::tracer::isTracing()) return torch_ops();
+  if (call_is_watched()) return torch_ops();
   auto stack = parse_all(*binding, arguments, count);
   if (!stack.has_value() || stack->size() != binding->kinds.size()) return torch_ops();
   {

@@ -1,9 +1,9 @@
 // The Python module.
 #include <Python.h>
 #include <c10/core/Device.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include "../compat.h"
 #include "../cpu/capability.h"
 #include "../operators/operators.h"
 #include "binding.h"
@@ -25,9 +25,7 @@ PyObject* operator_names(PyObject*, PyObject*) {
   return list;
 }
 
-PyObject* transforms_active(PyObject*, PyObject*) {
-  return PyBool_FromLong(c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode));
-}
+PyObject* transforms_active(PyObject*, PyObject*) { return PyBool_FromLong(gankernels::transforms_active()); }
 
 PyObject* cuda_compiled(PyObject*, PyObject*) {
 #if defined(GANKERNELS_CUDA)
@@ -51,13 +49,14 @@ constexpr auto kDeviceTypes = static_cast<size_t>(c10::DeviceType::COMPILE_TIME_
 bool served[kDeviceTypes] = {true};
 static_assert(static_cast<int>(c10::DeviceType::CPU) == 0);
 
-PyObject* serve_device_type(PyObject*, PyObject* name) {
-  const char* text = PyUnicode_AsUTF8(name);
-  if (text == nullptr) return nullptr;
+PyObject* serve_device_type(PyObject*, PyObject* arguments) {
+  const char* name = nullptr;
+  int serve = 0;
+  if (!PyArg_ParseTuple(arguments, "sp", &name, &serve)) return nullptr;
   try {
-    served[static_cast<size_t>(c10::Device(text).type())] = true;
+    served[static_cast<size_t>(c10::Device(name).type())] = serve != 0;
   } catch (const c10::Error&) {
-    return PyErr_Format(PyExc_ValueError, "device type must be one that PyTorch knows, got %R", name);
+    return PyErr_Format(PyExc_ValueError, "device type must be one that PyTorch knows, got '%s'", name);
   }
   Py_RETURN_NONE;
 }
@@ -65,7 +64,7 @@ PyObject* serve_device_type(PyObject*, PyObject* name) {
 // Whether the kernels can take these arguments: dense tensors on a device that has kernels, outside torch.func, whose
 // transforms the kernels cannot see.
 PyObject* kernels_serve(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode)) Py_RETURN_FALSE;
+  if (gankernels::transforms_active()) Py_RETURN_FALSE;
   for (Py_ssize_t i = 0; i < count; ++i) {
     if (!THPVariable_Check(arguments[i])) Py_RETURN_FALSE;
     const at::Tensor& t = THPVariable_Unpack(arguments[i]);
@@ -91,7 +90,8 @@ PyMethodDef methods[] = {
      "None, or why a CUDA kernel cannot be launched on the current device."},
 #endif
     {"operator_names", operator_names, METH_NOARGS, "The names of the operators that this library registers."},
-    {"serve_device_type", serve_device_type, METH_O, "Lets kernels_serve accept tensors on this type of device."},
+    {"serve_device_type", serve_device_type, METH_VARARGS,
+     "Whether kernels_serve accepts tensors on this type of device: its name, and a bool."},
     {"transforms_active", transforms_active, METH_NOARGS, "Whether a torch.func transform is on the stack."},
     {"kernels_serve", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(kernels_serve)), METH_FASTCALL,
      "Whether the compiled kernels can take these arguments."},

@@ -5,7 +5,6 @@ Importing this package does not import Triton; the first call of an operator on 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -13,13 +12,15 @@ from typing import Any
 
 import torch
 
+from gankernels._torch_internals import names_of_cpu_kernels, register_kernel
+from gankernels.triton.failures import guarded, name_kernel
+
 _libraries: dict[str, torch.library.Library] = {}
 
 
 def implemented() -> tuple[str, ...]:
     """What a backend implements, by the name in ``torch.ops.gankernels``: what the C++ one of the CPU does."""
-    found = torch._C._dispatch_get_registrations_for_dispatch_key("CPU")
-    return tuple(n.removeprefix("gankernels::") for n in found if n.startswith("gankernels::"))
+    return names_of_cpu_kernels("gankernels")
 
 
 def unavailable() -> str | None:
@@ -33,7 +34,11 @@ def unavailable() -> str | None:
 
 @lru_cache(maxsize=1)
 def _launchers() -> dict[str, Callable[..., Any]]:
-    from gankernels.triton import operators
+    try:
+        from gankernels.triton import operators
+    except Exception as error:  # whatever Triton's own import meets
+        name_kernel(error, "any kernel")
+        raise
 
     names = (name.removesuffix("_value_and_grad") for name in implemented())
     return {name: getattr(operators, name) for name in names}
@@ -49,19 +54,21 @@ def _on_first_call(name: str) -> Callable[..., Any]:
     return operator
 
 
-def register(key: str = "CUDA") -> None:
+def register(key: str = "CUDA", on_failure: Callable[[str], None] | None = None) -> None:
     """Makes the Triton launchers the operators' kernels under a dispatch key, once per process.
 
     Args:
         key: ``"CUDA"``, which ROCm builds of torch use too. ``"CPU"``, in place of the C++ kernels,
             is for tests under Triton's interpreter or on an emulated GPU.
+        on_failure: Hears why a kernel could not be compiled, after the CPU's kernel has answered in its place.
+            None lets the error pass.
     """
     if key in _libraries:
         return
     library = torch.library.Library("gankernels", "IMPL")  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        # Taking the place of C++ kernels is what was asked for; torch 2.11 warns of it all the same.
-        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-        for name in implemented():
-            library.impl(name, _on_first_call(name), key, allow_override=True)  # type: ignore[no-untyped-call]
+    for name in implemented():
+        operator = _on_first_call(name)
+        if on_failure is not None:
+            operator = guarded(name, operator, on_failure)
+        register_kernel(library, name, operator, key)
     _libraries[key] = library

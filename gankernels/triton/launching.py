@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from gankernels.triton.failures import name_kernel
 from gankernels.triton.replays import current
 from gankernels.triton.tickets import ticket
 
@@ -55,7 +56,11 @@ def scratch(like: Tensor, *shape: int) -> Tensor:
 
 def launch(kernel: Any, programs: int, *arguments: Any, num_warps: int, **constants: Any) -> None:
     """Launches a kernel on its arguments in the order of its source, and its constants."""
-    compiled = kernel[(programs,)](*arguments, **constants, num_warps=num_warps, **OPTIONS)
+    try:
+        compiled = kernel[(programs,)](*arguments, **constants, num_warps=num_warps, **OPTIONS)
+    except Exception as error:
+        name_kernel(error, kernel)
+        raise
     recording = current()
     if recording is not None:
         recording.launched(kernel, compiled, programs, arguments, constants)

@@ -199,7 +199,7 @@ def test_build_info_tells_what_runs_where() -> None:
 
 # --- building ------------------------------------------------------------------------------------
 
-SOURCES = ["setup.py", "pyproject.toml", "LICENSE", "csrc"]
+SOURCES = ["setup.py", "pyproject.toml", "LICENSE", "csrc", "tools"]
 
 
 @pytest.fixture

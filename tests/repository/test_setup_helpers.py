@@ -1,0 +1,188 @@
+"""What a build decides before it compiles: which torch, which requirements, where it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+from setuptools import Distribution, Extension
+from setuptools.command.build_ext import build_ext
+
+from tools.setup_helpers import backend, commands, compilers, environment, extension
+
+pytestmark = pytest.mark.builds
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source tree with next to nothing in it, as the working directory."""
+    tree = tmp_path / "tree"
+    (tree / "gankernels").mkdir(parents=True)
+    (tree / "gankernels" / "__init__.py").touch()
+    monkeypatch.chdir(tree)
+    return tree
+
+
+@pytest.fixture
+def torches(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """The torch that a build sees, and the one of the environment that is installed into."""
+    seen: dict[str, str | None] = {"built": None, "running": None}
+    monkeypatch.setattr(environment, "building_torch", lambda: seen["built"])
+    for module in (environment, backend):
+        monkeypatch.setattr(module, "running_torch", lambda: seen["running"])
+    return seen
+
+
+# --- which torch -----------------------------------------------------------------------------------
+
+
+def test_the_torch_that_will_run_is_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = Path(environment.sysconfig.get_path("purelib", vars={"base": str(tmp_path)}))
+    folder = packages / "torch-2.9.1+cpu.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1+cpu\n")
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
+    assert environment.running_torch() == "2.9.1+cpu"
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "empty"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "empty"))
+    assert environment.running_torch() is None
+
+
+def test_a_build_against_another_torch_is_refused(
+    torches: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(backend, "place_to_build")  # nothing may come so far
+    torches.update(built="2.14.1+cu130", running="2.13.0+cpu")
+    with pytest.raises(RuntimeError) as refused:
+        backend.build_wheel("nowhere")
+    for text in ("2.14.1+cu130", "2.13.0+cpu", "pip install --no-build-isolation ."):
+        assert text in str(refused.value)
+
+
+@pytest.mark.parametrize("running", [None, "2.14.0+cpu"])
+def test_a_build_against_the_same_torch_is_not(
+    torches: dict[str, str | None], running: str | None
+) -> None:
+    torches.update(built="2.14.1", running=running)
+    environment.check_torch()
+
+
+def test_an_isolated_build_asks_for_the_torch_that_is_there(
+    torches: dict[str, str | None],
+) -> None:
+    assert backend.get_requires_for_build_wheel() == ["ninja", "torch"]
+    torches["running"] = "2.13.0+cpu"
+    assert backend.get_requires_for_build_editable() == ["ninja", "torch==2.13.0"]
+
+
+def test_the_package_can_be_tied_to_its_torch(
+    torches: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torches["built"] = "2.13.0+cpu"
+    assert environment.requirements() == ["torch", "numpy"]
+    monkeypatch.setenv("GANKERNELS_PIN_TORCH", "1")
+    assert environment.requirements() == ["torch==2.13.*", "numpy"]
+
+
+# --- where it writes -------------------------------------------------------------------------------
+
+
+def test_sources_that_cannot_be_written_are_built_in_a_copy(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "build").mkdir()
+    monkeypatch.setattr(backend.os, "access", lambda *_: False)
+    with backend.place_to_build():
+        copy = Path.cwd()
+        assert copy != tree
+        assert (copy / "gankernels" / "__init__.py").exists()
+        assert not (copy / "build").exists()
+    assert Path.cwd() == tree
+    assert not copy.exists()
+    with pytest.raises(RuntimeError, match="cannot be written to"), backend.place_to_build(True):
+        pass
+
+
+def test_two_builds_of_one_tree_take_turns(tree: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with (
+        backend.place_to_build(),
+        open(tree / "build" / "lock") as other,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(tree / "build" / "lock") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_modules_of_an_earlier_build_are_not_installed(tree: Path) -> None:
+    build = commands.FreshBuildPy(
+        Distribution({"packages": ["gankernels"], "script_name": "setup.py"})
+    )
+    build.build_lib = "lib"
+    (tree / "lib" / "gankernels").mkdir(parents=True)
+    (tree / "lib" / "gankernels" / "gone.py").touch()
+    build.finalize_options()
+    build.run()
+    assert [p.name for p in (tree / "lib" / "gankernels").iterdir()] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_reason_lies_beside_what_will_be_imported(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, inplace: bool
+) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    distribution = Distribution({"ext_modules": [Extension("gankernels._C", [])]})
+    build = commands._build_command(build_ext)(distribution)
+    build.build_lib, build.inplace = "lib", inplace
+    build.finalize_options()
+    build.run()
+    (reason,) = tree.rglob("_build.json")
+    assert reason.parent == (tree if inplace else tree / "lib") / "gankernels"
+    assert "there is no C++ compiler '/nonexistent/c++'" in json.loads(reason.read_text())["error"]
+
+
+def test_ninja_is_found_where_no_environment_is_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("python", "ninja"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    compilers.find_ninja()
+    assert shutil.which("ninja") == str(tmp_path / "ninja")
+    assert os.environ["PATH"].endswith(":/nonexistent")
+
+
+# --- the compiler's flags --------------------------------------------------------------------------
+
+
+def test_foreign_headers_are_the_systems() -> None:
+    built = types.SimpleNamespace(
+        include_dirs=["/torch", "/cuda"], extra_compile_args={"cxx": ["-O3"], "nvcc": []}
+    )
+    extension.of_the_system(built)
+    assert built.include_dirs == []
+    found = ["-isystem", "/torch", "-isystem", "/cuda"]
+    assert built.extra_compile_args == {"cxx": ["-O3", *found], "nvcc": found}
+
+
+def test_warnings_become_errors_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GANKERNELS_WERROR", raising=False)
+    assert "-Werror" not in extension.cxx_flags()
+    monkeypatch.setenv("GANKERNELS_WERROR", "1")
+    assert "-Werror" in extension.cxx_flags()
+
+
+def test_objects_of_another_compiler_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for version in ("GCC 12", "Clang 19"):
+        monkeypatch.setattr(commands, "compiler_version", lambda version=version: version)
+        found.add(os.fspath(commands.objects_folder()))
+    assert len(found) == 2
