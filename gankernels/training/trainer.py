@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gankernels.lecam import LeCamPenalty
+from gankernels.modules import RealnessLoss
 from gankernels.training import (
     checkpoint,
     data,
@@ -192,6 +193,8 @@ class Trainer:
     def step(self) -> None:
         """One training step."""
         update = self._update if self.graphed is None else self.graphed
+        if isinstance(self.loss, RealnessLoss) and self.loss.draw is not None:
+            self.loss.redraw()  # beside a graph, whose replays read the anchors in place
         metrics = update(next(self.stream), self.done)
         for scheduler in self.schedulers:
             scheduler.step()

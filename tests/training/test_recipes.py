@@ -193,6 +193,28 @@ def test_resampling_leaves_the_names_that_checkpoints_have() -> None:
     assert torch.equal(discriminator(images), discriminator.network(images)[:, :5])
 
 
+def test_anchors_redrawn_at_every_step_serve_both_networks(tmp_path: Path) -> None:
+    options = {"anchors": "skewed", "redraw": True}
+    config = configuration("toy", loss="realness", loss_options=options, **SHORT)
+    points = ImageData(torch.randn(16, 2), name="points")
+    trainer = Trainer(config, tmp_path, World(0, 1, torch.device("cpu")), image_data=points)
+    seen: list[list[float]] = []
+    for name in ("discriminator_value_and_grad", "generator_value_and_grad"):
+        method = getattr(trainer.loss, name)
+
+        def noted(*logits: Any, method: Any = method) -> Any:
+            seen.append(trainer.loss.real_anchor.tolist())
+            return method(*logits)
+
+        setattr(trainer.loss, name, noted)
+    trainer.step()
+    trainer.step()
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert first == [first[0]] * (1 + config.step.g_updates)
+    assert second == [second[0]] * (1 + config.step.g_updates)
+    assert first[0] != second[0]
+
+
 def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "RECIPES", dict(RECIPES))
     mine = Recipe("mine", "a test", {"only": TrainConfig(steps=7)}, {"only": "seven steps"})
@@ -224,6 +246,12 @@ def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             lambda: parts.make_loss(configuration(loss_options={"anchors": "x"})),
             "anchors must be article, skewed or gaussian",
+        ),
+        (
+            lambda: parts.make_loss(
+                configuration(loss_options={"anchors": "gaussian", "redraw": True})
+            ),
+            "redraw must be False with gaussian anchors, which are not drawn",
         ),
         (
             lambda: parts.build_networks(configuration().but(network="vae")),
