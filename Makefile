@@ -13,7 +13,7 @@ STAMPS := $(VENV)/stamps
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CXX_FILES := $(shell find csrc tests/gpu tools/ptxsim -name '*.cpp' -o -name '*.h' -o -name '*.c' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: build train check test lint format bench info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
+.PHONY: build train check test lint format bench docs info clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -44,6 +44,10 @@ format: build
 
 bench: build
 	$(BIN)/python -m benchmarks.run
+
+# The pages of docs/ as a site, in build/docs; every warning is an error (10 seconds of one core).
+docs: build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
@@ -83,5 +87,5 @@ $(STAMPS)/torch:
 
 # The build sees the torch above, not one of pip's own: hence --no-build-isolation.
 $(STAMPS)/build: $(STAMPS)/torch $(SOURCES)
-	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint,dropin]"
+	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint,dropin,docs]"
 	touch $@
