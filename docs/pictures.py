@@ -1,4 +1,8 @@
-"""Draws the plots of the pages: `python docs/pictures.py`; a short run of RealnessGAN takes a minute of it."""
+"""What the pages show and `make docs` does not make anew: `python docs/pictures.py` does, in a few minutes.
+
+The plots in docs/images, one of them of a short run of RealnessGAN, and docs/mixture.ipynb, which is
+examples/mixture.py executed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import matplotlib
+import nbformat
+from nbclient import NotebookClient
 
 import gankernels as gk
 from gankernels.training import configuration
 from gankernels.training.loop import train
 
-IMAGES = Path(__file__).parent / "images"
+DOCS = Path(__file__).parent
 
 
 def main() -> None:
@@ -25,12 +32,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = configuration("realness", steps=300, sample_every=10, log_every=10, threads=1)
         save(gk.plots.realness(train(config, folder, progress=False)), "realness_run")
+    execute(DOCS.parent / "examples" / "mixture.py", DOCS / "mixture.ipynb")
+
+
+def execute(script: Path, notebook: Path) -> None:
+    cells = jupytext.read(script)
+    NotebookClient(cells, timeout=1200).execute()
+    for number, cell in enumerate(cells.cells):
+        cell.id = str(number)
+        cell.metadata.pop("execution", None)  # the times of day
+    nbformat.write(cells, notebook)
+    print(f"docs/{notebook.name}")
 
 
 def save(figure: Any, name: str) -> None:
     # Without a date, and with fixed names of its parts, a picture drawn again is the same file.
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(DOCS / "images" / f"{name}.svg", metadata={"Date": None})
     print(f"docs/images/{name}.svg")
 
 

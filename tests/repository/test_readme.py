@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
+import runpy
 from pathlib import Path
 
+import jupytext
 import pytest
 import torch
 
@@ -37,6 +40,20 @@ def test_sessions_of_the_pages_give_what_they_show(page: Path) -> None:
     failures: list[str] = []
     doctest.DocTestRunner(verbose=False).run(test, out=failures.append, clear_globs=False)
     assert not failures, "".join(failures)
+
+
+def test_the_notebook_is_its_script_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROOT / "examples" / "mixture.py"
+    notebook = json.loads((ROOT / "docs" / "mixture.ipynb").read_text())
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert cells == [(cell.cell_type, cell.source) for cell in jupytext.read(script).cells]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert sum("image/png" in out.get("data", {}) for c in code for out in c["outputs"]) == 4
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("MIXTURE_STEPS", "2")
+    played = runpy.run_path(str(script))["played"]
+    assert [len(said) for _, said in played.values()] == [2, 2, 2]
 
 
 def test_the_reference_has_every_public_name() -> None:
