@@ -236,7 +236,7 @@ def toy() -> str:
         for s in found["sources"]
     )
     return (
-        f"{toy_modes.table(found['records'])}\n\nFive seeds: mean ± standard deviation, the least, the most "
+        f"{toy_modes.table(found['records'])}\n\nMean ± standard deviation over the seeds, the least, the most "
         f"CPU seconds of one thread. {sources}. Every run is in `docs/results/toy.json`."
     )
 

@@ -49,7 +49,7 @@ CONTESTANTS = {
     "pairing": Contestant("pairing loss, R1 + R2 (`pairing`)", "pairing"),
     "realness": Contestant("realness, K = 5, R1 + R2 (`realness`)", "realness"),
     "article": Contestant("realness, K = 5, 3 G updates (`article`)", "article"),
-    "article_once": Contestant("the same, anchors drawn once", "article", _ONCE),
+    "article_once": Contestant("`article`, anchors drawn once", "article", _ONCE),
     "standard": Contestant("standard GAN, 3 G updates (`standard`)", "standard"),
     "standard_1": Contestant("standard GAN, 1 G update (`standard_1`)", "standard_1"),
 }
@@ -83,8 +83,8 @@ def play(name: str, seed: int, points: data.ImageData) -> list[dict[str, Any]]:
 def table(records: list[dict[str, Any]]) -> str:
     """Mean and standard deviation over the seeds, as Markdown."""
     lines = [
-        "| | iterations | modes of 9 | high-quality share | least of the seeds | CPU seconds |",
-        "|---|---|---|---|---|---|",
+        "| | seeds | iterations | modes of 9 | high-quality share | least of the seeds | CPU seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, contestant in CONTESTANTS.items():
         own = [r for r in records if r["contestant"] == name]
@@ -96,7 +96,7 @@ def table(records: list[dict[str, Any]]) -> str:
             share = [100 * r["high_quality_share"] for r in chosen]
             seconds = [r["cpu_seconds"] for r in chosen if "cpu_seconds" in r]
             lines.append(
-                f"| {contestant.text} | {step:,} | {mean(modes):.1f} ± {stdev(modes):.1f} "
+                f"| {contestant.text} | {len(chosen)} | {step:,} | {mean(modes):.1f} ± {stdev(modes):.1f} "
                 f"| {mean(share):.0f} ± {stdev(share):.0f} % | {min(modes):.0f}, {min(share):.0f} % "
                 f"| {f'{max(seconds):.0f}' if seconds else ''} |"
             )

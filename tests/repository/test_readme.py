@@ -9,7 +9,6 @@ import re
 import runpy
 from pathlib import Path
 
-import jupytext
 import pytest
 import torch
 
@@ -43,6 +42,7 @@ def test_sessions_of_the_pages_give_what_they_show(page: Path) -> None:
 
 
 def test_the_notebook_is_its_script_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    jupytext = pytest.importorskip("jupytext")  # of the extra docs
     script = ROOT / "examples" / "mixture.py"
     notebook = json.loads((ROOT / "docs" / "mixture.ipynb").read_text())
     cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
