@@ -19,7 +19,7 @@ ifneq ($(words $(VENV)),1)
 $(error VENV is "$(VENV)": make cannot keep a path with a space apart; name a folder without one)
 endif
 
-.PHONY: always build train check test lint format bench info dist matrix clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
+.PHONY: always build train check test lint format bench docs torture info dist matrix clean mutants gpu-first-contact gpu-test gpu-bench gpu-table cuda-build
 
 build: $(STAMPS)/build
 
@@ -51,9 +51,17 @@ format: build
 bench: build
 	$(BIN)/python -m benchmarks.run
 
+# The pages of docs/ as a site, in build/docs; every warning is an error (10 seconds of one core).
+docs: build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
 # Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
 mutants: build
 	$(BIN)/python -m tools.mutants --jobs $(JOBS)
+
+# Attacks on every promise, in their long form (under an hour); `make test` runs a hundredth.
+torture: build
+	$(BIN)/python -m tools.torture
 
 # All that a machine with a GPU can tell, with the Python and the packages that it has: no network, no environment made.
 gpu-first-contact:
@@ -115,5 +123,5 @@ $(STAMPS)/torch: $(STAMPS)/settings
 
 # The build sees the torch above, not one of pip's own: hence --no-build-isolation.
 $(STAMPS)/build: $(STAMPS)/torch $(SOURCES)
-	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint,dropin]"
+	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,lint,dropin,docs]"
 	touch $@

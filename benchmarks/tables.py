@@ -230,10 +230,14 @@ def page_faults() -> str:
 def toy() -> str:
     """Modes of the mixture that the toy recipe recovers."""
     found = json.loads(toy_modes.RESULTS.read_text(encoding="utf-8"))
-    source = f"torch {found['torch']}, {found['date']}, commit {found['commit']}"
+    sources = "; ".join(
+        f"`{s['command']}` ({', '.join(s['configurations'])}; {s['processor']}, torch {s['torch']}, "
+        f"{s['date']}, commit {s['commit']})"
+        for s in found["sources"]
+    )
     return (
-        f"{toy_modes.table(found['records'])}\n\nMean ± standard deviation over the seeds; "
-        f"{source}. Command: `{found['command']}`; every run is in `docs/results/toy.json`."
+        f"{toy_modes.table(found['records'])}\n\nMean ± standard deviation over the seeds, the least, the most "
+        f"CPU seconds of one thread. {sources}. Every run is in `docs/results/toy.json`."
     )
 
 

@@ -1,6 +1,16 @@
 """Fused losses, gradient reversal and training steps for GANs in PyTorch."""
 
-from gankernels import anchors, compat, functional, layers, lecam, modules, penalties, reference
+from gankernels import (
+    anchors,
+    compat,
+    functional,
+    layers,
+    lecam,
+    modules,
+    penalties,
+    plots,
+    reference,
+)
 from gankernels._backend import build_info
 from gankernels._value_and_grad import value_and_grad
 from gankernels.functional import *
@@ -16,6 +26,7 @@ __all__ = [
     "build_info",
     "compat",
     "penalties",
+    "plots",
     "reference",
     "value_and_grad",
     *functional.__all__,

@@ -172,16 +172,16 @@ class CategoricalLoss(nn.Module):
 class GANLoss(nn.Module):
     r"""The loss that image-to-image and super-resolution code calls with a prediction and a boolean.
 
-    ============ ======================================= ======================================
-    kind         ``target_is_real``                      otherwise
-    ============ ======================================= ======================================
-    vanilla      :math:`\mathrm{softplus}(x) - b\,x`      :math:`\mathrm{softplus}(x) - a\,x`
-    lsgan        :math:`(x - b)^2`                       :math:`(x - a)^2`
-    wgan         :math:`-x`                              :math:`x`
-    wgan_softplus :math:`\mathrm{softplus}(-x)`          :math:`\mathrm{softplus}(x)`
-    hinge, of D  :math:`\max(0, 1 - x)`                  :math:`\max(0, 1 + x)`
-    hinge, of G  :math:`-x`                              :math:`-x`
-    ============ ======================================= ======================================
+    ============= =================================== ===================================
+    kind          ``target_is_real``                  otherwise
+    ============= =================================== ===================================
+    vanilla       :math:`\mathrm{softplus}(x) - b\,x` :math:`\mathrm{softplus}(x) - a\,x`
+    lsgan         :math:`(x - b)^2`                   :math:`(x - a)^2`
+    wgan          :math:`-x`                          :math:`x`
+    wgan_softplus :math:`\mathrm{softplus}(-x)`       :math:`\mathrm{softplus}(x)`
+    hinge, of D   :math:`\max(0, 1 - x)`              :math:`\max(0, 1 + x)`
+    hinge, of G   :math:`-x`                          :math:`-x`
+    ============= =================================== ===================================
 
     with the labels b and a, and the mean over all elements. ``loss_weight`` multiplies the generator's
     calls (``is_disc=False``) alone. Least squares have no half here: they are ``nn.MSELoss``.

@@ -139,9 +139,11 @@ class RealnessLoss(GANLoss):
         reduction: ``"mean"``, ``"batchmean"``, ``"sum"`` or ``"none"``.
         validate: Check the anchors' values once, here.
         scale: A factor on both losses and their gradients.
+        draw: ``draw()`` gives another ``(real_anchor, fake_anchor)``, which :meth:`redraw` puts in place.
 
     Raises:
-        TypeError: an anchor that is not a float tensor, a factor that is not a number.
+        TypeError: an anchor that is not a float tensor, a factor that is not a number, a ``draw`` that
+            cannot be called.
         ValueError: an anchor with a negative, NaN or infinite entry or with no mass (if
             ``validate``), two vectors of different length, unknown objective or reduction.
 
@@ -174,7 +176,10 @@ class RealnessLoss(GANLoss):
         validate: bool = True,
         *,
         scale: float = 1.0,
+        draw: Callable[[], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
+        if draw is not None and not callable(draw):
+            raise TypeError(f"draw must be a function without arguments, got {type(draw).__name__}")
         check.check_divergence_reduction(reduction)
         super().__init__("mean" if reduction == "batchmean" else reduction)
         self.reduction = reduction
@@ -190,6 +195,37 @@ class RealnessLoss(GANLoss):
             check.check_same_shape("real_anchor", real_anchor, "fake_anchor", fake_anchor)
         self.objective = objective
         self.dim = dim
+        self.draw = draw
+
+    def redraw(self) -> None:
+        """Draw the anchors anew, in place: once per step, before it, as the authors' code does.
+
+        The anchors of :func:`gankernels.anchors.article` and ``official`` are histograms of 1,000 draws,
+        and github.com/kam1107/RealnessGAN (``train_toy.py``) draws them at every iteration, one pair for
+        both networks. A CUDA graph reads what is in the buffers when it is replayed, so a loop of
+        replays calls this between them, never within the capture.
+
+        Raises:
+            RuntimeError: the loss was made without ``draw``.
+            TypeError: ``draw`` returned something else than two float tensors.
+            ValueError: it returned another shape than that of the anchors in place.
+
+        Example:
+            >>> draw = lambda: gk.anchors.official(5)
+            >>> loss = RealnessLoss(*draw(), draw=draw)
+            >>> before = loss.real_anchor.clone()
+            >>> loss.redraw()
+            >>> bool((loss.real_anchor == before).all())
+            False
+        """
+        if self.draw is None:
+            raise RuntimeError("redraw needs RealnessLoss(..., draw=...), got a loss without draw")
+        drawn = dict(zip(("real_anchor", "fake_anchor"), self.draw(), strict=True))
+        for name, anchor in drawn.items():
+            check.check_floating(f"{name} of draw()", anchor)
+            check.check_same_shape(name, getattr(self, name), f"{name} of draw()", anchor)
+        for name, anchor in drawn.items():
+            getattr(self, name).copy_(anchor)
 
     @property
     def generator_uses_real(self) -> bool:  # type: ignore[override]

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from gankernels.training.run_folder import write_whole
+from gankernels._files import write_whole
 
 __all__ = ["load", "random_states", "restore_random_states", "save", "save_tensors"]
 

@@ -127,7 +127,7 @@ def _add_game_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         type=_option,
         metavar="NAME=VALUE",
-        help="keyword of the loss: objective=1, anchors=gaussian, label_smoothing=0.1 (repeatable)",
+        help="keyword of the loss: objective=1, anchors=gaussian, redraw=true, label_smoothing=0.1 (repeatable)",
     )
     add("--outcomes", type=int, metavar="K", help="logits per image of the realness loss")
     add("--noise", choices=("normal", "uniform"), help="distribution of the noise")

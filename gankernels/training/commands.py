@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gankernels as gk
+from gankernels import plots
+from gankernels._files import naming_file, write_whole
 from gankernels.training import (
     checkpoint,
     data,
@@ -18,7 +20,6 @@ from gankernels.training import (
     loop,
     malloc,
     options,
-    plots,
     recipes,
     report,
     resume,
@@ -111,8 +112,8 @@ def _tell(run_dir: Path, config: TrainConfig) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     last = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-    numbers = ", ".join(f"{k} {v:.4g}" for k, v in json.loads(last).items() if k != "step")
-    print(f"step {config.steps}: {numbers}")
+    shown = {k: v for k, v in json.loads(last).items() if k != "step" and not isinstance(v, list)}
+    print(f"step {config.steps}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
     print(f"pictures, curves, metrics, configuration and checkpoint: {run_dir}")
     print(f"one page with all of it: {run_dir / 'report.html'}")
 
@@ -135,7 +136,7 @@ def sample(arguments: argparse.Namespace) -> int:
         columns=columns,
     )
     if arguments.tensor:
-        with run_folder.naming_file(arguments.tensor), open(arguments.tensor, "wb") as file:
+        with naming_file(arguments.tensor), open(arguments.tensor, "wb") as file:
             checkpoint.save_tensors(samples, file)
     print(out)
     return 0
@@ -164,7 +165,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     place = Path(arguments.checkpoint)
     run_dir = place if place.is_dir() else place.parent
     out = Path(arguments.out) if arguments.out else run_dir / "evaluation.json"
-    run_folder.write_whole(out, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    write_whole(out, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     if out.parent == run_dir and (run_dir / "report.html").exists():
         report.write_report(run_dir)
     return 0

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from gankernels._files import write_whole
 from gankernels.training.losses import LOSSES
-from gankernels.training.run_folder import write_whole
 from gankernels.training.step_config import StepConfig, check_choice, check_positive, check_seed
 from gankernels.training.steps import STEPS
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gankernels._extras import require
 from gankernels.training import checkpoint, data
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import join
-from gankernels.training.extras import require
 from gankernels.training.interruption import RunInterruptedError
 from gankernels.training.sampling import load_generator, sampler
 from gankernels.training.trainer import Trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -101,20 +102,31 @@ def _realness(
     objective: int = 2,
     reduction: str = "mean",
     validate: bool = True,
+    redraw: bool = False,
 ) -> nn.Module:
     """Anchors: article or official histograms, the latter skewed to both ends, or Gaussians."""
-    if anchors == "article":
-        real, fake = gk.anchors.article(outcomes, seed=seed)
-    elif anchors == "skewed":
+    draw = None
+    if redraw:
+        if anchors == "gaussian":
+            raise ValueError("redraw must be False with gaussian anchors, which are not drawn")
+        # Without a seed it draws from the global generator, whose state a checkpoint has.
+        draw = partial(_anchors, anchors, outcomes)
+    real, fake = _anchors(anchors, outcomes, seed)
+    return gk.RealnessLoss(
+        real, fake, objective=objective, reduction=reduction, validate=validate, draw=draw
+    )
+
+
+def _anchors(kind: str, outcomes: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
+    if kind == "article":
+        return gk.anchors.article(outcomes, seed=seed)
+    if kind == "skewed":
         real, fake = gk.anchors.official(outcomes, seed=seed)
-        real = gk.anchors.skewed(real, 1.0, -1.0, 1.0)
-        fake = gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
-    elif anchors == "gaussian":
+        return gk.anchors.skewed(real, 1.0, -1.0, 1.0), gk.anchors.skewed(fake, -1.0, -1.0, 1.0)
+    if kind == "gaussian":
         real = gk.anchors.gaussian(outcomes, 1.0, 1.0, -2.0, 2.0)
-        fake = gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
-    else:
-        raise ValueError(f"anchors must be article, skewed or gaussian, got {anchors!r}")
-    return gk.RealnessLoss(real, fake, objective=objective, reduction=reduction, validate=validate)
+        return real, gk.anchors.gaussian(outcomes, -1.0, 1.0, -2.0, 2.0)
+    raise ValueError(f"anchors must be article, skewed or gaussian, got {kind!r}")
 
 
 def _minimax(label_smoothing: float = 0.0, reduction: str = "mean") -> nn.Module:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gankernels._files import naming_file, write_whole
 from gankernels.training.distributed import World
 from gankernels.training.players import Metrics
-from gankernels.training.run_folder import naming_file, write_whole
 
 __all__ = ["MetricLog", "NonFiniteError"]
 
@@ -44,13 +45,13 @@ class MetricLog:
         self.scaled = scaled
         self._on_device: list[tuple[int, Metrics]] = []
         self._on_host: list[tuple[int, dict[str, float]]] = []
-        self._notes: dict[str, float] = {}
+        self._notes: dict[str, Any] = {}
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Keep one step's metrics without waiting for them."""
         self._on_device.append((step, metrics))
 
-    def note(self, scores: dict[str, float]) -> None:
+    def note(self, scores: Mapping[str, float | list[float]]) -> None:
         """Put ``scores``, which are not measured at every step, into the next line."""
         self._notes |= scores
 
@@ -78,7 +79,7 @@ class MetricLog:
                     f"{name} is {value} in {PHASES.get(name.partition('_')[0], name)} of step {step}"
                 )
 
-    def write(self, step: int, **more: float) -> dict[str, float]:
+    def write(self, step: int, **more: float) -> dict[str, Any]:
         """Write the means since the last line, with ``more`` beside them, and start anew."""
         self.collect()
         sums: dict[str, list[float]] = {}
@@ -87,7 +88,7 @@ class MetricLog:
                 if math.isfinite(value):
                     sums.setdefault(name, []).append(value)
         self._on_host.clear()
-        record = {name: math.fsum(values) / len(values) for name, values in sums.items()}
+        record: dict[str, Any] = {n: math.fsum(values) / len(values) for n, values in sums.items()}
         record |= self._notes | more
         self._notes = {}
         if self.world.is_main:

@@ -108,7 +108,7 @@ def make_loss(config: TrainConfig) -> nn.Module:
 
     The realness loss takes ``objective`` (1, 2, 3) and ``anchors``: ``article`` (histograms of
     1,000 draws), ``skewed`` (the official repository's, skewed by 1 to both ends) or ``gaussian``
-    (full support).
+    (full support). ``redraw=True`` draws the histograms anew before every step.
     """
     if config.loss not in LOSSES:
         raise ValueError(f"unknown loss {config.loss!r}; expected {', '.join(LOSSES)}")

@@ -260,17 +260,38 @@ _TOY = _preset(
     samples=2_000,
 )
 
+_TOY_PENALISED = _TOY.but(
+    g_updates=1,
+    r1_gamma=0.1,
+    r2_gamma=0.1,
+    r1_every=1,
+    batch_size=256,
+    g_lr=1e-2,
+    d_lr=4e-3,
+    beta1=0.5,
+    beta2=0.99,
+    decay=1.0,
+    ema=0.99,
+    steps=2_800,
+)
+
 register(
     Recipe(
         "toy",
         "the paper's 3x3 mixture of Gaussians with perceptrons",
         {
-            "realness": _TOY,
+            "pairing": _TOY_PENALISED.but(loss="pairing", loss_options={}),
+            "realness": _TOY_PENALISED.but(r1_gamma=0.5, r2_gamma=0.5),
+            "article": _TOY.but(loss_options={**_TOY.loss_options, "redraw": True}),
             "standard": _TOY.but(loss="logistic", loss_options={}),
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
         },
         {
-            "realness": "five outcomes, three generator updates per discriminator update",
+            "pairing": "relativistic pairing loss with R1 and R2 at every step, batch 256, learning rates "
+            "1e-2 and 4e-3 that fall to zero, EMA, 2,800 steps",
+            "realness": "the same with the realness loss of five outcomes and five times the penalties",
+            "article": "the authors' settings: five outcomes, anchors drawn anew at every step, three generator "
+            "updates per discriminator update, learning rate 1e-4, no penalty",
             "standard": "the logistic GAN with three generator updates",
             "standard_1": "the logistic GAN with one generator update",
         },

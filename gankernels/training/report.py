@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -10,8 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from gankernels.training.plots import read_metrics, save_curves
-from gankernels.training.run_folder import frames, write_whole
+from gankernels import plots
+from gankernels._files import write_whole
+from gankernels.training.run_folder import frames
 
 __all__ = ["write_report"]
 
@@ -54,14 +56,18 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     config = _read_object(run_dir / "config.json")
-    records = read_metrics(run_dir)
+    records = plots.read_metrics(run_dir)
     environment = config.pop("environment", None)
     title = f"{config.get('recipe', 'training')} run {run_dir.resolve().name}"
-    last = records[-1]
+    distributions = [r for r in records if "real_distribution" in r]
+    last = {k: v for k, v in records[-1].items() if not isinstance(v, list)}
     sections = [
         f"<h1>{escape(title)}</h1>\n<p>{last['step']:,} steps</p>",
         _section("Samples", _samples(run_dir)),
-        _section("Training", [_figure(save_curves(run_dir), "Losses and other metrics by step")]),
+        _section(
+            "Training", [_figure(plots.save_curves(run_dir), "Losses and other metrics by step")]
+        ),
+        _section("Realness", _realness(run_dir, distributions)),
         _section("Evaluation", _evaluation(run_dir / "evaluation.json")),
         _section("Final metrics", [_table(last)]),
         _section("Configuration", [_table(config)]),
@@ -111,14 +117,33 @@ def _samples(run_dir: Path) -> Iterator[str]:
         yield _figure(run_dir / "samples.gif", "Samples from one noise batch as training goes on")
 
 
+def _realness(run_dir: Path, records: list[dict[str, Any]]) -> Iterator[str]:
+    """What the discriminator says, where its loss is over distributions."""
+    if records:
+        said = "Mean distributions that D gives to real samples and to those in the pictures"
+        yield _drawn(plots.realness(records), said)
+    if any("real_anchor" in r for r in records):
+        yield _drawn(plots.anchors(run_dir), "Anchors that D is trained towards")
+
+
 def _evaluation(path: Path) -> list[str]:
     return [_table(_read_object(path))] if path.is_file() else []
 
 
 def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return _embedded(path.read_bytes(), _MEDIA[path.suffix], caption)
+
+
+def _drawn(figure: Any, caption: str) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return _embedded(file.getvalue(), "image/png", caption)
+
+
+def _embedded(content: bytes, media: str, caption: str) -> str:
+    data = base64.b64encode(content).decode("ascii")
     text = escape(caption)
-    source = f"data:{_MEDIA[path.suffix]};base64,{data}"
+    source = f"data:{media};base64,{data}"
     return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 

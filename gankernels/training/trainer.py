@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gankernels import plots
+from gankernels._extras import require
 from gankernels.lecam import LeCamPenalty
+from gankernels.modules import RealnessLoss
 from gankernels.training import (
     checkpoint,
     data,
     evaluation,
     options,
     parts,
-    plots,
+    realness,
     report,
     run_folder,
     steps,
@@ -32,7 +35,6 @@ from gankernels.training import (
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
 from gankernels.training.distributed import World, bare
-from gankernels.training.extras import require
 from gankernels.training.graphs import GraphedStep
 from gankernels.training.interruption import RunInterruptedError, stop_signals
 from gankernels.training.losses import check_loss
@@ -192,6 +194,8 @@ class Trainer:
     def step(self) -> None:
         """One training step."""
         update = self._update if self.graphed is None else self.graphed
+        if isinstance(self.loss, RealnessLoss) and self.loss.draw is not None:
+            self.loss.redraw()  # beside a graph, whose replays read the anchors in place
         metrics = update(next(self.stream), self.done)
         for scheduler in self.schedulers:
             scheduler.step()
@@ -256,7 +260,8 @@ class Trainer:
         bar.set_postfix({k: f"{record[k]:.4g}" for k in shown if k in record}, refresh=False)
         if self._writer is not None:
             for name, value in record.items():
-                self._writer.add_scalar(name, value, self.done)
+                if not isinstance(value, list):
+                    self._writer.add_scalar(name, value, self.done)
 
     # ------------------------------------------------------------------------------ pictures
 
@@ -274,6 +279,10 @@ class Trainer:
         plots.save_samples(samples, path, value_range=value_range, centres=centres)
         if centres is not None:
             self.metrics.note(evaluation.evaluate_mixture(samples, centres, data.GAUSSIAN_SIGMA))
+        if isinstance(self.loss, RealnessLoss):
+            shown = self.stream.peek(len(samples)), samples.to(self.world.device)
+            discriminator = bare(self.players.discriminator)
+            self.metrics.note(realness.distributions(discriminator, self.loss, *shown))
 
     def _check_shape(self, samples: Tensor) -> None:
         """Refuse, before the first step, a generator whose samples are not like the data."""

@@ -246,6 +246,27 @@ def test_anchors_are_copied() -> None:
     assert torch.equal(loss.real_anchor, A1)
 
 
+def test_anchors_are_redrawn_in_place() -> None:
+    drawn = iter([(A0, A1), (A1.half(), A0.double()), (A1, anchors.uniform(5)), (A1, 5 * [0.2])])
+    loss = gk.RealnessLoss(A1, A0, draw=lambda: next(drawn))
+    places = loss.real_anchor.data_ptr(), loss.fake_anchor.data_ptr()
+    r, f = logits()
+    for real, fake in ((A0, A1), (A1.half(), A0)):
+        loss.redraw()
+        assert torch.equal(loss.real_anchor, real.float())
+        assert torch.equal(loss.fake_anchor, fake)
+        expected = reference.realness_d_loss(r, f, real.float(), fake)
+        torch.testing.assert_close(loss.discriminator(r, f), expected, **CLOSE)
+    assert places == (loss.real_anchor.data_ptr(), loss.fake_anchor.data_ptr())
+    shape = r"fake_anchor and fake_anchor of draw\(\) must have the same shape, got \[4\] and \[5\]"
+    with pytest.raises(ValueError, match=shape):
+        loss.redraw()
+    with pytest.raises(TypeError, match=r"fake_anchor of draw\(\) must be a Tensor, got list"):
+        loss.redraw()
+    with pytest.raises(RuntimeError, match=r"redraw needs RealnessLoss\(\.\.\., draw=\.\.\.\)"):
+        gk.RealnessLoss(A1, A0).redraw()
+
+
 def test_realness_of_patches_and_of_per_row_anchors() -> None:
     generator = torch.Generator().manual_seed(0)
     r, f = (torch.randn(2, 3, 4, generator=generator) for _ in range(2))
@@ -279,6 +300,11 @@ def test_realness_of_patches_and_of_per_row_anchors() -> None:
             lambda: gk.RealnessLoss(A1, [0.5, 0.5]),
             TypeError,
             "fake_anchor must be a Tensor, got list",
+        ),
+        (
+            lambda: gk.RealnessLoss(A1, A0, draw=(A1, A0)),
+            TypeError,
+            "draw must be a function without arguments, got tuple",
         ),
         (
             lambda: gk.LogisticLoss(label_smoothing=1.5),

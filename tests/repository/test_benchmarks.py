@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import gankernels as gk
-from benchmarks import dispatch, gpu, gpu_steps, losses, scaling, steps
+from benchmarks import dispatch, gpu, gpu_steps, losses, quality, scaling, steps, toy_modes
 from benchmarks.timing import Measurement, interleaved, paired_ratio
+from gankernels.training import ImageData
 
 
 def test_rounds_are_interleaved_and_ratios_are_paired() -> None:
@@ -140,3 +144,62 @@ def test_exponents_are_fitted_to_the_large_sizes() -> None:
 def test_every_stage_of_a_call_runs() -> None:
     for call in dispatch.stages().values():
         call()
+
+
+def test_quality_goes_on_where_it_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality, "SAMPLES", 60)
+    names = {
+        "pairing": quality.LOSSES["pairing"],
+        "realness": quality.LOSSES["realness, objective 2"],
+    }
+    monkeypatch.setattr(quality, "LOSSES", names)
+    monkeypatch.setattr(quality, "PENALTIES", {"R1 + R2": 1.0})
+    labels = torch.arange(200) % 10
+    pixels = torch.randint(256, (200, 1, 28, 28)).byte()
+    images = ImageData(pixels, labels, "noise", tuple(map(str, range(10))))
+    monkeypatch.setattr(quality.data, "load", lambda *_, **__: images)
+    brief = functools.partial(quality.evaluation.train_feature_network, steps=2)
+    monkeypatch.setattr(quality.evaluation, "train_feature_network", brief)
+    made = quality.config_of
+    monkeypatch.setattr(quality, "config_of", lambda *cell: made(*cell).but(batch_size=8))
+    measure = quality.measure
+
+    def stops(cell: dict[str, object], *rest: object) -> dict[str, object]:
+        if cell["loss"] == "realness":
+            raise KeyboardInterrupt
+        return measure(cell, *rest)
+
+    monkeypatch.setattr(quality, "measure", stops)
+    arguments = ["--steps", "1", "--seeds", "3", "--out", str(tmp_path / "q.json")]
+    with pytest.raises(KeyboardInterrupt):
+        quality.main(arguments)
+    first = json.loads((tmp_path / "q.json").read_text())["rows"]
+    assert [(r["loss"], r["seed"]) for r in first] == [("pairing", 3)]
+    monkeypatch.setattr(quality, "measure", measure)
+    quality.main(arguments)
+    rows = json.loads((tmp_path / "q.json").read_text())["rows"]
+    assert rows[0] == first[0]
+    assert [r["loss"] for r in rows] == ["pairing", "realness"]
+    assert all(math.isfinite(r["frechet_distance"]) for r in rows)
+    assert "| pairing | R1 + R2 | 1 |" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has cells of another experiment"):
+        quality.main([*arguments, "--steps", "3"])
+    failed = {"loss": "pairing", "penalty": "R1 + R2", "failed": "d_loss is nan"}
+    assert "| pairing | R1 + R2 | 2, 1 not finite |" in quality.table([rows[0], failed])
+
+
+def test_new_results_of_the_mixture_leave_the_others_and_their_sources() -> None:
+    old_source = {"configurations": {"standard": {}, "article": {}}, "seeds": [0, 1]}
+    record = {"iterations": 9, "modes_recovered": 3, "high_quality_share": 0.5}
+    old = [{"contestant": n, "seed": s, **record} for n in ("standard", "article") for s in (0, 1)]
+    source = {"configurations": {"standard": {}}, "seeds": [0, 1]}
+    new = [{**r, "modes_recovered": 9} for r in old[:2]]
+    found = toy_modes.merged({"sources": [old_source], "records": old}, source, new)
+    assert found["records"] == old[2:] + new
+    assert found["sources"] == [old_source, source]
+    again = toy_modes.merged(found, old_source, old)
+    assert again["sources"] == [old_source]
+    lines = toy_modes.table(found["records"]).splitlines()[2:]
+    assert ["| 9.0 ± 0.0 |" in line for line in lines] == [False, True]

@@ -1,12 +1,18 @@
-"""The README's Python blocks run, its links point at files, and its table is the committed results."""
+"""Python blocks of README and pages run, links point at files, and tables are the committed results."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
+import gankernels
 from benchmarks import results, tables
 
 ROOT = Path(__file__).parents[2]
@@ -21,19 +27,55 @@ def test_python_blocks_run_in_order() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+SESSIONS = [p for p in sorted((ROOT / "docs").glob("*.md")) if "```pycon" in p.read_text()]
+
+
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda p: p.name)
+def test_sessions_of_the_pages_give_what_they_show(page: Path) -> None:
+    torch._dynamo.reset()
+    session = "\n".join(re.findall(r"```pycon\n(.*?)```", page.read_text(), flags=re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(session, {}, page.name, str(page), 0)
+    assert len(test.examples) > 3
+    failures: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(test, out=failures.append, clear_globs=False)
+    assert not failures, "".join(failures)
+
+
+def test_the_notebook_is_its_script_executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    jupytext = pytest.importorskip("jupytext")  # of the extra docs
+    script = ROOT / "examples" / "mixture.py"
+    notebook = json.loads((ROOT / "docs" / "mixture.ipynb").read_text())
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert cells == [(cell.cell_type, cell.source) for cell in jupytext.read(script).cells]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert sum("image/png" in out.get("data", {}) for c in code for out in c["outputs"]) == 4
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("MIXTURE_STEPS", "2")
+    played = runpy.run_path(str(script))["played"]
+    assert [len(said) for _, said in played.values()] == [2, 2, 2]
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = "".join(p.read_text() for p in (ROOT / "docs" / "api").glob("*.md"))
+    shown = set(re.findall(r"autofunction:: (\w+)", pages))
+    for name in re.findall(r"automodule:: (\S+)", pages):
+        shown |= {name.rpartition(".")[2], *importlib.import_module(name).__all__}
+    assert set(gankernels.__all__) - {"reference"} <= shown
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "README.md",
         "CONTRIBUTING.md",
-        "docs/gallery.md",
-        "docs/performance.md",
-        "docs/switching.md",
+        *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))),
     ],
 )
 def test_links_point_at_files(name: str) -> None:
     page = ROOT / name
-    targets = re.findall(r"\]\(([^)#]+)", page.read_text())
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)", prose)
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not missing
 

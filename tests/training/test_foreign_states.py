@@ -54,7 +54,7 @@ def test_a_submodule_that_is_called_module_keeps_its_name() -> None:
 
 def config(**changes: object) -> TrainConfig:
     options = {"steps": 1, "batch_size": 8, "samples": 4, "noise_dim": 3}
-    return configuration("toy", **(options | changes))
+    return configuration("toy", "article", **(options | changes))
 
 
 @pytest.fixture(scope="module")

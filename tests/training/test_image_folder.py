@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gankernels.training import ImageData, configuration, data, evaluation, plots
+from gankernels import plots
+from gankernels.training import ImageData, configuration, data, evaluation
 from gankernels.training.cli import main
 from gankernels.training.data import packages, pictures
 from gankernels.training.data.image_folder import find_images, suffixes

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gankernels.training import plots
+from gankernels import _files, plots
 
 
 def opened(path):
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        plots.write_whole(path, fail)
+        _files.write_whole(path, fail)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -165,7 +165,7 @@ def test_metrics_that_cannot_be_read_are_named(tmp_path):
 def test_curves_share_a_panel_by_quantity(tmp_path):
     names = ["seconds", "real_score", "rate", "d_loss", "fake_score", "g_loss", "recipe", "done"]
     values = [1.0, 0.5, 2, 1.0, -0.5, 2.0, "grl", True]
-    panels = plots._panels([{"step": 1}, {"step": 2, **dict(zip(names, values, strict=True))}])
+    panels = plots.runs._panels([{"step": 1}, {"step": 2, **dict(zip(names, values, strict=True))}])
     assert panels == {
         "loss": ["d_loss", "g_loss"],
         "score": ["real_score", "fake_score"],
@@ -183,13 +183,13 @@ def test_curves_draw_the_values_of_each_step(tmp_path, monkeypatch):
         ],
     )
     made = []
-    figure_of = plots._figure
+    figure_of = plots.canvas.figure
 
     def remember(*size):
         made.append(figure_of(*size))
         return made[-1]
 
-    monkeypatch.setattr(plots, "_figure", remember)
+    monkeypatch.setattr(plots.canvas, "figure", remember)
     path = plots.save_curves(tmp_path)
     loss, fid = made[0].axes
     lines = {line.get_label(): line for line in loss.get_lines()}
@@ -216,7 +216,7 @@ def test_plots_leave_pyplot_alone(tmp_path):
     """In a fresh process, so that no other test has imported pyplot."""
     write_metrics(tmp_path, [{"step": 1, "d_loss": 1.0}, {"step": 2, "d_loss": 1.0}])
     code = (
-        "import sys, torch; from gankernels.training import plots\n"
+        "import sys, torch; from gankernels import plots\n"
         "assert 'matplotlib' not in sys.modules, 'imported before it is needed'\n"
         f"plots.save_curves({str(tmp_path)!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
@@ -229,14 +229,14 @@ def test_plots_leave_pyplot_alone(tmp_path):
 
 def test_scatter_counts_points_outside_and_draws_the_others(tmp_path, monkeypatch):
     titles = []
-    figure_of = plots._figure
+    figure_of = plots.canvas.figure
 
     def remember(*size):
         figure = figure_of(*size)
         titles.append(figure)
         return figure
 
-    monkeypatch.setattr(plots, "_figure", remember)
+    monkeypatch.setattr(plots.canvas, "figure", remember)
     points = torch.tensor([[0.0, 0.0], [1.0, 3.4], [1.0, 3.6], [float("nan"), 0.0], [-9.0, 0.0]])
     centres = torch.tensor([[-2.0, -2.0], [2.0, 2.0]])
     path = plots.save_scatter(points, centres, tmp_path / "a.png")

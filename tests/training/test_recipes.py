@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import runpy
 import sys
@@ -27,11 +28,13 @@ from gankernels.training import (
     parts,
     recipes,
     register,
+    sampling,
     train,
 )
 from gankernels.training.distributed import World
 from gankernels.training.losses import LOSSES
 from gankernels.training.networks import has_batchnorm
+from gankernels.training.sampling import fixed_noise
 
 ROOT = Path(__file__).parents[2]
 PRESETS = [(r.name, p) for r in RECIPES.values() for p in r.presets]
@@ -193,6 +196,50 @@ def test_resampling_leaves_the_names_that_checkpoints_have() -> None:
     assert torch.equal(discriminator(images), discriminator.network(images)[:, :5])
 
 
+def test_anchors_redrawn_at_every_step_serve_both_networks(tmp_path: Path) -> None:
+    options = {"anchors": "skewed", "redraw": True}
+    config = configuration("toy", loss="realness", loss_options=options, **SHORT)
+    points = ImageData(torch.randn(16, 2), name="points")
+    trainer = Trainer(config, tmp_path, World(0, 1, torch.device("cpu")), image_data=points)
+    seen: list[list[float]] = []
+    for name in ("discriminator_value_and_grad", "generator_value_and_grad"):
+        method = getattr(trainer.loss, name)
+
+        def noted(*logits: Any, method: Any = method) -> Any:
+            seen.append(trainer.loss.real_anchor.tolist())
+            return method(*logits)
+
+        setattr(trainer.loss, name, noted)
+    trainer.step()
+    trainer.step()
+    first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert first == [first[0]] * (1 + config.step.g_updates)
+    assert second == [second[0]] * (1 + config.step.g_updates)
+    assert first[0] != second[0]
+
+
+def test_realness_runs_note_what_the_discriminator_says(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"outcomes": 6, "image_size": 8, "network_options": {"width": 4}}
+    config = configuration("realness", "strong", **SHORT, **options)
+    world = World(0, 1, torch.device("cpu"))
+    trainer = Trainer(config, tmp_path, world, image_data=pictures(config))
+    discriminator, position = trainer.players.discriminator, trainer.stream.state_dict()["position"]
+    before, state = torch.get_rng_state(), copy.deepcopy(discriminator.state_dict())
+    trainer.sample()
+    record = trainer.metrics.write(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert trainer.stream.state_dict()["position"] == position
+    assert discriminator.training
+    assert all(torch.equal(a, state[name]) for name, a in discriminator.state_dict().items())
+    samples = sampling.generate(trainer.ema, fixed_noise(config, world.device))
+    with torch.no_grad():
+        for name, batch in (("real", trainer.stream.peek(4)), ("fake", samples)):
+            expected = discriminator.eval()(batch).softmax(1).mean(0)
+            assert record[f"{name}_distribution"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert record["real_anchor"] == pytest.approx(trainer.loss.real_anchor.tolist(), abs=1e-6)
+    assert trainer.stream.peek(4).amax() <= 1.0
+
+
 def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "RECIPES", dict(RECIPES))
     mine = Recipe("mine", "a test", {"only": TrainConfig(steps=7)}, {"only": "seven steps"})
@@ -224,6 +271,12 @@ def test_a_recipe_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             lambda: parts.make_loss(configuration(loss_options={"anchors": "x"})),
             "anchors must be article, skewed or gaussian",
+        ),
+        (
+            lambda: parts.make_loss(
+                configuration(loss_options={"anchors": "gaussian", "redraw": True})
+            ),
+            "redraw must be False with gaussian anchors, which are not drawn",
         ),
         (
             lambda: parts.build_networks(configuration().but(network="vae")),

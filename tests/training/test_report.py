@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gankernels.training import plots
+from gankernels import plots
 from gankernels.training.report import write_report
 
 CONFIG = {
@@ -125,6 +125,22 @@ def test_a_full_report_holds_everything_itself(run):
     assert rows["device"] == "cpu"
     for outside in ("http:", "https:", "url(", "@import", "<script"):
         assert outside not in path.read_text()
+
+
+def test_a_realness_run_shows_its_distributions_and_anchors(run):
+    masses = {f"{who}_distribution": [0.5, 0.5] for who in ("real", "fake")}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 1300, **masses}) + "\n")
+    page = parsed(write_report(run))
+    assert page.headings[:2] == ["Training", "Realness"]
+    assert [c.split()[0] for c in page.captions[1:]] == ["Mean"]
+    assert "real_distribution" not in page.cells
+    with (run / "metrics.jsonl").open("a") as file:
+        anchors = {"real_anchor": [0.0, 1.0], "fake_anchor": [1.0, 0.0]}
+        file.write(json.dumps({"step": 1400, **masses, **anchors}) + "\n")
+    page = parsed(write_report(run))
+    assert [c.split()[0] for c in page.captions[1:]] == ["Mean", "Anchors"]
+    assert [level(image) for image in page.images[1:]] != [255, 255]
 
 
 def test_a_bare_report_leaves_out_what_is_not_there(run):

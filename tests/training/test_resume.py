@@ -188,7 +188,7 @@ SMALL: dict[str, Any] = {
     [
         ("grl", {"network_options": {"width": 16}}),
         ("dcgan", {"ema": 0.9, "amp": "bf16"}),
-        ("realness", {"amp": "fp16", "flip": True}),
+        ("realness", {"amp": "fp16", "flip": True, "loss_options": {"redraw": True}}),
         ("toy", {}),
     ],
 )

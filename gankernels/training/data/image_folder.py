@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gankernels.training.extras import require
+from gankernels._extras import require
 
 __all__ = ["Listing", "find_images", "suffixes"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from gankernels._extras import require
 from gankernels.training.data.files import DIGIT_NAMES
 from gankernels.training.data.images import ImageData
 from gankernels.training.data.pictures import common_white, decode, peak, stack
 from gankernels.training.data.sources import Shape, no_location
-from gankernels.training.extras import require
 
 __all__ = ["load_digits", "load_torchvision"]
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gankernels._extras import require
 from gankernels.training.data.image_folder import find_images
 from gankernels.training.data.images import ImageData
 from gankernels.training.data.sources import Shape, find_folder
-from gankernels.training.extras import require
 
 __all__ = ["common_white", "decode", "fit", "load_folder", "peak", "stack"]
 

@@ -108,6 +108,17 @@ class BatchStream(Iterator[Tensor]):
         batch = self.data.images.index_select(0, self._order[rows])
         if self.flip:
             batch = torch.where(self._mirrored[rows], batch.flip(-1), batch)
+        return self._in_range(batch)
+
+    def peek(self, count: int) -> Tensor:
+        """The same ``count`` samples, or all there are, at every call; the stream does not move."""
+        order = torch.randperm(
+            len(self.data), generator=torch.Generator().manual_seed(0), device="cpu"
+        )
+        rows = order[:count].to(self.data.images.device)
+        return self._in_range(self.data.images.index_select(0, rows))
+
+    def _in_range(self, batch: Tensor) -> Tensor:
         if batch.dtype == torch.uint8:
             low, high = self.value_range
             # Dividing by 255 first makes both ends of the range exact.

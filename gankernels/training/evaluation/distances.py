@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from gankernels.training.extras import require
+from gankernels._extras import require
 from gankernels.training.modes import plain_defaults, seeded
 
 __all__ = ["frechet_distance", "kernel_distance", "precision_recall"]

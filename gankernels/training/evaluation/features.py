@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gankernels.training.extras import require
+from gankernels._extras import require
 from gankernels.training.modes import evaluation_mode, on_device
 
 __all__ = ["BATCH", "extract", "inception_features", "standard"]

@@ -1,13 +1,7 @@
-"""Pictures of a run: sample grids, loss curves, an animation, scatter plots.
-
-Grids and animations need Pillow, curves and scatter plots matplotlib. Figures are drawn through
-matplotlib's object interface on the Agg canvas, so a program's own pyplot state is left alone, and
-every file appears whole or not at all.
-"""
+"""Samples as files: grids of images, an animation of them, scatter plots of points."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gankernels.training.extras import require
-from gankernels.training.run_folder import write_whole
+from gankernels._extras import require
+from gankernels._files import write_whole
+from gankernels.plots import canvas
 
-__all__ = [
-    "read_metrics",
-    "save_animation",
-    "save_curves",
-    "save_grid",
-    "save_scatter",
-]
+__all__ = ["save_animation", "save_grid", "save_samples", "save_scatter"]
 
 _MIN_TILE = 64  # pixels on a side below which an image is enlarged, so that digits can be seen
 _PADDING = 2  # pixels between the images of a grid
 _BACKGROUND = 255
-_PLAYERS = frozenset(("d", "g", "real", "fake"))
-_NOT_CURVES = frozenset(("step", "epoch", "images", "time", "seconds", "wall_time"))
 
 
 def save_grid(
@@ -130,110 +117,6 @@ def save_animation(
     )
 
 
-def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """Read a run's ``metrics.jsonl``: one JSON object with an integer "step" on each line.
-
-    A run that was killed and resumed may have left half a last line and repeated steps: the half
-    line is dropped, and the last record of a step counts.
-
-    Args:
-        run_dir: The run's folder.
-
-    Returns:
-        The records by ascending step.
-
-    Raises:
-        FileNotFoundError: There is no ``metrics.jsonl``.
-        ValueError: It holds no record, or a whole line that is not such an object; the message has
-            the file and the line number.
-    """
-    path = Path(run_dir) / "metrics.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the metrics of a training run")
-    *lines, half = path.read_text(encoding="utf-8").split("\n")
-    records: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        record = _parse(line)
-        if record is None:
-            raise ValueError(
-                f'{path}, line {number}: expected a JSON object with an integer "step"'
-            )
-        records[record["step"]] = record
-    last = _parse(half)
-    if last is not None:
-        records[last["step"]] = last
-    if not records:
-        raise ValueError(f"{path}: no metrics in it; expected one JSON object on each line")
-    return [records[step] for step in sorted(records)]
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) and type(record.get("step")) is int else None
-
-
-def save_curves(run_dir: str | Path) -> Path:
-    """Draw ``curves.png`` from a run's ``metrics.jsonl``.
-
-    What the discriminator, the generator, real and fake samples have in common shares a panel:
-    ``d_loss`` and ``g_loss``, ``real_score`` and ``fake_score``; any other number has its own.
-
-    Args:
-        run_dir: The run's folder.
-
-    Returns:
-        The path of ``curves.png``.
-
-    Raises:
-        FileNotFoundError, ValueError: See :func:`read_metrics`; also if no record has a number.
-    """
-    records = read_metrics(run_dir)
-    panels = _panels(records)
-    if not panels:
-        raise ValueError(f"{Path(run_dir) / 'metrics.jsonl'}: no numbers besides the step to draw")
-    figure = _figure(8, 2.6 * len(panels))
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (title, names) in zip(axes, panels.items(), strict=True):
-        for name in names:
-            points = [(r["step"], float(r[name])) for r in records if _is_number(r.get(name))]
-            steps, values = zip(*points, strict=True)
-            # A lone point has no line to be seen by.
-            axis.plot(steps, values, label=name, linewidth=1, marker="." if len(steps) < 2 else "")
-        axis.set_ylabel(title)
-        axis.grid(alpha=0.3)
-        axis.margins(x=0.01)
-        if len(names) > 1:
-            axis.legend(loc="upper right")
-    axes[-1].set_xlabel("step")
-    return write_whole(
-        Path(run_dir) / "curves.png", lambda file: figure.savefig(file, format="png", dpi=120)
-    )
-
-
-def _panels(records: list[dict[str, Any]]) -> dict[str, list[str]]:
-    names = dict.fromkeys(
-        name
-        for record in records
-        for name, value in record.items()
-        if name not in _NOT_CURVES and _is_number(value)
-    )
-    panels: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: (not name.endswith("loss"), "score" not in name)):
-        player, _, quantity = name.partition("_")
-        title = quantity if quantity and player in _PLAYERS else name
-        panels.setdefault(title, []).append(name)
-    return panels
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def save_samples(
     samples: Tensor,
     path: str | Path,
@@ -290,7 +173,7 @@ def save_scatter(points: Tensor, centres: Tensor | None, path: str | Path) -> Pa
     low, high = _frame(points, centres)
     # NaN compares false, so a point that is not finite counts as outside.
     outside = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
-    figure = _figure(5, 5)
+    figure = canvas.figure(5, 5)
     axis = figure.add_subplot()
     axis.scatter(*points.T.numpy(), s=4, alpha=0.4, linewidths=0, label="generated")
     if centres is not None:
@@ -313,9 +196,3 @@ def _frame(points: Tensor, centres: Tensor | None) -> tuple[Tensor, Tensor]:
         finite = torch.zeros(1, 2, dtype=torch.float32, device="cpu")
     margin = 0.05 * (finite.amax(0) - finite.amin(0)).clamp(min=1e-3)
     return finite.amin(0) - margin, finite.amax(0) + margin
-
-
-def _figure(width: float, height: float) -> Any:
-    figure = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    return figure

@@ -1,0 +1,152 @@
+"""What the losses make of real images at equal compute: the same networks, steps, optimizer and data.
+
+    python -m benchmarks.quality                          # digits: goes on where it was stopped
+    python -m benchmarks.quality --data fashion-mnist     # Debian's package dataset-fashion-mnist
+    python -m benchmarks.quality --table                  # the table of what is there so far
+
+A cell is a loss, with R1 + R2 or without, and a seed. Each trains ``dcgan --preset r3gan`` with its loss
+in the place of the preset's, and is scored on samples of the averaged generator in the features of one
+classifier, trained once on the data's labels: distances in it are no FID. No cell is left out: one whose
+training is no longer finite is a row that says so. Results are written after every cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from benchmarks.results import RESULTS, commit, processor
+from gankernels._files import write_whole
+from gankernels.training import TrainConfig, configuration, data, evaluation
+from gankernels.training.loop import load_generator, sampler, train
+from gankernels.training.metrics import NonFiniteError
+
+Row = dict[str, Any]
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "logistic": {"loss": "logistic"},
+    "hinge": {"loss": "hinge"},
+    "LSGAN": {"loss": "lsgan"},
+    "Wasserstein": {"loss": "wasserstein"},
+    "relativistic": {"loss": "relativistic"},
+    "pairing": {"loss": "pairing"},
+    **{
+        f"realness, objective {n}": {"loss": "realness", "loss_options": {"objective": n}}
+        for n in (1, 2, 3)
+    },
+}
+PENALTIES = {"R1 + R2": 1.0, "none": 0.0}
+SAMPLES = 2_000
+SCORES = ("frechet_distance", "kid_mean", "precision", "recall", "classes_covered", "cpu_seconds")
+
+
+def cells(seeds: list[int]) -> Iterator[Row]:
+    """Seed by seed, so that a run that is stopped has every loss equally often."""
+    for seed, loss, penalty in product(seeds, LOSSES, PENALTIES):
+        yield {"loss": loss, "penalty": penalty, "seed": seed}
+
+
+def config_of(cell: Row, spec: str, steps: int) -> TrainConfig:
+    gamma = PENALTIES[cell["penalty"]]
+    base = configuration("dcgan", "r3gan", data=spec, **LOSSES[cell["loss"]])
+    return base.but(
+        r1_gamma=gamma,
+        r2_gamma=gamma,
+        seed=cell["seed"],
+        steps=steps,
+        sample_every=steps,
+        checkpoint_every=steps,
+        device="cpu",
+        threads=1,
+    )
+
+
+def measure(
+    cell: Row, spec: str, steps: int, images: data.ImageData, features: torch.nn.Module
+) -> Row:
+    """Train one cell, and score it."""
+    config = config_of(cell, spec, steps)
+    row = {**cell, "steps": steps, "commit": commit(), "date": datetime.date.today().isoformat()}
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            train(config, folder, image_data=images, progress=False)
+        except NonFiniteError as error:
+            return row | {"failed": str(error)}
+        row["cpu_seconds"] = round(time.process_time() - start, 1)
+        generator, _ = load_generator(folder)
+    draw = sampler(generator, config, "cpu", seed=cell["seed"])
+    scores = evaluation.evaluate_run(
+        draw, images, SAMPLES, "cpu", value_range=config.value_range, seed=0, features=features
+    )
+    return row | {name: scores[name] for name in scores if name not in ("n_real", "n_fake")}
+
+
+def table(rows: list[Row]) -> str:
+    """Mean and standard deviation over the seeds, as Markdown."""
+    lines = ["| loss | penalty | seeds | " + " | ".join(SCORES) + " |"]
+    lines.append("| --- " * (3 + len(SCORES)) + "|")
+    for loss, penalty in product(LOSSES, PENALTIES):
+        own = [r for r in rows if (r["loss"], r["penalty"]) == (loss, penalty)]
+        done = [r for r in own if "failed" not in r]
+        if own:
+            failed = f", {len(own) - len(done)} not finite" if len(own) > len(done) else ""
+            shown = (_spread([float(r[name]) for r in done]) for name in SCORES)
+            lines.append(f"| {loss} | {penalty} | {len(own)}{failed} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def run(spec: str, steps: int, seeds: list[int], out: Path) -> None:
+    """Every cell that ``out`` does not have yet."""
+    config = config_of(next(cells(seeds)), spec, steps)
+    torch.set_num_threads(1)
+    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    about = {"data": spec, "steps": steps, "network": config.network, "samples": SAMPLES}
+    if found and {name: found[name] for name in about} != about:
+        raise ValueError(f"{out} has cells of another experiment; expected {about}")
+    found = found or about | {"torch": torch.__version__, "processor": processor(), "rows": []}
+    have = [{name: row[name] for name in ("loss", "penalty", "seed")} for row in found["rows"]]
+    missing = [cell for cell in cells(seeds) if cell not in have]
+    if not missing:
+        return
+    images = data.load(spec, image_size=config.image_size, channels=config.channels)
+    features = evaluation.train_feature_network(images, seed=0)
+    for cell in missing:
+        found["rows"].append(measure(cell, spec, steps, images, features))
+        text = json.dumps(found, indent=1) + "\n"
+        write_whole(out, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        print(found["rows"][-1], flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality-DATA.json")
+    parser.add_argument("--table", action="store_true", help="print the table of --out and stop")
+    options = parser.parse_args(argv)
+    out = options.out or RESULTS / f"quality-{options.data.partition(':')[0]}.json"
+    if not options.table:
+        run(options.data, options.steps, options.seeds, out)
+    print(table(json.loads(out.read_text(encoding="utf-8"))["rows"]))
+
+
+if __name__ == "__main__":
+    main()
