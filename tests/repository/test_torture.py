@@ -11,8 +11,24 @@ from tools.torture.attacks import ATTACKS
 
 # A build of its own, and minutes of calls: `make torture` alone.
 LONG = ("sanitizers", "soak")
-SHARES = {"numerics": 0.01, "entries": 0.02, "threads": 0.003, "files": 0.01, "abuse": 0.1}
-LEAST = {"numerics": 200, "entries": 1_000, "threads": 200, "files": 30, "abuse": 300}
+SHARES = {
+    "numerics": 0.01,
+    "foreign": 0.03,
+    "refusals": 0.01,
+    "entries": 0.02,
+    "abuse": 0.1,
+    "threads": 0.003,
+    "files": 0.01,
+}
+LEAST = {
+    "numerics": 200,
+    "foreign": 100,
+    "refusals": 1_000,
+    "entries": 1_000,
+    "abuse": 300,
+    "threads": 200,
+    "files": 30,
+}
 
 
 def test_every_attack_is_run_here_or_is_long() -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tools.torture import abuse, entries, files, numerics, sanitizers, soak, threads
+from tools.torture import (
+    abuse,
+    entries,
+    files,
+    foreign,
+    numerics,
+    refusals,
+    sanitizers,
+    soak,
+    threads,
+)
 from tools.torture.attack import Attack
 
 ATTACKS = (
@@ -11,6 +21,18 @@ ATTACKS = (
         "values and gradients are right for every shape, stride, dtype, magnitude and source of memory",
         "drawn calls of every operator (hypothesis) against float64; inputs unchanged, results repeatable",
         numerics.run,
+    ),
+    Attack(
+        "foreign",
+        "the same for inputs that others thought of",
+        "the samples that PyTorch tests kl_div, cross_entropy, BCE with logits and softplus with",
+        foreign.run,
+    ),
+    Attack(
+        "refusals",
+        "a wrong argument is refused by name, every time, and nothing is written or kept",
+        "every wrong call of the tests in every form of its function, a hundred thousand of them",
+        refusals.run,
     ),
     Attack(
         "entries",
