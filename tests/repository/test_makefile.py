@@ -20,7 +20,7 @@ echo "$@" >> LOG
 [ "$2" = venv ] && { mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; exit; }
 case "$*" in *--editable*) [ ! -e FAIL ];; esac
 """
-EDITABLE = "-m pip install --quiet --no-build-isolation --editable .[train,test,lint,dropin]"
+EDITABLE = "-m pip install --quiet --no-build-isolation --editable .[train,test,lint,dropin,docs]"
 
 
 class Checkout:
