@@ -107,7 +107,10 @@ def term_sums_kernel(
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """Losses that are sums or means, and all gradients."""
+    """Losses that are sums or means, and all gradients.
+
+    Triton before 3.8 hands on a constant's items as plain numbers, which no function takes.
+    """
     ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)
     COUNT: tl.constexpr = len(TERMS)
@@ -117,7 +120,7 @@ def term_sums_kernel(
             total = term_total(
                 xs[j], others[j], weights[j], gradients[j], other_gradients[j], weight_gradients[j],
                 counts[j], per_weights[j], grad_scale, scale, 0, 1,
-                TERMS[j], FLAGS[j], MEAN, ACC, BLOCK, WIDE,
+                tl.constexpr(TERMS[j]), tl.constexpr(FLAGS[j]), MEAN, ACC, BLOCK, WIDE,
             )  # fmt: skip
             if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:
                 loss = total
@@ -133,7 +136,7 @@ def term_sums_kernel(
                     xs[j], others[j], weights[j], gradients[j], other_gradients[j],
                     weight_gradients[j], counts[j], per_weights[j], grad_scale, scale,
                     pid - firsts[j], firsts[j + 1] - firsts[j],
-                    TERMS[j], FLAGS[j], MEAN, ACC, BLOCK, WIDE,
+                    tl.constexpr(TERMS[j]), tl.constexpr(FLAGS[j]), MEAN, ACC, BLOCK, WIDE,
                 )  # fmt: skip
         tl.store(partials + pid, total)
         tl.debug_barrier()  # whichever thread stored, the release below covers it
@@ -200,7 +203,7 @@ def term_rows_kernel(
                         rows += term_value(
                             xs[k], others[k], weights[k], gradients[k], other_gradients[k],
                             weight_gradients[k], per_weights[k], factor, number(scale, ACC),
-                            i, live, TERMS[k], FLAGS[k], ACC,
+                            i, live, tl.constexpr(TERMS[k]), tl.constexpr(FLAGS[k]), ACC,
                         )  # fmt: skip
                 tl.store(losses[OUTPUTS[j]] + i, rows, mask=live)
 
