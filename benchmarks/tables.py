@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import goals as goals_of_the_package
-from benchmarks import gpu_tables, results, switching, toy_modes
+from benchmarks import gpu_tables, results, switching, toy_modes, versions
 from benchmarks.losses import is_rival
 from benchmarks.results import by_case, table
 from benchmarks.scaling import slopes
@@ -250,6 +250,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "steps table": short_steps,
         "GPU losses": gpu_tables.short_losses,
         "GPU steps": gpu_tables.short_steps,
+        "versions": versions.versions,
     },
     "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
     "docs/gpu.md": {"first contact": gpu_tables.first_contact},

@@ -13,8 +13,10 @@
 // whichever compiler built it. Clang's pragma calls a library that torch does not load.
 extern "C" {
 void GOMP_parallel(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
+#if !defined(_OPENMP)  // else omp.h has them
 int omp_get_num_threads();
 int omp_get_thread_num();
+#endif
 }
 #endif
 

@@ -39,7 +39,7 @@ class Build:
         self.tree, self.objects = tree, objects
         includes = [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]
         self.compiler = os.environ.get("CXX", "c++")
-        self.flags = ["-std=c++20", "-g0", "-DNDEBUG", "-fPIC", "-fopenmp", "-w"]
+        self.flags = ["-std=c++20", "-g0", "-DNDEBUG", "-fPIC", "-w"]
         self.flags += ["-fvisibility=hidden", *(f"-I{path}" for path in includes)]
         self.libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
         self.libraries += ["-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]

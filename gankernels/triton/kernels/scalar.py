@@ -109,7 +109,7 @@ def term_sums_kernel(
 ):
     """Losses that are sums or means, and all gradients.
 
-    Triton before 3.8 hands the items of a constant over as plain numbers, which no function takes for one.
+    Triton before 3.8 hands on a constant's items as plain numbers, which no function takes.
     """
     ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)

@@ -1,0 +1,50 @@
+"""The table of what was built and tested, from docs/results/versions.json; tools/matrix.py writes that."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from benchmarks.results import table
+from tools.matrix import COMBINATIONS, RECORD
+
+
+def _compiler(said: str) -> str:
+    """``c++ (Debian 12.2.0-14+deb12u1) 12.2.0`` -> ``GCC 12.2``."""
+    if not said:
+        return ""
+    family = "Clang" if "clang" in said else "GCC"
+    number = re.search(r"version (\d+\.\d+)|\) (\d+\.\d+)", said)
+    return f"{family} {next(filter(None, number.groups()))}" if number else said
+
+
+def _tests(found: dict[str, Any]) -> str:
+    kind = "Triton compiled" if "triton_compiled" in found["tests"] else "CPU"
+    shard = re.search(r"--shard 0/(\d+)", found["tests"])
+    share = int(shard[1]) if shard else 1
+    return kind if share == 1 else f"{kind}, every {share}th"
+
+
+def _line(found: dict[str, Any]) -> list[object]:
+    if "error" in found:
+        outcome = found["error"]
+    else:
+        outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
+        names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
+        outcome += f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
+    versions = [found.get(key, "") for key in ("torch", "python", "numpy", "triton")]
+    return [*versions, _compiler(found.get("compiler") or ""), _tests(found), outcome]
+
+
+def versions() -> str:
+    """What has a result, and the names of what has none."""
+    results = json.loads(RECORD.read_text())
+    head = ["torch", "Python", "numpy", "Triton", "compiler", "tests", "outcome"]
+    text = table(head, [_line(found) for _, found in sorted(results.items())])
+    waiting = [f"`{c.name}`" for c in COMBINATIONS if c.name not in results]
+    dates = sorted(found["date"] for found in results.values())
+    return (
+        f"{text}\n\nCommand: `make matrix`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commits and "
+        f"commands are in `docs/results/versions.json`. Named there and not run: {', '.join(waiting)}."
+    )
