@@ -211,6 +211,7 @@ class RealnessLoss(GANLoss):
             ValueError: it returned another shape than that of the anchors in place.
 
         Example:
+            >>> import gankernels as gk
             >>> draw = lambda: gk.anchors.official(5)
             >>> loss = RealnessLoss(*draw(), draw=draw)
             >>> before = loss.real_anchor.clone()

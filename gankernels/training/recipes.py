@@ -281,7 +281,9 @@ register(
         "the paper's 3x3 mixture of Gaussians with perceptrons",
         {
             "pairing": _TOY_PENALISED.but(loss="pairing", loss_options={}),
-            "realness": _TOY_PENALISED.but(r1_gamma=0.5, r2_gamma=0.5),
+            "realness": _TOY_PENALISED.but(
+                r1_gamma=0.5, r2_gamma=0.5, batch_size=100, d_lr=3e-3, steps=4_500
+            ),
             "article": _TOY.but(loss_options={**_TOY.loss_options, "redraw": True}),
             "standard": _TOY.but(loss="logistic", loss_options={}),
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
@@ -289,7 +291,8 @@ register(
         {
             "pairing": "relativistic pairing loss with R1 and R2 at every step, batch 256, learning rates "
             "1e-2 and 4e-3 that fall to zero, EMA, 2,800 steps",
-            "realness": "the same with the realness loss of five outcomes and five times the penalties",
+            "realness": "the realness loss of five outcomes with five times the penalties, batch 100, "
+            "learning rates 1e-2 and 3e-3, 4,500 steps",
             "article": "the authors' settings: five outcomes, anchors drawn anew at every step, three generator "
             "updates per discriminator update, learning rate 1e-4, no penalty",
             "standard": "the logistic GAN with three generator updates",
