@@ -19,7 +19,7 @@ COPIED = (
 )
 FLAGS = {
     "address,undefined": "-fsanitize=address,undefined -fno-sanitize-recover=undefined "
-    "-fno-omit-frame-pointer -O1 -g1",
+    "-fno-omit-frame-pointer",
 }
 REPORT = r"^.*(?:ERROR: |runtime error: |SUMMARY: |FAILED ).*$"
 # Torch frees nothing at exit, and its own libraries are not instrumented.
@@ -59,6 +59,7 @@ def built(sanitizers: str) -> Path:
         "LDFLAGS": f"-fsanitize={sanitizers}",
         "GANKERNELS_REQUIRE_EXT": "1",
         "FORCE_CPU": "1",
+        "DEBUG": "1",  # no optimisation, and assertions
     }
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)
