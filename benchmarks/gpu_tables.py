@@ -136,27 +136,6 @@ def first_contact() -> str:
     )
 
 
-def short_losses() -> str:
-    """For the README: value and gradients in one launch, and what eager and compiled PyTorch take."""
-    lines: list[list[object]] = []
-    for (operator, shape, dtype), case in by_case("gpu-cuda").items():
-        lines.append(
-            [
-                f"`{operator}`",
-                results.written(shape),
-                dtype,
-                _us(case[OURS]),
-                _us(case[FUSED]),
-                _share(case[FUSED]),
-                _best(case, False, "median_us"),
-                _best(case, True, "median_us"),
-            ]
-        )
-    head = ["operator", "shape", "dtype", "forward + backward µs", "`value_and_grad` µs"]
-    head += ["of a copy's rate", "best eager rival / ours", "best compiled rival / ours"]
-    return f"{table(head, lines)}\n\n{source('gpu-cuda')}"
-
-
 SHORT_STEPS = ("article's loop", "the same, mode=reduce-overhead", "as a CUDA graph")
 
 

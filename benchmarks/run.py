@@ -7,6 +7,7 @@ python -m benchmarks.run steps                  whole training steps of the thre
 python -m benchmarks.run profile                which operators those steps spend their time in
 python -m benchmarks.run scaling                against rows, classes, threads and processes
 python -m benchmarks.run dropin                 the losses of examples/dropin, before and after
+python -m benchmarks.run each                   losses of every element against a line of PyTorch
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ from benchmarks import dispatch, dropin, gpu, losses, profile, results, scaling,
 from benchmarks.timing import interleaved
 from gankernels.training.malloc import keep_pages
 
-SUITES = ("losses", "dispatch", "steps", "profile", "scaling", "dropin")
-ROUNDS = {"losses": 25, "dispatch": 25, "steps": 15, "profile": 1, "scaling": 9, "dropin": 25}
+SUITES = ("losses", "dispatch", "steps", "profile", "scaling", "dropin", "each")
+ROUNDS = {
+    "losses": 25,
+    "dispatch": 25,
+    "steps": 15,
+    "profile": 1,
+    "scaling": 9,
+    "dropin": 25,
+    "each": 15,
+}
 
 
 def _losses(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, Any]]]:
-    for make_case in losses.FULL if options.full else losses.QUICK:
+    cases = losses.FULL if options.full else losses.QUICK
+    for make_case in losses.EACH if options.suite == "each" else cases:
         torch._dynamo.reset()  # its cache of compiled shapes is bounded
         case = make_case()
         large = math.prod(case.shape) > 2**21  # seconds per round, and little noise
@@ -43,7 +53,7 @@ def _losses(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str,
 
 def _rows(options: argparse.Namespace, rounds: int) -> Iterator[list[dict[str, Any]]]:
     """Groups of rows, each printed as soon as it is measured."""
-    if options.suite == "losses":
+    if options.suite in ("losses", "each"):
         yield from _losses(options, rounds)
     elif options.suite == "steps":
         for system in steps.SYSTEMS:

@@ -120,6 +120,19 @@ def all_losses() -> str:
     return f"{table(head, lines)}\n\n{_source('losses_full')}"
 
 
+def each() -> str:
+    """The losses of elements, a loss a line: PyTorch's time over ours by shape."""
+    found: dict[str, dict[str, float]] = {}
+    for (operator, shape, _), by_name in by_case("each").items():
+        ratio = by_name["plain PyTorch"]["ratio_to_ours"]
+        found.setdefault(operator.split()[0], {})[results.written(shape)] = ratio
+    shapes = list(next(iter(found.values())))
+    lines: list[list[object]] = [
+        [f"`{loss}`", *(f"{of[shape]:.2f}" for shape in shapes)] for loss, of in found.items()
+    ]
+    return f"{table(['PyTorch / ours', *shapes], lines)}\n\n{_source('each')}"
+
+
 def lost() -> str:
     """Cases in which a rival is more than 5 % faster."""
     lines: list[list[object]] = [
@@ -248,16 +261,16 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "benchmark table": losses,
         "steps table": short_steps,
-        "GPU losses": gpu_tables.short_losses,
         "GPU steps": gpu_tables.short_steps,
-        "versions": versions.versions,
     },
+    "docs/backends.md": {"versions": versions.versions},
     "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
     "docs/gpu.md": {"first contact": gpu_tables.first_contact},
     "docs/performance.md": {
         "goals": goals,
         "page faults": page_faults,
         "all losses": all_losses,
+        "losses of elements": each,
         "lost": lost,
         "stages": stages,
         "steps": steps,
