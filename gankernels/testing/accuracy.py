@@ -75,15 +75,16 @@ def assert_accurate(
 ) -> None:
     """Raises AssertionError unless ``got`` is within :func:`tolerance` of ``exact``.
 
-    It must have that dtype too, and its infinities and NaNs where ``exact`` has them.
+    It must have that dtype too, and its infinities and NaNs where ``exact`` has them in that dtype.
     """
     if got.dtype != dtype or got.shape != exact.shape:
         raise AssertionError(
             f"{what}: got {got.dtype} {list(got.shape)}, expected {dtype} {list(exact.shape)}"
         )
+    rounded = exact.detach().to(dtype).double()  # to infinity beyond the largest number
     got, exact = got.detach().double(), exact.detach().double()
     allowed = tolerance(exact, eager, dtype, accumulation, magnitude, terms)
-    same = (got == exact) | (got.isnan() & exact.isnan())
+    same = (got == exact) | (got == rounded) | (got.isnan() & exact.isnan())
     close = exact.isfinite() & ((got - exact).abs() <= allowed)
     wrong = ~(same | close)
     if bool(wrong.any()):
@@ -205,7 +206,8 @@ def gradient_magnitude(
 ) -> float:
     """A gradient is a difference of probabilities or, to a target, of logits, times its grad_output.
 
-    In float64 logits count for the former too: ``exact`` is rounded like the result under test.
+    Logits count for the former too where they are its factors, where a rounded mean is subtracted from
+    them, and in float64, as ``exact`` is rounded like the result under test.
     """
     logits = [arguments[x] for x in operator.inputs(arguments)]
     rows = max(operator.rows(arguments, x) for x in logits)
@@ -214,7 +216,8 @@ def gradient_magnitude(
         scale /= max(rows, 1)  # an empty batch has none
     if name in operator.targets:
         scale *= rows
-    if name in operator.targets or logits[0].dtype == torch.float64:
+    of_logits = (*operator.targets, *operator.weighs)
+    if name in of_logits or operator.couples_rows or logits[0].dtype == torch.float64:
         scale *= max(1.0, _logit_magnitude(operator, arguments))
     return scale
 

@@ -44,6 +44,7 @@ class Operator:
         constants: Arguments that only the compiled operators take.
         overflows: Whether large inputs overflow by nature, as an exponential of them is a factor.
         couples_rows: Whether the loss of a row depends on the other rows.
+        weighs: Logits whose probabilities are factors of differences of logits.
         true_derivative: Whether its backward is the derivative of its forward.
         writes: Arguments that it writes, by contract.
         terms: What a loss of one logit per row is of its batches.
@@ -66,6 +67,7 @@ class Operator:
     constants: Mapping[str, Any] = field(default_factory=dict)
     overflows: bool = False
     couples_rows: bool = False
+    weighs: tuple[str, ...] = ()
     true_derivative: bool = True
     writes: tuple[str, ...] = ()
     terms: ScalarLoss | None = None

@@ -62,6 +62,7 @@ OPERATORS: tuple[Operator, ...] = (
         arguments=arguments.softmax_kl_logits,
         eager=eager.softmax_kl_logits,
         logits=("p_logits", "q_logits"),
+        weighs=("p_logits",),
         further=({"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6},),
     ),
     Operator(
@@ -78,6 +79,7 @@ OPERATORS: tuple[Operator, ...] = (
         arguments=arguments.realness_g,
         eager=eager.realness_g_loss,
         logits=("real_logits", "fake_logits"),
+        weighs=("real_logits",),
         targets=("real_anchor", "fake_anchor"),
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
     ),
@@ -148,6 +150,7 @@ OPERATORS: tuple[Operator, ...] = (
         arguments=arguments.resampled_realness_g,
         eager=eager.resampled(eager.realness_g_loss),
         logits=("real_statistics", "fake_statistics"),
+        weighs=("real_statistics",),
         shapes=STATISTICS,
         options=({"objective": 1}, {"objective": 2}, {"objective": 3}),
         has_classes=False,
