@@ -124,17 +124,17 @@ print(json.dumps([before, loss.item(), [str(w.message) for w in caught], gk.buil
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("backend", ["auto", "triton"])
-def test_without_a_driver_or_compiler(backend: str) -> None:
+@pytest.mark.parametrize("asked_for", ["auto", "triton"])
+def test_without_a_driver_or_compiler(asked_for: str) -> None:
     """The CUDA kernel of a machine without a GPU: nothing that Triton needs is there."""
     done = subprocess.run(
         [sys.executable, "-c", IN_A_GPU_BUILD],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "GANKERNELS_BACKEND": backend},
+        env={**os.environ, "GANKERNELS_BACKEND": asked_for},
     )
-    if backend == "triton":  # who asked for it is told
+    if asked_for == "triton":  # who asked for it is told
         assert done.returncode != 0
         return
     assert done.returncode == 0, done.stderr
