@@ -237,9 +237,7 @@ def of_prepared(parts: Sequence[Part], reduction: str, scale: float) -> list[Ten
     if _backend.reference_serves(*tensors):
         return reference.scalar_terms(parts, reduction, scale)
     code = _backend.reduction_code(reduction)
-    return list(
-        _backend.scalar_loss(*_as_operator_takes(parts), check_factor("scale", scale), code)
-    )
+    return list(_backend.scalar_loss(*_as_operator_takes(parts), scale, code))
 
 
 def _as_operator_takes(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from gankernels import _scalar_run as run
+from gankernels._checks import check_factor
 from gankernels._scalar_call import parts_of_maps, prepared
 
 __all__ = ["feature_matching_loss"]
@@ -63,5 +64,6 @@ def feature_matching_loss(
         tensor(2.)
     """
     parts = parts_of_maps(real_features, fake_features, norm)
-    factor = scale / len(parts) if average else scale
+    factor = check_factor("scale", scale)
+    factor = factor / len(parts) if average else factor
     return run.of_prepared(prepared(parts, "mean"), "mean", factor)[0]

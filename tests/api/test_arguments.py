@@ -87,9 +87,10 @@ def test_what_is_no_number_is_refused_by_name(name: str, argument: str, annotati
             form == "None" and "None" in annotation
         ):
             continue
-        with pytest.raises((TypeError, ValueError)) as caught:
-            CALLABLES[name](**required(name) | {argument: value})
-        assert str(caught.value).startswith(f"{argument} must be"), form
+        for more in ({}, {"average": True} if "average" in parameters(name) else {}):
+            with pytest.raises((TypeError, ValueError)) as caught:
+                CALLABLES[name](**required(name) | {argument: value} | more)
+            assert str(caught.value).startswith(f"{argument} must be"), form
 
 
 def test_the_numbers_are_found() -> None:
