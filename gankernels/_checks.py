@@ -208,14 +208,19 @@ def check_beta(beta: float) -> float:
     return share
 
 
-def check_of_rows(name: str, x: object, rows: list[int], *, mask: bool = False) -> None:
-    """A weight, or a mask, for each row: of the rows' shape or one entry per sample."""
+def check_weight(name: str, x: object, *, mask: bool = False) -> None:
+    """A tensor of factors, or one that says what counts."""
     check_tensor(name, x)
     assert isinstance(x, Tensor)
     if not mask:
         check_floating(name, x)
     elif x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor, got {x.dtype}")
+
+
+def check_of_rows(name: str, x: Tensor, rows: list[int], *, mask: bool = False) -> None:
+    """A weight, or a mask, for each row: of the rows' shape or one entry per sample."""
+    check_weight(name, x, mask=mask)
     if list(x.shape) not in (rows[:1], rows):
         expected = f"{rows[:1]} or {rows}" if len(rows) > 1 else f"{rows}"
         raise ValueError(f"{name} must have shape {expected}, got {list(x.shape)}")

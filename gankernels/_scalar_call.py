@@ -106,10 +106,10 @@ OPTIONS = {name: _options(name, loss) for name, loss in SCALAR_LOSSES.items()}
 """Of every row; ``logistic_d_loss`` has its ``label_smoothing`` besides, by position."""
 
 
-def _named(
+def by_name(
     name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All arguments by name, refused as Python refuses them."""
+    """The arguments of a call of ``name`` by name, refused as its public function refuses them."""
     positional = [*loss.arguments, "reduction"]
     if name == "logistic_d_loss":
         positional.append("label_smoothing")
@@ -128,9 +128,9 @@ def _named(
     return named
 
 
-def bound(name: str, loss: ScalarLoss, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+def bound(name: str, loss: ScalarLoss, arguments: Mapping[str, Any]) -> Call:
     """The call of ``name`` with the arguments of its public function, without that function."""
-    named = _named(name, loss, args, kwargs)
+    named = dict(arguments)
     logits = [named.pop(x) if x in loss.arguments else None for x in ("real_logits", "fake_logits")]
     reduction = named.pop("reduction", "mean")
     if name == "logistic_d_loss":
@@ -187,11 +187,7 @@ def _of_each(name: str, given: Any, count: int) -> list[tuple[str, Tensor | None
 
 
 def _check_weight(name: str, given: Any, logits_name: str, logits: Tensor, mask: bool) -> None:
-    check.check_tensor(name, given)
-    if mask and given.dtype != torch.bool:
-        raise TypeError(f"{name} must be a bool tensor, got {given.dtype}")
-    if not mask:
-        check.check_floating(name, given)
+    check.check_weight(name, given, mask=mask)
     check.check_same_device(name, given, logits_name, logits)
     samples = logits.shape[:1]
     if given.shape not in (logits.shape, samples):

@@ -12,7 +12,7 @@ from torch import Tensor
 from gankernels import _backend, _checks, _scalar_run, functional, reference
 from gankernels._rows import alike
 from gankernels._scalar import SCALAR_LOSSES
-from gankernels._scalar_call import bound, check_outputs
+from gankernels._scalar_call import bound, by_name, check_outputs
 
 Gradients = tuple[Tensor | None, ...]
 ValueAndGrad = Callable[..., tuple[Tensor, Gradients]]
@@ -219,8 +219,11 @@ def _softmax_kl_logits(
 
 
 def _js_divergence(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
-    bound = inspect.signature(functional.js_divergence).bind(*args, **kwargs)
-    return _through_autograd(functional.js_divergence, bound.args, bound.kwargs, (0, 1), grad_scale)
+    given = _JS.bind(*args, **kwargs)
+    return _through_autograd(functional.js_divergence, given.args, given.kwargs, (0, 1), grad_scale)
+
+
+_JS = inspect.signature(functional.js_divergence)
 
 
 def _realness_d_loss(
@@ -376,7 +379,8 @@ def _scalar(name: str) -> ValueAndGrad:
     def general(
         args: tuple[Any, ...], grad_scale: float, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Gradients]:
-        call = bound(name, loss, args, kwargs)
+        given = by_name(name, loss, args, kwargs)
+        call = bound(name, loss, given)
         check_outputs(call)
         for option in ("per_output", "return_terms"):
             if getattr(call.options, option):
@@ -390,8 +394,6 @@ def _scalar(name: str) -> ValueAndGrad:
             found = _scalar_run.value_and_grad(name, call, _wanted(*logits), grad_scale)
             if found is not None:
                 return found
-        leading = dict(zip((*loss.arguments, "reduction", "label_smoothing"), args, strict=False))
-        given = {**leading, **kwargs}
         tensors = tuple(given.pop(argument) for argument in loss.arguments)
         return _through_autograd(function, tensors, given, tuple(range(len(tensors))), grad_scale)
 

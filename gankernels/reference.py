@@ -30,6 +30,7 @@ from gankernels._scalar_call import (
     Part,
     arranged,
     bound,
+    by_name,
     parts_of,
     parts_of_maps,
     prepared,
@@ -88,7 +89,7 @@ def _define(name: str, loss: ScalarLoss) -> None:
     """The function by this name: its arguments are those of ``gankernels.scalar_losses``."""
 
     def compute(*args: Any, **kwargs: Any) -> Any:
-        return scalar_loss(loss, bound(name, loss, args, kwargs))
+        return scalar_loss(loss, bound(name, loss, by_name(name, loss, args, kwargs)))
 
     compute.__name__ = compute.__qualname__ = name
     compute.__doc__ = f"The formulas of ``{name}`` in ``gankernels._scalar``."

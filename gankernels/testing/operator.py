@@ -15,7 +15,7 @@ from gankernels import reference as reference_operators
 from gankernels._backend import REDUCTIONS as REDUCTION_CODES
 from gankernels._checks import REDUCTIONS
 from gankernels._scalar import ScalarLoss
-from gankernels._scalar_call import bound
+from gankernels._scalar_call import bound, by_name
 from gankernels.testing.cases import FEW, SHAPES, TARGETS, UNEVEN, Arguments, Case, Draw
 
 
@@ -195,7 +195,7 @@ class Operator:
 
 def _of_terms(name: str, loss: ScalarLoss, arguments: Arguments) -> Arguments:
     """What the compiled operators of the scalar losses take in place of a loss's own arguments."""
-    call = bound(name, loss, (), arguments)
+    call = bound(name, loss, by_name(name, loss, (), arguments))
     options = call.options
     terms = _scalar_run.terms_of(name, options.real_label, options.fake_label)
     if loss.relativistic:
