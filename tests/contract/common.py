@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gankernels._scalar import FUNCTIONS, Term
 from gankernels.testing import DTYPES, OPERATORS, Arguments, Case, Operator
 
 HALF = (torch.float16, torch.bfloat16)
@@ -97,3 +98,22 @@ def assert_same(got: Sequence[Tensor | None], expected: Sequence[Tensor | None])
 def targets_of(operator: Operator) -> tuple[str, ...]:
     """The kinds of target that a row can be drawn with, for a case without one."""
     return ("shared", "rows") if operator.targets else ("shared",)
+
+
+FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": torch.nn.Softplus(threshold=1e9),
+    "hinge": lambda u: torch.relu(1 + u),
+    "square": lambda u: u * u / 2,
+    "identity": lambda u: u,
+    "absolute": torch.abs,
+}
+
+
+def rows_of_term(numbers: Term, x: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """A term of the losses of one logit, its offset besides its own the mean of other logits."""
+    function, sign, offset, weight, slope = numbers
+    return weight * FORMULAS[FUNCTIONS[int(function)]](sign * (x - mean - offset)) + slope * x
+
+
+def reduced(rows: Tensor, reduction: str) -> Tensor:
+    return rows if reduction == "none" else getattr(rows, reduction)()

@@ -10,36 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from contract.common import reduced, rows_of_term
 from gankernels import _backend
 from gankernels._scalar import FUNCTIONS, Term, term
 
 F64 = torch.float64
-FORMULAS = {
-    "softplus": torch.nn.Softplus(threshold=1e9),
-    "hinge": lambda u: torch.relu(1 + u),
-    "square": lambda u: u * u / 2,
-    "identity": lambda u: u,
-    "absolute": torch.abs,
-}
-
 pytestmark = pytest.mark.compiled
-
-
-def reduced(rows: Tensor, reduction: str) -> Tensor:
-    return rows if reduction == "none" else getattr(rows, reduction)()
-
-
-def rows_of(numbers: Term, x: Tensor, mean: Tensor | float) -> Tensor:
-    function, sign, offset, weight, slope = numbers
-    u = sign * (x - mean - offset)
-    return weight * FORMULAS[FUNCTIONS[int(function)]](u) + slope * x
 
 
 def expected(
     real: Tensor, fake: Tensor, real_term: Term, fake_term: Term, reduction: str
 ) -> Tensor:
-    of_real = reduced(rows_of(real_term, real, fake.mean()), reduction)
-    return of_real + reduced(rows_of(fake_term, fake, real.mean()), reduction)
+    of_real = reduced(rows_of_term(real_term, real, fake.mean()), reduction)
+    return of_real + reduced(rows_of_term(fake_term, fake, real.mean()), reduction)
 
 
 def curvature(gradients: Sequence[Tensor], leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import gankernels as gk
-from contract.common import EXACT, dtype_name
+from contract.common import EXACT, dtype_name, reduced, rows_of_term
 from gankernels import _backend, functional
-from gankernels._scalar import DISTANCES, FUNCTIONS, SCALAR_LOSSES, Side, Term, term
+from gankernels._scalar import DISTANCES, FUNCTIONS, SCALAR_LOSSES, Side, term
 from gankernels.testing import DTYPES
 
 F64 = torch.float64
@@ -37,10 +37,6 @@ def leaves(seed: int, shapes: Sequence[Sequence[int]] = SHAPES) -> list[Tensor]:
 
 def rows(side: Side, x: Tensor) -> Tensor:
     return side.formula(x, side.label or 0.0)
-
-
-def reduced(x: Tensor, reduction: str) -> Tensor:
-    return x if reduction == "none" else getattr(x, reduction)()
 
 
 def agree(found: Any, wanted: Any, inputs: Sequence[Tensor]) -> None:
@@ -298,19 +294,6 @@ def test_an_empty_discriminator(backend: str) -> None:
 
 # --- any terms ------------------------------------------------------------------------------------
 
-FORMULAS = {
-    "softplus": torch.nn.Softplus(threshold=1e9),
-    "hinge": lambda u: torch.relu(1 + u),
-    "square": lambda u: u * u / 2,
-    "identity": lambda u: u,
-    "absolute": torch.abs,
-}
-
-
-def value(numbers_of: Term, z: Tensor) -> Tensor:
-    function, sign, offset, weight, slope = numbers_of
-    return weight * FORMULAS[FUNCTIONS[int(function)]](sign * (z - offset)) + slope * z
-
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("functions", itertools.product(FUNCTIONS, FUNCTIONS), ids="-".join)
@@ -329,9 +312,9 @@ def test_any_terms(backend: str, functions: tuple[str, str]) -> None:
         numbers_of = (*terms[0], *terms[1], *terms[0])
         found = _backend.scalar_loss((x, y, z, w, v), "x,y,z,w,v", places, numbers_of, 1.3, code)
         wanted = [
-            reduced(1.3 * value(terms[0], x - y), reduction)
-            + reduced(1.3 * w * value(terms[1], z), reduction),
-            reduced(1.3 * value(terms[0], v), reduction),
+            reduced(1.3 * rows_of_term(terms[0], x - y), reduction)
+            + reduced(1.3 * w * rows_of_term(terms[1], z), reduction),
+            reduced(1.3 * rows_of_term(terms[0], v), reduction),
         ]
         agree(list(found), wanted, [x, y, z, w, v])
 
