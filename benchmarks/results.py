@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """The commit that was measured, marked where the operators differ from it."""
+def commit(of: Sequence[str] = MEASURED) -> str:
+    """The commit that was measured, marked where these of its files differ from it."""
 
     def git(*words: str) -> str:
         found = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
@@ -54,7 +55,7 @@ def commit() -> str:
         return given  # where the sources were copied without their repository
     if shutil.which("git") is None:
         return "unknown"
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", *MEASURED)
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", *of)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-modified" if dirty else "")
 
 

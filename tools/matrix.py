@@ -22,8 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import commit
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK, RECORD = ROOT / "build" / "matrix", ROOT / "docs" / "results" / "versions.json"
+# Results and pages may differ from the commit that is named.
+TESTED = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
 # The operators and the training code on a CPU, without what `make test` adds.
 CORE = ("-m", "not (emulated or builds or inductor or processes)")
 # Every variant of every Triton kernel through its compiler, for NVIDIA and AMD; no GPU is asked.
@@ -191,18 +195,6 @@ class TritonTrial(Trial):
         return 0.0
 
 
-def commit() -> str:
-    """The tree that is tested; results and pages may differ from it."""
-
-    def git(*words: str) -> str:
-        command = ["git", *words]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-    tested = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
-    changed = git("status", "--porcelain", "--", *tested)
-    return git("rev-parse", "--short", "HEAD").strip() + (", modified" if changed else "")
-
-
 def read() -> dict[str, Any]:
     return dict(json.loads(RECORD.read_text())) if RECORD.exists() else {}
 
@@ -229,7 +221,7 @@ def main() -> None:
             continue
         chosen = Combination(**{**vars(by_name[name]), "shard": arguments.shard})
         print(f"{name}: log in {WORK / name}.log", flush=True)
-        tested = {"date": datetime.date.today().isoformat(), "commit": commit()}
+        tested = {"date": datetime.date.today().isoformat(), "commit": commit(TESTED)}
         trial = Trial if chosen.triton is None else TritonTrial
         found = trial(chosen, arguments.index, arguments.jobs).outcome()
         found |= tested

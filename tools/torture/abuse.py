@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from contract.common import of_tensors
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gankernels as gk
-from gankernels.testing import OPERATORS, Arguments, Operator
+from gankernels.testing import OPERATORS
 from tools.torture.attack import Found
 
 Closed = Callable[..., Tensor]
@@ -135,27 +136,16 @@ EXACT: dict[str, Callable[[Closed, list[Tensor]], Gradients]] = {
 CLOSE = {"second order first": first_of_second_order}
 
 
-def closed(operator: Operator, arguments: Arguments, names: tuple[str, ...]) -> Closed:
-    def loss(*tensors: Tensor) -> Tensor:
-        given = {**arguments, **dict(zip(names, tensors, strict=True))}
-        given.update({name: given[name].clone() for name in operator.writes})
-        return operator.functional(**given)
-
-    return loss
-
-
 def of_operators(found: Found, share: float) -> None:
     for operator in OPERATORS:
         cases = list(operator.few_cases((4, 6)))
         for case in cases if share == 1 else cases[-1:]:
             arguments = operator.draw(case, torch.float32)
             names = operator.inputs(arguments)
-            loss = closed(operator, arguments, names)
+            loss, tensors = of_tensors(operator, arguments, names)
 
-            def fresh(
-                arguments: Arguments = arguments, names: tuple[str, ...] = names
-            ) -> list[Tensor]:
-                return [arguments[n].detach().clone().requires_grad_() for n in names]
+            def fresh(tensors: tuple[Tensor, ...] = tensors) -> list[Tensor]:
+                return [x.clone().requires_grad_() for x in tensors]
 
             expected = plain(loss, fresh())
             for what, abuse in {**EXACT, **CLOSE}.items():

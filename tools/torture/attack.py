@@ -6,6 +6,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
+from gankernels.testing import Arguments, Operator, differentiate
+
 
 @dataclass
 class Found:
@@ -31,6 +35,14 @@ class Found:
             self.failures.append(
                 f"{what}: {type(error).__name__}: {error} ({where.name}:{where.lineno})"
             )
+
+
+def results(operator: Operator, arguments: Arguments) -> list[Tensor]:
+    """The value of a call and the gradients of its logits."""
+    value, gradients = differentiate(
+        operator.functional, arguments, operator.inputs(arguments), writes=operator.writes
+    )
+    return [value, *gradients.values()]
 
 
 @dataclass(frozen=True)

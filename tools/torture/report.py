@@ -5,36 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.results import commit
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "torture.json"
 PAGE = ROOT / "docs" / "reliability.md"
+# What an attack runs on.
+ATTACKED = ("csrc", "gankernels", "tools", "tests")
 BEGIN, END = "<!-- attacks -->", "<!-- end of attacks -->"
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git(
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        "csrc",
-        "gankernels",
-        "tools",
-        "tests",
-    )
-    return git("rev-parse", "--short", "HEAD") + ("-modified" if changed else "")
 
 
 def load() -> dict[str, dict[str, Any]]:
@@ -47,7 +30,7 @@ def keep(result: dict[str, Any]) -> None:
     known[result["name"]] = {
         **result,
         "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
+        "commit": commit(ATTACKED),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from gankernels.testing import OPERATORS, Case, differentiate
-from tools.torture.attack import Found
+from gankernels.testing import OPERATORS, Case
+from tools.torture.attack import Found, results
 
 CALLS = 1_000_000
 MOST_MIB = 8.0
@@ -25,20 +25,12 @@ def run(share: float) -> Found:
     most = 0.0
     for operator in OPERATORS:
         arguments = operator.draw(Case((16, 20), options=operator.settings[0]), torch.float32)
-        names = operator.inputs(arguments)
-
-        def call(operator=operator, arguments=arguments, names=names) -> list[torch.Tensor]:  # type: ignore[no-untyped-def]
-            value, gradients = differentiate(
-                operator.functional, arguments, names, writes=operator.writes
-            )
-            return [value, *gradients.values()]
-
-        first = call()
+        first = results(operator, arguments)
         for _ in range(each // 10):
-            call()
+            results(operator, arguments)
         before = resident()
         for _ in range(each - each // 10):
-            last = call()
+            last = results(operator, arguments)
         grown = resident() - before
         most = max(most, grown)
         found.cases += each

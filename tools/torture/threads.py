@@ -9,16 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from contract.common import assert_same
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate
-from tools.torture.attack import Found
+from gankernels.testing import OPERATORS, Arguments, Case, Operator
+from tools.torture.attack import Found, results
 
 THREADS, TURNS = 8, 400
 SECONDS = 120  # for what must not hang
-
-Results = list[Tensor]
 
 
 def calls(shape: tuple[int, int] = (64, 20)) -> list[tuple[Operator, Arguments]]:
@@ -27,18 +26,6 @@ def calls(shape: tuple[int, int] = (64, 20)) -> list[tuple[Operator, Arguments]]
         (operator, operator.draw(Case(shape, options=operator.settings[-1]), torch.float32))
         for operator in OPERATORS
     ]
-
-
-def results(operator: Operator, arguments: Arguments) -> Results:
-    value, gradients = differentiate(
-        operator.functional, arguments, operator.inputs(arguments), writes=operator.writes
-    )
-    return [value, *gradients.values()]
-
-
-def assert_same(got: Results, expected: Results) -> None:
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def of_threads(found: Found, share: float) -> None:
