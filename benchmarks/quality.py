@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import results
 from benchmarks.results import RESULTS, commit, processor
 from gankernels._files import write_whole
 from gankernels.training import TrainConfig, configuration, data, evaluation
@@ -94,16 +95,15 @@ def measure(
 
 def table(rows: list[Row]) -> str:
     """Mean and standard deviation over the seeds, as Markdown."""
-    lines = ["| loss | penalty | seeds | " + " | ".join(SCORES) + " |"]
-    lines.append("| --- " * (3 + len(SCORES)) + "|")
+    lines: list[list[object]] = []
     for loss, penalty in product(LOSSES, PENALTIES):
         own = [r for r in rows if (r["loss"], r["penalty"]) == (loss, penalty)]
         done = [r for r in own if "failed" not in r]
         if own:
             failed = f", {len(own) - len(done)} not finite" if len(own) > len(done) else ""
             shown = (_spread([float(r[name]) for r in done]) for name in SCORES)
-            lines.append(f"| {loss} | {penalty} | {len(own)}{failed} | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+            lines.append([loss, penalty, f"{len(own)}{failed}", *shown])
+    return results.table(["loss", "penalty", "seeds", *SCORES], lines)
 
 
 def _spread(values: list[float]) -> str:
