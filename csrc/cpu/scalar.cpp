@@ -8,8 +8,6 @@ namespace gankernels {
 
 namespace {
 
-void* writable(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
-
 ScalarProblem problem_of(const TermOperands& operands) {
   ScalarProblem problem;
   problem.dtype = kernel_dtype(operands.logits.scalar_type());

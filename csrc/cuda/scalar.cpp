@@ -6,9 +6,6 @@ namespace gankernels {
 
 namespace {
 
-void* writable(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
-const void* readable(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
-
 cuda::TermBatch batch_of(const TermOperands& given, int output) {
   cuda::TermBatch batch;
   batch.logits = given.logits.const_data_ptr();

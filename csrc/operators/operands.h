@@ -19,6 +19,10 @@ inline Dtype kernel_dtype(at::ScalarType type) {
   }
 }
 
+// The memory of a tensor that may be absent.
+inline void* writable(const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; }
+inline const void* readable(const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; }
+
 class Operands {
  public:
   void input(const Tensor& t, Rows& rows) { list_.push_back({t, &rows, false, {}}); }

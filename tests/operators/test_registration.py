@@ -87,8 +87,8 @@ def test_has_a_function_and_a_reference(operator: Operator) -> None:
         defaults = {n: p.default for n, p in ours.items() if n not in operator.logits}
         labels = {n: defaults.pop(n) for n in [*defaults] if n.endswith("label")}
         logits = dict.fromkeys(operator.logits)
-        plain = bound(operator.name, loss, (), logits)
-        assert bound(operator.name, loss, (), logits | defaults) == plain
+        plain = bound(operator.name, loss, logits)
+        assert bound(operator.name, loss, logits | defaults) == plain
         sides = {"real_label": loss.real, "fake_label": loss.fake, "label": loss.fake}
         assert all(sides[n].label == label for n, label in labels.items())  # type: ignore[union-attr]
         return
