@@ -20,7 +20,7 @@ def _compiler(said: str) -> str:
 
 
 def _tests(found: dict[str, Any]) -> str:
-    kind = "Triton compiled" if "triton_compiled" in found["tests"] else "CPU"
+    kind = "Triton, compiled and emulated" if "triton_compiled" in found["tests"] else "CPU"
     shard = re.search(r"--shard 0/(\d+)", found["tests"])
     share = int(shard[1]) if shard else 1
     return kind if share == 1 else f"{kind}, every {share}th"

@@ -30,8 +30,11 @@ WORK, RECORD = ROOT / "build" / "matrix", ROOT / "docs" / "results" / "versions.
 TESTED = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
 # The operators and the training code on a CPU, without what `make test` adds.
 CORE = ("-m", "not (emulated or builds or inductor or processes)")
-# Every variant of every Triton kernel through its compiler, for NVIDIA and AMD; no GPU is asked.
-COMPILED = ("tests/gpu/test_triton_compiled.py",)
+# Every variant of every Triton kernel: compiled for NVIDIA and AMD, and run in the emulator.
+EMULATED = tuple(
+    f"tests/gpu/test_triton_{name}.py"
+    for name in ("backend", "compiled", "emulated", "failures", "replays", "replay_forms")
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Combination:
 
     @property
     def tests(self) -> tuple[str, ...]:
-        chosen = CORE if self.triton is None else COMPILED
+        chosen = CORE if self.triton is None else EMULATED
         return (*chosen, "--shard", self.shard)
 
 
@@ -121,12 +124,10 @@ class Trial:
             raise RuntimeError(f"no python{self.combination.python} or {self.combination.compiler}")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for name in filter(None, listed.stdout.split("\0")):
-            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, self.tree / name)
+        # Not the working tree, whose table and results of this run no longer agree.
+        archive = self.folder / "tree.tar"
+        subprocess.run(["git", "archive", "-o", archive, "HEAD"], cwd=ROOT, check=True)
+        shutil.unpack_archive(archive, self.tree)
         self.step(python, "-m", "venv", "environment")
         pip = (self.python, "-m", "pip", "install", "--quiet")
         index = ("--index-url", self.index) if self.index else ()
@@ -151,7 +152,7 @@ class Trial:
             counts["failed"] = counts.get("failed", 0) + int(broken[1])
         if not counts:
             raise RuntimeError(f"no test ran: {last}")
-        if failures := sorted(set(re.findall(r"^FAILED (\S+)", said, re.MULTILINE))):
+        if failures := sorted(set(re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE))):
             counts["failures"] = failures[:20]
         return counts
 

@@ -6,9 +6,11 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+import triton
 
 from gankernels.triton.geometry import MOST_AT_ONCE
 
+RELEASE = tuple(map(int, triton.__version__.split(".")[:2]))
 # Rows of up to this many classes stay in registers: with 16 warps, 16 elements per thread and operand
 # (8 of float64); half as many where a row has several operands, as P and M each of its own, or a
 # number of classes that 4 does not divide; a quarter in float64 with several operands.
@@ -17,8 +19,8 @@ RESIDENT_CLASSES = 8192
 # more classes than these (half of them with more than two operands) it would not fit in registers.
 RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # Elements of one operand that a thread can hold when it holds whole rows: 64 leave room, in 255
-# registers, for the logits, their exponentials and an anchor.
-WHOLE_ROWS = 64
+# registers, for the logits, their exponentials and an anchor, but not as Triton before 3.9 allots them.
+WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 32
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16

