@@ -19,8 +19,9 @@ RESIDENT_CLASSES = 8192
 # more classes than these (half of them with more than two operands) it would not fit in registers.
 RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # Elements of one operand that a thread can hold when it holds whole rows: 64 leave room, in 255
-# registers, for the logits, their exponentials and an anchor, but not as Triton before 3.9 allots them.
-WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 32
+# registers, for the logits, their exponentials and an anchor. Triton before 3.9 lays a warp across the
+# classes of such a tile, which takes 2 to 4 times the sectors, and spills: none there.
+WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 0
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
