@@ -9,6 +9,7 @@ the tests compare the kernels with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ def _below_one(label: float | OneLess) -> float:
     return label.by if isinstance(label, OneLess) else 1.0 - label
 
 
-class Side(NamedTuple):
+@dataclass(frozen=True)
+class Side:
     """What a loss is of one of its batches.
 
     Args:
@@ -72,7 +74,8 @@ class Side(NamedTuple):
         return self.labelled(self.label or 0.0)
 
 
-class ScalarLoss(NamedTuple):
+@dataclass(frozen=True)
+class ScalarLoss:
     """One row.
 
     Args:

@@ -56,6 +56,14 @@ class Part(NamedTuple):
     output: int = 0
 
 
+def changed(part: Part, **fields: Any) -> Part:
+    """``part._replace(...)``, which Dynamo of torch 2.6 does not trace."""
+    named: Any = {
+        name: fields.get(name, value) for name, value in zip(Part._fields, part, strict=True)
+    }
+    return Part(**named)
+
+
 class Options(NamedTuple):
     """What may be asked for of a loss beside its logits and reduction; a row's losses take what concerns them."""
 
@@ -69,6 +77,12 @@ class Options(NamedTuple):
     average: bool = False
     per_output: bool = False
     return_terms: bool = False
+
+
+def unweighted(options: Options) -> bool:
+    """Whether every element counts alike."""
+    weights = (options.real_weight, options.fake_weight, options.real_mask, options.fake_mask)
+    return all(x is None for x in weights)
 
 
 class Call(NamedTuple):
@@ -115,13 +129,14 @@ def by_name(
         positional.append("label_smoothing")
     if len(args) > len(positional):
         raise TypeError(f"{name}() takes {len(positional)} positional arguments, got {len(args)}")
-    by_position = dict(zip(positional, args, strict=False))
-    unknown = kwargs.keys() - {*positional, *OPTIONS[name]}
+    by_position = dict(zip(positional[: len(args)], args, strict=True))
+    unknown = [x for x in kwargs if x not in positional and x not in OPTIONS[name]]
     if unknown:
         raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
-    for argument in by_position.keys() & kwargs.keys():
-        raise TypeError(f"{name}() got multiple values for argument {argument!r}")
-    named = by_position | dict(kwargs)
+    for argument in by_position:
+        if argument in kwargs:
+            raise TypeError(f"{name}() got multiple values for argument {argument!r}")
+    named = {**by_position, **kwargs}
     for argument in loss.arguments:
         if argument not in named:
             raise TypeError(f"{name}() missing a required argument: {argument!r}")
@@ -157,7 +172,7 @@ def bound(name: str, loss: ScalarLoss, arguments: Mapping[str, Any]) -> Call:
 
 
 def is_list(logits: object) -> bool:
-    return isinstance(logits, list | tuple)
+    return isinstance(logits, (list, tuple))
 
 
 def listed(name: str, given: Any) -> list[tuple[str, Tensor]]:
@@ -215,7 +230,7 @@ def _batch(
             if x is not None:
                 _check_weight(of, x, logits_name, logits, is_mask)
         part = Part(logits_name, logits, side, label, weight=weight[i][1], mask=mask[i][1])
-        parts.append(part._replace(output=next(outputs)))
+        parts.append(changed(part, output=next(outputs)))
     return parts
 
 
@@ -273,7 +288,7 @@ def _paired(part: Part, other_name: str, other: Tensor) -> Part:
     check.check_floating(other_name, other)
     check.check_same_device(part.name, part.logits, other_name, other)
     check.check_same_shape(part.name, part.logits, other_name, other)
-    return part._replace(other=other, other_name=other_name)
+    return changed(part, other=other, other_name=other_name)
 
 
 def parts_of_maps(real: Any, fake: Any, norm: str) -> list[Part]:
@@ -320,7 +335,7 @@ def _against_means(parts: list[Part], means: Means) -> list[Part]:
                 f"{part.name} and {other.name} must have the same shape but for their number of samples "
                 f"with mean_dim=0, got {list(part.logits.shape)} and {list(other.logits.shape)}"
             )
-        against.append(part._replace(other=other.logits, other_name=other.name, means=means))
+        against.append(changed(part, other=other.logits, other_name=other.name, means=means))
     return against[half:] if means.one_sided else against
 
 
@@ -379,15 +394,15 @@ def _in_one_dtype(part: Part, wide: bool, upcast: Mapping[str, Tensor]) -> Part:
     """float64 beside others: those are converted. Gradients come back in each tensor's own dtype."""
     dtype = torch.float64 if wide else part.logits.dtype
     if part.other is None:
-        return part._replace(logits=part.logits.to(dtype))
+        return changed(part, logits=part.logits.to(dtype))
     if part.means is not None:
         other = upcast[part.other_name]
         other = other.detach() if part.means.detach else other
         mean = other.mean() if part.means.dim is None else other.mean(0)
         logits = upcast[part.name]
-        return part._replace(logits=logits, other=mean.expand(logits.shape))
+        return changed(part, logits=logits, other=mean.expand(logits.shape))
     logits, other = alike(part.logits.to(dtype), part.other)
-    return part._replace(logits=logits, other=other)
+    return changed(part, logits=logits, other=other)
 
 
 def _weighted(part: Part, reduction: str) -> Part:
@@ -407,7 +422,7 @@ def _weighted(part: Part, reduction: str) -> Part:
         weight = torch.where(_over(mask, shape), one if weight is None else weight, 0.0)
         if reduction == "mean":
             weight = weight * (mask.numel() / mask.sum(dtype=dtype).clamp(min=1))
-    return part._replace(weight=weight, mask=None)
+    return changed(part, weight=weight, mask=None)
 
 
 def _over(x: Tensor, shape: torch.Size) -> Tensor:

@@ -22,6 +22,7 @@ from gankernels._scalar_call import (
     parts_of,
     prepared,
     scale_of,
+    unweighted,
 )
 
 _TERMS: dict[str, Term] = {
@@ -152,7 +153,7 @@ def of_pairs(name: str, real: Any, fake: Any, reduction: str, *options: Any) -> 
 def of_any(name: str, call: Call) -> Any:
     """Lists, weights, masks, several outputs, several dtypes."""
     options = call.options
-    if not any(x is not None for x in options[3:7]):
+    if unweighted(options):
         outputs = _of_lists(name, call)
         if outputs is not None:
             return arranged(outputs, call)
@@ -187,7 +188,7 @@ def _of_lists(name: str, call: Call) -> Sequence[Tensor] | None:
         return None
     check_outputs(call)
     apart = call.reduction == "none" or options.per_output
-    form = (loss.arguments, bool(loss.pair), len(lists[0]), apart, options.return_terms)
+    form = (loss.arguments, loss.pair is not None, len(lists[0]), apart, options.return_terms)
     plan = _plans.get(form)
     if plan is None:
         plan = _plans[form] = _planned(*form)
@@ -322,7 +323,7 @@ def value_and_grad(
     """Of a call of plain tensors, with one gradient for each logits argument; None for any other."""
     real, fake, reduction, options, means = call
     logits = tuple(x for x in (real, fake) if x is not None)
-    if means != _USUAL or any(x is not None for x in options[3:7]) or any(options[8:]):
+    if means != _USUAL or not unweighted(options) or options.per_output or options.return_terms:
         return None
     if _backend.reference_serves(*logits):
         return None
@@ -348,7 +349,7 @@ def plain_value_and_grad(
         arguments = (*logits, *both, code, *wanted, True, grad_scale)
         value, to_real, to_fake = _backend.VALUE_AND_GRAD["relativistic_loss"](*arguments)
         return value, (to_real if wanted[0] else None, to_fake if wanted[1] else None)
-    names, places = _PLAIN[len(logits) + bool(loss.pair)]
+    names, places = _PLAIN[len(logits) + (loss.pair is not None)]
     values, gradients = _backend.scalar_value_and_grad(
         logits,
         names if len(logits) == 2 else loss.arguments[0],

@@ -115,12 +115,12 @@ def _through_autograd(
 
 
 def _flat(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [given]
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def _like(given: Any, values: Iterator[Any]) -> Any:
     """The next values in the shape of an argument: one, or a list."""
-    return [next(values) for _ in given] if isinstance(given, list | tuple) else next(values)
+    return [next(values) for _ in given] if isinstance(given, (list, tuple)) else next(values)
 
 
 def _usable(x: Any) -> Any:

@@ -381,7 +381,8 @@ def _bin_counts(samples: Tensor, K: int, low: float, high: float) -> Tensor:
 
 
 def _placed(x: Tensor, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
-    return x.to(dtype=dtype, device=torch.get_default_device() if device is None else device)
+    # torch.get_default_device() fails in torch 2.6 once the default was reset.
+    return x.to(dtype=dtype, device=torch.empty(0).device if device is None else device)
 
 
 def _draw(sampler: Callable[..., Tensor], generator: torch.Generator | None) -> Tensor:

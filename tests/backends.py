@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
@@ -78,7 +77,7 @@ class Triton(Gpu):
     """The Triton launchers and kernels, by Triton's interpreter."""
 
     in_turn = True  # it takes milliseconds where the others take microseconds
-    missing = None if find_spec("triton") else "Triton is not installed"
+    missing = triton.unusable()
 
     @cache  # noqa: B019  one instance
     def kernels(self) -> dict[str, Callable[..., Any]]:

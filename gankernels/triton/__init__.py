@@ -6,7 +6,9 @@ Importing this package does not import Triton; the first call of an operator on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from gankernels._torch_internals import names_of_cpu_kernels, register_kernel
 from gankernels.triton.failures import guarded, name_kernel
 
+OLDEST = (3, 4)
 _libraries: dict[str, torch.library.Library] = {}
 
 
@@ -27,8 +30,25 @@ def unavailable() -> str | None:
     """Why the Triton kernels cannot serve GPUs here; None where they can."""
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built without GPU support"
+    return unusable()
+
+
+def unusable() -> str | None:
+    """Why the Triton that is installed, if any is, cannot compile the kernels; None where it can."""
     if find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
+    installed = _version()
+    if installed is not None and tuple(map(int, installed.split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return f"Triton {installed} is older than {oldest}, the oldest that the kernels are tested with"
+    return None
+
+
+def _version() -> str | None:
+    """Triton's, from the files of its installation: an import would take a third of a second."""
+    for distribution in ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm"):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
     return None
 
 

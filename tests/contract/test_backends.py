@@ -50,6 +50,8 @@ def test_the_table_calls_every_kernel_of_the_backend(backend: str) -> None:
 
 @pytest.mark.compiled
 def test_a_backend_gives_the_operators_back(backend: str) -> None:
+    if not hasattr(torch.library, "get_kernel"):
+        pytest.skip("this torch cannot tell which kernel serves an operator")
     name = "gankernels::softmax_kl_value_and_grad"
     backends.serve("cpu")
     own = repr(torch.library.get_kernel(name, "CPU"))

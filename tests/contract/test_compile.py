@@ -16,6 +16,9 @@ from gankernels.testing import Arguments, Case, Operator, differentiate
 # What the compiler sees of an operator, its Meta kernel, is the same for every backend.
 pytestmark = pytest.mark.backends("cpu")
 
+# Dynamo before torch 2.9 says that there was an exception, and not which.
+TELLS_LITTLE = torch.__version__ < "2.9"
+
 # aot_eager traces forward and backward like inductor, but generates no code.
 AOT = "aot_eager"
 
@@ -146,6 +149,8 @@ def test_wrong_arguments_are_refused_while_compiling(operator: Operator, case: C
     arguments = operator.draw(case, torch.float32)
     batchmean = "'batchmean', " if "dim" in arguments else ""
     message = f"reduction must be 'mean', {batchmean}'sum' or 'none', got 'avg'"
+    if TELLS_LITTLE:
+        message = "Observed exception"
     with pytest.raises(Exception, match=message):
         compiled(**{**arguments, "reduction": "avg"})
 

@@ -226,7 +226,7 @@ ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("orders", itertools.product(ORDERS, ORDERS), ids="-".join)
+@pytest.mark.parametrize("orders", [*itertools.product(ORDERS, ORDERS)], ids="-".join)
 def test_pairs_in_any_memory_order(backend: str, orders: tuple[str, str]) -> None:
     """An element meets the one at its place, wherever both lie."""
     real, fake = (ORDERS[o](numbers((3, 4, 5), i)) for i, o in enumerate(orders))
@@ -296,7 +296,7 @@ def test_an_empty_discriminator(backend: str) -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("functions", itertools.product(FUNCTIONS, FUNCTIONS), ids="-".join)
+@pytest.mark.parametrize("functions", [*itertools.product(FUNCTIONS, FUNCTIONS)], ids="-".join)
 def test_any_terms(backend: str, functions: tuple[str, str]) -> None:
     """Every number of a term away from its default, on a pair and on weighted logits, beside each other."""
     terms = [

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-pytest.importorskip("triton", reason="the emulation needs triton")
+pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
 
 from gpu.cuda import build
 from tools.ptxsim import toolchain

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", reason="the emulation needs triton")
+pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
 
 import gankernels as gk
 from gankernels._scalar_run import terms_against_means, terms_of

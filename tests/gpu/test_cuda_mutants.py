@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the emulation needs triton")
+pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
 
 from gpu.cuda import emulated
 from tools.ptxsim.simulator import KernelFault

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the emulation needs triton")
+pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
 
 from gankernels._scalar import SCALAR_LOSSES
 from gankernels._scalar_run import _LINEAR, terms_of

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.processes
 def test_dry_run(tmp_path: Path) -> None:
     """Everything is collected, imported and launched, and the emulator's own launches repeat to the last bit."""
-    pytest.importorskip("triton", reason="the emulation needs triton")
+    pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
     if contact.shutil.which("nvcc") is None:
         pytest.skip("nvcc is not on PATH")
     command = [sys.executable, "tools/gpu_first_contact.py", "--dry-run", "--out", str(tmp_path)]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton", reason="needs the triton wheel: its compiler and disassemblers")
+pytest.importorskip(
+    "triton", minversion="3.4", reason="needs the triton wheel: its compiler and disassemblers"
+)
 
 from tools.gpu_table import table
 from tools.ptxsim import toolchain

@@ -34,6 +34,9 @@ NO_TRITON = (
 )
 NO_TRITON += "u.find_spec = lambda name, *a: None if name == 'triton' else find(name, *a)"
 
+OLD_TRITON = GPU_BUILD + "; import importlib.metadata as m; real = m.version; "
+OLD_TRITON += "m.version = lambda name: '3.3.1' if name == 'triton' else real(name)"
+
 
 def run(prepare: str, backend: str = "auto") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "GANKERNELS_BACKEND": backend}
@@ -100,6 +103,12 @@ def test_without_either_the_reference_serves_gpus() -> None:
     assert found["devices"] == ["cpu"]
 
 
+def test_a_triton_that_is_too_old_serves_nothing() -> None:
+    found = report(OLD_TRITON + stub(kernels=False))
+    assert found["backends"] == {"cpu": "C++ extension", "cuda": "reference"}
+    assert "Triton 3.3.1 is older than 3.4" in found["reasons"]["cuda"]
+
+
 def test_a_cpu_build_of_torch_says_so() -> None:
     found = report("torch.version.cuda = torch.version.hip = None" + stub(kernels=False))
     assert found["backends"]["cuda"] == "reference"
@@ -123,8 +132,9 @@ def test_the_reference_serves_everything_where_it_is_chosen() -> None:
             "with FORCE_CUDA=1",
         ),
         ("triton", NO_TRITON + stub(kernels=False), "but Triton is not installed (pip install"),
+        ("triton", OLD_TRITON + stub(kernels=False), "but Triton 3.3.1 is older than 3.4"),
     ],
-    ids=["cuda", "triton"],
+    ids=["cuda", "triton", "old triton"],
 )
 def test_what_is_asked_for_and_not_there_is_an_error(
     backend: str, prepare: str, message: str

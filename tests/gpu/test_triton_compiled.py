@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 import triton
 import triton.language as tl

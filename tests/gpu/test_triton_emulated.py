@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from contract.common import dtype_name
 

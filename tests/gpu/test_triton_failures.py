@@ -16,7 +16,7 @@ from gankernels import _backend
 from gankernels.triton import failures
 from gankernels.triton.failures import guarded, name_kernel
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.4")
 pytestmark = [pytest.mark.compiled, pytest.mark.backends("cpu")]
 
 NAME = "realness_d_loss_value_and_grad"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from gankernels.triton import divergence as divergence_launcher
 from gankernels.triton import layers, operators

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from gankernels.triton import operators as launchers
 from gankernels.triton import replays

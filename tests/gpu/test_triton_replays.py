@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-pytest.importorskip("triton", reason="needs Triton, whose compiler the tests run")
+pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from triton import knobs
 

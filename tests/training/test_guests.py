@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -197,15 +198,16 @@ ENTRIES: dict[str, Callable[..., list[Tensor]]] = {
 def foreign_defaults(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
     """Sets a default that this package must not fall for: meta stands for any device but the CPU."""
 
-    def set_them() -> None:
-        if request.param == "float64":
-            torch.set_default_dtype(torch.float64)
-        else:
-            torch.set_default_device("meta")
+    with ExitStack() as defaults:
 
-    yield set_them
+        def set_them() -> None:
+            if request.param == "float64":
+                torch.set_default_dtype(torch.float64)
+            else:
+                defaults.enter_context(torch.device("meta"))
+
+        yield set_them
     torch.set_default_dtype(torch.float32)
-    torch.set_default_device(None)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

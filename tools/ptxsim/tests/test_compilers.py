@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-triton = pytest.importorskip("triton", reason="needs the triton wheel")
+triton = pytest.importorskip("triton", minversion="3.4", reason="needs the triton wheel")
 
 from tools.ptxsim import offline_compile, sass, simulator, toolchain  # noqa: E402
 from tools.ptxsim.occupancy import occupancy  # noqa: E402

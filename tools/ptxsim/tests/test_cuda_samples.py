@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-pytest.importorskip("triton", reason="needs the triton wheel's assembler")
+pytest.importorskip("triton", minversion="3.4", reason="needs the triton wheel's assembler")
 
 from tools.ptxsim.simulator import Buffer, Memory, Module, Result
 from tools.ptxsim.simulator.memory import POISON

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-pytest.importorskip("triton", reason="needs the triton wheel's assembler")
+pytest.importorskip("triton", minversion="3.4", reason="needs the triton wheel's assembler")
 
 from tools.ptxsim.simulator import KernelFault, Memory, Module, Unsupported
 from tools.ptxsim.tests.samples.cuda import kernel_named, sample_ptx

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="needs the triton wheel")
+triton = pytest.importorskip("triton", minversion="3.4", reason="needs the triton wheel")
 
 from tools.ptxsim import initcheck, simulator, triton_driver  # noqa: E402
 from tools.ptxsim.tests.samples import triton_kernels as kernels  # noqa: E402
