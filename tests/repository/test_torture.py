@@ -19,6 +19,7 @@ SHARES = {
     "abuse": 0.1,
     "threads": 0.003,
     "files": 0.01,
+    "writes": 0.01,
 }
 LEAST = {
     "numerics": 200,
@@ -28,6 +29,7 @@ LEAST = {
     "abuse": 300,
     "threads": 200,
     "files": 30,
+    "writes": 6,
 }
 
 

@@ -12,6 +12,7 @@ from tools.torture import (
     sanitizers,
     soak,
     threads,
+    writes,
 )
 from tools.torture.attack import Attack
 
@@ -59,6 +60,13 @@ ATTACKS = (
         "a damaged checkpoint is refused by name, and a file runs no code",
         "flipped bits, lost, exchanged and missing blocks, foreign files, pickles with code",
         files.run,
+    ),
+    Attack(
+        "writes",
+        "no kill, full disk or failed write loses a checkpoint, or what was trained before it",
+        "a run killed half way through each of its writes, on a disk that is full from there on, or whose one "
+        "write fails; then it goes on, to the same state, log and files as an undisturbed run",
+        writes.run,
     ),
     Attack(
         "soak",
