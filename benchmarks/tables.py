@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import accuracy, gpu_tables, results, switching, toy_modes, versions
 from benchmarks import goals as goals_of_the_package
-from benchmarks import gpu_tables, results, switching, toy_modes, versions
 from benchmarks.losses import is_rival
 from benchmarks.results import by_case, table
 from benchmarks.scaling import slopes
@@ -264,6 +264,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "GPU steps": gpu_tables.short_steps,
     },
     "docs/backends.md": {"versions": versions.versions},
+    "docs/numerics.md": {"accuracy": accuracy.table, "formulas": accuracy.formula_table},
     "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
     "docs/gpu.md": {"first contact": gpu_tables.first_contact},
     "docs/performance.md": {

@@ -18,6 +18,7 @@ SHARES = {
     "entries": 0.02,
     "abuse": 0.1,
     "threads": 0.003,
+    "digits": 0.1,
     "files": 0.01,
     "writes": 0.01,
 }
@@ -28,6 +29,7 @@ LEAST = {
     "entries": 1_000,
     "abuse": 300,
     "threads": 200,
+    "digits": 2_000,
     "files": 30,
     "writes": 6,
 }
