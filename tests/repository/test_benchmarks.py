@@ -13,7 +13,17 @@ import pytest
 import torch
 
 import gankernels as gk
-from benchmarks import dispatch, gpu, gpu_steps, losses, quality, scaling, steps, toy_modes
+from benchmarks import (
+    accuracy,
+    dispatch,
+    gpu,
+    gpu_steps,
+    losses,
+    quality,
+    scaling,
+    steps,
+    toy_modes,
+)
 from benchmarks.timing import Measurement, interleaved, paired_ratio
 from gankernels.training import ImageData
 
@@ -203,3 +213,21 @@ def test_new_results_of_the_mixture_leave_the_others_and_their_sources() -> None
     assert again["sources"] == [old_source]
     lines = toy_modes.table(found["records"]).splitlines()[2:]
     assert ["| 9.0 ± 0.0 |" in line for line in lines] == [False, True]
+
+
+def test_errors_are_counted_in_units_of_the_last_place() -> None:
+    exact = torch.tensor([1.5, 0.25], dtype=torch.float64)
+    eps = torch.finfo(torch.float32).eps
+    assert accuracy.unit(exact, torch.float32) == eps
+    errors = accuracy.Errors()
+    errors.add(torch.tensor([1.5 + eps, 0.25 - 3 * eps]), exact)
+    assert errors.row() == {"worst": 3.0, "mean": 2.0}
+
+
+def test_what_is_no_number_is_an_infinite_error_unless_it_must_be_one() -> None:
+    exact = torch.tensor([1.0, 1e6], dtype=torch.float64)
+    errors = accuracy.Errors()
+    errors.add(torch.tensor([1.0, torch.inf], dtype=torch.float16), exact)
+    assert errors.worst == 0
+    errors.add(torch.tensor([torch.nan, torch.inf], dtype=torch.float16), exact)
+    assert errors.worst == float("inf")
