@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-from tools.setup_helpers import backend, commands, compilers, environment, extension
+import gankernels
+from tools.setup_helpers import backend, commands, compilers, cuda, environment, extension, version
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.builds
 
@@ -88,6 +95,94 @@ def test_the_package_can_be_tied_to_its_torch(
     assert environment.requirements() == ["torch", "numpy"]
     monkeypatch.setenv("GANKERNELS_PIN_TORCH", "1")
     assert environment.requirements() == ["torch==2.13.*", "numpy"]
+
+
+# --- which version ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the torch that is built against, and whether CUDA kernels are compiled."""
+
+    def set_(built: str | None, of: str | None = None, kernels: bool = False) -> None:
+        monkeypatch.setattr(version, "building_torch", lambda: built)
+        monkeypatch.setattr(torch.version, "cuda", of)
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(cuda, "builds_cuda", lambda: kernels)
+
+    return set_
+
+
+def test_the_version_stands_once_and_is_repeated_where_nothing_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GANKERNELS_LOCAL_VERSION", raising=False)
+    assert environment.declared_version() == version.version() == gankernels.__version__
+    assert f"\nversion: {gankernels.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {gankernels.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("built", "of", "kernels", "label"),
+    [
+        ("2.13.0+cpu", None, False, "torch2.13.cpu"),
+        ("2.14.1", "13.0", False, "torch2.14.cu13"),
+        ("2.14.1+cu130", "13.0", True, "torch2.14.cu13.cuda"),
+    ],
+)
+def test_a_label_names_the_torch_that_a_wheel_fits(
+    fits: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    built: str,
+    of: str | None,
+    kernels: bool,
+    label: str,
+) -> None:
+    fits(built, of, kernels)
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "auto")
+    assert version.version() == f"{gankernels.__version__}+{label}"
+
+
+def test_a_label_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "site.7")
+    assert version.version() == f"{gankernels.__version__}+site.7"
+
+
+@pytest.mark.parametrize("given", ["torch 2.13", "+cpu", "cpu.", "CPU"])
+def test_what_is_no_label_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", given)
+    with pytest.raises(ValueError, match="GANKERNELS_LOCAL_VERSION must be auto, or") as refused:
+        version.version()
+    assert repr(given) in str(refused.value)
+
+
+def test_no_torch_has_no_label(fits: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    fits(None)
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "auto")
+    with pytest.raises(ValueError, match="there is none"):
+        version.version()
+
+
+def test_metadata_have_the_label_and_sources_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("gankernels", "tools"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    code = "import sys; from tools.setup_helpers import backend\nprint(getattr(backend, sys.argv[1])('..'))"
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "site.7")
+    made = {}
+    for hook in ("build_sdist", "prepare_metadata_for_build_wheel"):
+        command = [sys.executable, "-c", code, hook]
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made[hook] = done.stdout.splitlines()[-1]
+    assert made == {
+        "build_sdist": f"gankernels-{gankernels.__version__}.tar.gz",
+        "prepare_metadata_for_build_wheel": f"gankernels-{gankernels.__version__}+site.7.dist-info",
+    }
 
 
 # --- where it writes -------------------------------------------------------------------------------
@@ -182,7 +277,7 @@ def test_warnings_become_errors_where_asked(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_objects_of_another_compiler_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
-    for version in ("GCC 12", "Clang 19"):
-        monkeypatch.setattr(commands, "compiler_version", lambda version=version: version)
+    for compiler in ("GCC 12", "Clang 19"):
+        monkeypatch.setattr(commands, "compiler_version", lambda compiler=compiler: compiler)
         found.add(os.fspath(commands.objects_folder()))
     assert len(found) == 2
