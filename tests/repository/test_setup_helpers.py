@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
 import gankernels
+from tools import wheel_torch
 from tools.setup_helpers import backend, commands, compilers, cuda, environment, extension, version
 
 ROOT = Path(__file__).parents[2]
@@ -281,3 +283,28 @@ def test_objects_of_another_compiler_lie_elsewhere(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(commands, "compiler_version", lambda compiler=compiler: compiler)
         found.add(os.fspath(commands.objects_folder()))
     assert len(found) == 2
+
+
+# --- the torch of a wheel --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, [wheel_torch.DEFAULT]),
+        ({"TORCH": "", "TORCH_INDEX": ""}, [wheel_torch.DEFAULT]),
+        ({"TORCH": "torch==2.13.0"}, ["torch==2.13.0"]),
+        (
+            {"TORCH": "torch==2.13.0", "TORCH_INDEX": "file:///wheels"},
+            ["--index-url", "file:///wheels", "torch==2.13.0"],
+        ),
+    ],
+)
+def test_a_wheel_is_built_beside_the_torch_that_is_named(
+    given: dict[str, str], asked: list[str]
+) -> None:
+    torchs, others = wheel_torch.commands(given)
+    assert torchs == [sys.executable, "-m", "pip", "install", *asked]
+    assert others == [sys.executable, "-m", "pip", "install", *wheel_torch.BESIDE]
+    needed = re.findall(r'^requires = \["(.+)"\]', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert set(needed) < set(wheel_torch.BESIDE)
