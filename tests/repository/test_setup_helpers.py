@@ -122,6 +122,8 @@ def test_the_version_stands_once_and_is_repeated_where_nothing_reads_it(
     assert environment.declared_version() == version.version() == gankernels.__version__
     assert f"\nversion: {gankernels.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {gankernels.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    recipe = (ROOT / "tools" / "conda" / "recipe.yaml").read_text()
+    assert f'\n  version: "{gankernels.__version__}"\n' in recipe
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,16 @@ def test_metadata_have_the_label_and_sources_have_none(
         "build_sdist": f"gankernels-{gankernels.__version__}.tar.gz",
         "prepare_metadata_for_build_wheel": f"gankernels-{gankernels.__version__}+site.7.dist-info",
     }
+
+
+def test_no_folder_hides_a_module_that_builds_need(tmp_path: Path) -> None:
+    """A frontend searches this tree, its backend-path, before all else, and takes a mere folder for a package."""
+    code = "import sys, setuptools.build_meta; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    needed = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "packaging" in needed
+    assert not needed & {path.name for path in ROOT.iterdir() if path.is_dir()}
 
 
 # --- where it writes -------------------------------------------------------------------------------
