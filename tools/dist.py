@@ -100,12 +100,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     run(sys.executable, "-m", "pip", "install", "-q", *TOOLS)
-    label = torch_label()
+    label, packaged = torch_label(), commit(PACKAGED)
     sdist, wheel = make(label)
     record = {
         "command": "make dist",
         "date": datetime.date.today().isoformat(),
-        "commit": commit(PACKAGED),
+        "commit": packaged,
         "label": label,
         "python": sys.version.split()[0],
         "fits": audit(sdist, wheel),
