@@ -106,4 +106,6 @@ def test_the_table_shows_what_became_of_a_wheel(wheel: dict[str, object], said: 
 def test_the_matrix_reads_what_the_wheels_tool_writes() -> None:
     recorded = json.loads(dist.RECORD.read_text())
     assert set(recorded) >= set(matrix.WHEEL_KEYS)
+    assert "modified" not in recorded["commit"]
+    assert [name for name in recorded["bytes"] if f"+{recorded['label']}-" in name]
     assert [c.name for c in COMBINATIONS if c.wheel and c.triton is not None] == []
