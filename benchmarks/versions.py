@@ -26,6 +26,14 @@ def _tests(found: dict[str, Any]) -> str:
     return kind if share == 1 else f"{kind}, every {share}th"
 
 
+def _wheel(found: dict[str, Any]) -> str:
+    """What became of the wheel, where one was made."""
+    if "error" in found:
+        return f"; wheel: {found['error']}"
+    size = next(n for name, n in found["bytes"].items() if name.endswith(".whl"))
+    return f"; wheel built, and used in a bare environment ({found['fits']}, {size / 1e6:.1f} MB)"
+
+
 def _line(found: dict[str, Any]) -> list[object]:
     if "error" in found:
         outcome = found["error"]
@@ -33,6 +41,8 @@ def _line(found: dict[str, Any]) -> list[object]:
         outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
         names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
         outcome += f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
+    if "wheel" in found:
+        outcome += _wheel(found["wheel"])
     versions = [found.get(key, "") for key in ("torch", "python", "numpy", "triton")]
     return [*versions, _compiler(found.get("compiler") or ""), _tests(found), outcome]
 

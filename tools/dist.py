@@ -1,6 +1,7 @@
 """make dist: an sdist, a wheel built from it, audited, and used where there is nothing else of this repository.
 
-The wheel requires the minor release of torch that it was built against, whose C++ ABI it has.
+The wheel requires the minor release of torch that it was built against, whose C++ ABI it has. The label of its
+version names that torch, so that wheels for several differ in name: tools/setup_helpers/version.py.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import commit
+from tools.setup_helpers.version import torch_label
+
 ROOT = Path(__file__).resolve().parent.parent
 DIST, RECORD = ROOT / "dist", ROOT / "docs" / "results" / "dist.json"
+# What ends up in the wheel, and what makes it.
+PACKAGED = ("csrc", "gankernels", "tools", "setup.py", "pyproject.toml", "README.md")
 TOOLS = ("build", "twine", "check-wheel-contents", "auditwheel")  # the extra [dist]
 TEN_STEPS = ("train", "toy", "--steps", "10", "--quiet", "--out", "run")
 
@@ -36,13 +42,17 @@ def run(*command: object, **options: Any) -> str:
     return done.stdout
 
 
-def make() -> tuple[Path, Path]:
+def make(label: str) -> tuple[Path, Path]:
     """The sdist, and the wheel that is built from it with the torch of this environment."""
     shutil.rmtree(DIST, ignore_errors=True)
-    flags = {"GANKERNELS_PIN_TORCH": "1", "GANKERNELS_REQUIRE_EXT": "1"}
+    flags = {
+        "GANKERNELS_PIN_TORCH": "1",
+        "GANKERNELS_REQUIRE_EXT": "1",
+        "GANKERNELS_LOCAL_VERSION": label,
+    }
     command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST, ROOT)
     run(*command, env={**os.environ, **flags})
-    (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
+    (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob(f"*+{label}-*.whl")
     return sdist, wheel
 
 
@@ -90,10 +100,13 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     run(sys.executable, "-m", "pip", "install", "-q", *TOOLS)
-    sdist, wheel = make()
+    label, packaged = torch_label(), commit(PACKAGED)
+    sdist, wheel = make(label)
     record = {
         "command": "make dist",
         "date": datetime.date.today().isoformat(),
+        "commit": packaged,
+        "label": label,
         "python": sys.version.split()[0],
         "fits": audit(sdist, wheel),
         "bytes": {path.name: path.stat().st_size for path in (sdist, wheel)},

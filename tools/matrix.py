@@ -1,7 +1,8 @@
 """make matrix: builds and tests named combinations of torch, Python, compiler and Triton, one after the other.
 
 Each has an environment of its own under build/matrix, which is deleted when it is done: a CUDA build of torch is
-several GB. What has a result of this tree is not run again; docs/results/versions.json holds all results.
+several GB. Some then make a wheel and use it in a bare one. What has a result of this tree is not run again;
+docs/results/versions.json holds all results.
 
 python -m tools.matrix                      what has no result yet
 python -m tools.matrix NAME ... [--again]   these; --list names all
@@ -23,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import commit
+from tools import dist
 
 ROOT = Path(__file__).resolve().parent.parent
+DIST_RECORD = dist.RECORD.relative_to(ROOT)
+WHEEL_KEYS = ("bytes", "fits", "torch_built", "torch_running")
 WORK, RECORD = ROOT / "build" / "matrix", ROOT / "docs" / "results" / "versions.json"
 # Results and pages may differ from the commit that is named.
 TESTED = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
@@ -47,6 +51,7 @@ class Combination:
     triton: str | None = None
     numpy: str = "numpy"
     shard: str = "0/1"  # i/n: every n-th test
+    wheel: bool = False  # afterwards a wheel is made there, and used in a bare environment
 
     @property
     def name(self) -> str:
@@ -66,11 +71,11 @@ TORCHES = (
     Combination("2.6.0", "3.10", numpy="numpy<2"),
     Combination("2.7.1", "3.12"),
     Combination("2.8.0", "3.13"),
-    Combination("2.9.1", "3.12"),
+    Combination("2.9.1", "3.12", wheel=True),
     Combination("2.10.0", "3.11"),
-    Combination("2.11.0", "3.12"),
+    Combination("2.11.0", "3.12", wheel=True),
     Combination("2.12.0", "3.10"),
-    Combination(NEWEST, "3.11"),
+    Combination(NEWEST, "3.11", wheel=True),
     Combination(NEWEST, "3.13"),
     Combination(NEWEST, "3.14"),
 )
@@ -156,6 +161,16 @@ class Trial:
             counts["failures"] = failures[:20]
         return counts
 
+    def wheel(self, tested: str) -> dict[str, Any]:
+        """What tools.dist records of a wheel against this torch, or its error."""
+        index = ("--index", self.index) if self.index else ()
+        command = [self.python, "-m", "tools.dist", "--torch", f"torch=={self.combination.torch}"]
+        environment = {**self.environment, "GANKERNELS_COMMIT": tested}  # the tree has none
+        if run([*command, *index], self.log, cwd=self.tree, env=environment) != 0:
+            return {"error": self.log.read_text().strip().splitlines()[-1]}
+        recorded = json.loads((self.tree / DIST_RECORD).read_text())
+        return {key: recorded[key] for key in WHEEL_KEYS}
+
     def versions(self) -> dict[str, Any]:
         code = (
             "import json, sys, numpy, gankernels as gk; from importlib.metadata import version as v\n"
@@ -171,7 +186,7 @@ class Trial:
         )
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self, tested: str) -> dict[str, Any]:
         found: dict[str, Any] = {"tests": "pytest " + " ".join(self.combination.tests)}
         try:
             self.install()
@@ -180,6 +195,8 @@ class Trial:
             if not found["extension"]:
                 raise RuntimeError(found["reason"])
             found |= self.test()
+            if self.combination.wheel:
+                found["wheel"] = self.wheel(tested)
         except RuntimeError as error:
             found["error"] = str(error)
         finally:
@@ -210,6 +227,11 @@ def read() -> dict[str, Any]:
     return dict(json.loads(RECORD.read_text())) if RECORD.exists() else {}
 
 
+def is_broken(found: dict[str, Any]) -> bool:
+    """Whether something did not work: the build, a test, or the wheel."""
+    return "error" in found or found.get("failed", 0) > 0 or "error" in found.get("wheel", {})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="combinations; all by default")
@@ -234,12 +256,12 @@ def main() -> None:
         print(f"{name}: log in {WORK / name}.log", flush=True)
         tested = {"date": datetime.date.today().isoformat(), "commit": commit(TESTED)}
         trial = Trial if chosen.triton is None else TritonTrial
-        found = trial(chosen, arguments.index, arguments.jobs).outcome()
+        found = trial(chosen, arguments.index, arguments.jobs).outcome(tested["commit"])
         found |= tested
         print(json.dumps(found, indent=1), flush=True)
         results = {**read(), name: found}  # another of these may have written
         RECORD.write_text(json.dumps(results, indent=1) + "\n")
-    sys.exit(any("error" in results[n] for n in arguments.names if n in results))
+    sys.exit(any(is_broken(results[n]) for n in arguments.names if n in results))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-from tools.setup_helpers import backend, commands, compilers, environment, extension
+import gankernels
+from tools import wheel_torch
+from tools.setup_helpers import backend, commands, compilers, cuda, environment, extension, version
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.builds
 
@@ -88,6 +97,106 @@ def test_the_package_can_be_tied_to_its_torch(
     assert environment.requirements() == ["torch", "numpy"]
     monkeypatch.setenv("GANKERNELS_PIN_TORCH", "1")
     assert environment.requirements() == ["torch==2.13.*", "numpy"]
+
+
+# --- which version ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the torch that is built against, and whether CUDA kernels are compiled."""
+
+    def set_(built: str | None, of: str | None = None, kernels: bool = False) -> None:
+        monkeypatch.setattr(version, "building_torch", lambda: built)
+        monkeypatch.setattr(torch.version, "cuda", of)
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(cuda, "builds_cuda", lambda: kernels)
+
+    return set_
+
+
+def test_the_version_stands_once_and_is_repeated_where_nothing_reads_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GANKERNELS_LOCAL_VERSION", raising=False)
+    assert environment.declared_version() == version.version() == gankernels.__version__
+    assert f"\nversion: {gankernels.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {gankernels.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    recipe = (ROOT / "tools" / "conda" / "recipe.yaml").read_text()
+    assert f'\n  version: "{gankernels.__version__}"\n' in recipe
+
+
+@pytest.mark.parametrize(
+    ("built", "of", "kernels", "label"),
+    [
+        ("2.13.0+cpu", None, False, "torch2.13.cpu"),
+        ("2.14.1", "13.0", False, "torch2.14.cu13"),
+        ("2.14.1+cu130", "13.0", True, "torch2.14.cu13.cuda"),
+    ],
+)
+def test_a_label_names_the_torch_that_a_wheel_fits(
+    fits: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    built: str,
+    of: str | None,
+    kernels: bool,
+    label: str,
+) -> None:
+    fits(built, of, kernels)
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "auto")
+    assert version.version() == f"{gankernels.__version__}+{label}"
+
+
+def test_a_label_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "site.7")
+    assert version.version() == f"{gankernels.__version__}+site.7"
+
+
+@pytest.mark.parametrize("given", ["torch 2.13", "+cpu", "cpu.", "CPU"])
+def test_what_is_no_label_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", given)
+    with pytest.raises(ValueError, match="GANKERNELS_LOCAL_VERSION must be auto, or") as refused:
+        version.version()
+    assert repr(given) in str(refused.value)
+
+
+def test_no_torch_has_no_label(fits: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    fits(None)
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "auto")
+    with pytest.raises(ValueError, match="there is none"):
+        version.version()
+
+
+def test_metadata_have_the_label_and_sources_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("gankernels", "tools"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    code = "import sys; from tools.setup_helpers import backend\nprint(getattr(backend, sys.argv[1])('..'))"
+    monkeypatch.setenv("GANKERNELS_LOCAL_VERSION", "site.7")
+    made = {}
+    for hook in ("build_sdist", "prepare_metadata_for_build_wheel"):
+        command = [sys.executable, "-c", code, hook]
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made[hook] = done.stdout.splitlines()[-1]
+    assert made == {
+        "build_sdist": f"gankernels-{gankernels.__version__}.tar.gz",
+        "prepare_metadata_for_build_wheel": f"gankernels-{gankernels.__version__}+site.7.dist-info",
+    }
+
+
+def test_no_folder_hides_a_module_that_builds_need(tmp_path: Path) -> None:
+    """A frontend searches this tree, its backend-path, before all else, and takes a mere folder for a package."""
+    code = "import sys, setuptools.build_meta; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    needed = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "packaging" in needed
+    assert not needed & {path.name for path in ROOT.iterdir() if path.is_dir()}
 
 
 # --- where it writes -------------------------------------------------------------------------------
@@ -182,7 +291,32 @@ def test_warnings_become_errors_where_asked(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_objects_of_another_compiler_lie_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
-    for version in ("GCC 12", "Clang 19"):
-        monkeypatch.setattr(commands, "compiler_version", lambda version=version: version)
+    for compiler in ("GCC 12", "Clang 19"):
+        monkeypatch.setattr(commands, "compiler_version", lambda compiler=compiler: compiler)
         found.add(os.fspath(commands.objects_folder()))
     assert len(found) == 2
+
+
+# --- the torch of a wheel --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, [wheel_torch.DEFAULT]),
+        ({"TORCH": "", "TORCH_INDEX": ""}, [wheel_torch.DEFAULT]),
+        ({"TORCH": "torch==2.13.0"}, ["torch==2.13.0"]),
+        (
+            {"TORCH": "torch==2.13.0", "TORCH_INDEX": "file:///wheels"},
+            ["--index-url", "file:///wheels", "torch==2.13.0"],
+        ),
+    ],
+)
+def test_a_wheel_is_built_beside_the_torch_that_is_named(
+    given: dict[str, str], asked: list[str]
+) -> None:
+    torchs, others = wheel_torch.commands(given)
+    assert torchs == [sys.executable, "-m", "pip", "install", *asked]
+    assert others == [sys.executable, "-m", "pip", "install", *wheel_torch.BESIDE]
+    needed = re.findall(r'^requires = \["(.+)"\]', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert set(needed) < set(wheel_torch.BESIDE)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from benchmarks import versions
+from tools import dist, matrix
 from tools.matrix import COMBINATIONS, RECORD
 
 OBTAINED = {"tests", "commit", "date"}
@@ -35,3 +39,73 @@ def test_the_table_names_what_was_not_run() -> None:
     results = json.loads(RECORD.read_text())
     for combination in COMBINATIONS:
         assert (f"`{combination.name}`" in table) == (combination.name not in results)
+
+
+# --- the wheel -----------------------------------------------------------------------------------
+
+NAMES = ("gankernels-0.1.0.tar.gz", "gankernels-0.1.0+torch2.11.cu13-cp312-cp312-linux_x86_64.whl")
+RECORDED = {
+    "command": "make dist",
+    "date": "2026-01-01",
+    "commit": "0000000",
+    "label": "torch2.11.cu13",
+    "python": "3.12.1",
+    "fits": "manylinux_2_34_x86_64",
+    "bytes": {NAMES[0]: 1_000_000, NAMES[1]: 1_677_354},
+    "torch_built": "2.11.0+cu130",
+    "torch_running": "2.11.0+cu130",
+    "compiler": "c++ 12",
+}
+TESTED = {"tests": "pytest --shard 0/1", "torch": "2.11.0+cu130", "python": "3.12.1", "passed": 7}
+
+
+class Trial(matrix.Trial):
+    """A trial whose tree makes no wheel, but leaves what tools.dist would have left."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        super().__init__(matrix.Combination("2.11.0", wheel=True), None, 1)
+        self.tree, self.python, self.log = folder, folder / "python", folder / "log"
+        record = folder / matrix.DIST_RECORD
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")  # of an earlier build, as the archive has it
+        (folder / "made").write_text(json.dumps(RECORDED))
+        self.python.write_text(f"#!/bin/sh\necho $@ $GANKERNELS_COMMIT > asked\n{script}\n")
+        self.python.chmod(0o755)
+
+
+def test_what_becomes_of_a_wheel_is_recorded(tmp_path: Path) -> None:
+    found = Trial(tmp_path, f"cp made {matrix.DIST_RECORD}").wheel("abc1234")
+    assert (tmp_path / "asked").read_text() == "-m tools.dist --torch torch==2.11.0 abc1234\n"
+    assert found == {
+        key: RECORDED[key] for key in ("bytes", "fits", "torch_built", "torch_running")
+    }
+
+
+def test_a_wheel_that_does_not_work_is_recorded_with_its_error(tmp_path: Path) -> None:
+    found = Trial(tmp_path, "echo failed with status 1: auditwheel >&2\nexit 1").wheel("abc1234")
+    assert found == {"error": "failed with status 1: auditwheel"}
+    assert matrix.is_broken({**TESTED, "wheel": found})
+    assert not matrix.is_broken({**TESTED, "failed": 0, "wheel": {"fits": ""}})
+
+
+@pytest.mark.parametrize(
+    ("wheel", "said"),
+    [
+        (
+            RECORDED,
+            "7 passed, 0 failed; wheel built, and used in a bare environment (manylinux_2_34_x86_64, 1.7 MB)",
+        ),
+        ({"error": "no disk"}, "7 passed, 0 failed; wheel: no disk"),
+    ],
+)
+def test_the_table_shows_what_became_of_a_wheel(wheel: dict[str, object], said: str) -> None:
+    assert versions._line({**TESTED, "wheel": wheel})[-1] == said
+    assert "wheel" not in str(versions._line(TESTED)[-1])
+
+
+def test_the_matrix_reads_what_the_wheels_tool_writes() -> None:
+    recorded = json.loads(dist.RECORD.read_text())
+    assert set(recorded) >= set(matrix.WHEEL_KEYS)
+    assert "modified" not in recorded["commit"]
+    assert [name for name in recorded["bytes"] if f"+{recorded['label']}-" in name]
+    assert [c.name for c in COMBINATIONS if c.wheel and c.triton is not None] == []

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import build_meta
-from setuptools.build_meta import build_sdist, get_requires_for_build_sdist
 
 from tools.setup_helpers.environment import check_torch, running_torch
 
@@ -41,6 +40,21 @@ def build_requirements() -> list[str]:
     """ninja, and the torch that will run: the release that is there, or the newest, which pip then installs."""
     running = running_torch()
     return ["ninja", f"torch=={running.split('+')[0]}" if running else "torch"]
+
+
+def _without_label() -> None:
+    """Sources fit every torch, and need none. A frontend runs each hook in a process of its own."""
+    os.environ.pop("GANKERNELS_LOCAL_VERSION", None)
+
+
+def get_requires_for_build_sdist(config_settings: Settings = None) -> list[str]:
+    _without_label()
+    return build_meta.get_requires_for_build_sdist(config_settings)
+
+
+def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
+    _without_label()
+    return build_meta.build_sdist(sdist_directory, config_settings)
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:

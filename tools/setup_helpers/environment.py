@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import sysconfig
 from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def flag(name: str) -> bool:
@@ -15,6 +19,12 @@ def flag(name: str) -> bool:
 def minor(version: str) -> str:
     """``2.13.0+cpu`` -> ``2.13``: the C++ ABI of torch is stable within a minor release."""
     return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def declared_version() -> str:
+    """The package's ``__version__``, read and not imported: a build has no torch for it, or another one."""
+    text = (ROOT / "gankernels" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE)[0]
 
 
 def building_torch() -> str | None:
