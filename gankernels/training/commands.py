@@ -98,14 +98,15 @@ def _resumed(
 
 
 def _free_folder(parent: Path, config: TrainConfig) -> Path:
-    """The first of NAME, NAME-2, NAME-3, ... that holds no run."""
+    """The first of NAME, NAME-2, NAME-3, ... that holds no run; of restarted processes, their own run's."""
     first = next(iter(recipes.RECIPES[config.recipe].presets))
     name = config.recipe if config.preset == first else f"{config.recipe}-{config.preset}"
-    folder, number = parent / name, 1
+    folder = last = parent / name
+    number = 1
     while run_folder.holds_a_run(folder):
         number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+        last, folder = folder, parent / f"{name}-{number}"
+    return last if distributed.restarted() else folder
 
 
 def _tell(run_dir: Path, config: TrainConfig) -> None:

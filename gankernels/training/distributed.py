@@ -17,11 +17,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from gankernels.training.networks import has_batchnorm
 
-__all__ = ["World", "bare", "join", "pick_device"]
+__all__ = ["World", "bare", "join", "pick_device", "restarted"]
 
 # torch 2.13 gave the option that leaves buffers alone in forward passes a second name.
 _BUFFERS: dict[str, Any] = (
@@ -178,6 +180,15 @@ def _probe(device: torch.device) -> None:
         ) from error
 
 
+def restarted() -> bool:
+    """Whether torchrun began these processes anew because one of them had failed (``--max-restarts``)."""
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
 @contextmanager
 def join(device: str) -> Iterator[World]:
     """Join the processes that ``torchrun`` started: gloo on the CPU, NCCL on GPUs."""
@@ -187,7 +198,11 @@ def join(device: str) -> Iterator[World]:
         rank = dist.get_rank() if dist.is_initialized() else 0
         yield World(rank, dist.get_world_size() if dist.is_initialized() else 1, here)
         return
-    dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    store, rank, size = next(rendezvous("env://"))  # type: ignore[no-untyped-call]
+    # A store that outlived a failure holds the addresses of dead processes.
+    store = PrefixStore(f"restart_{_restarts()}", store)
+    backend = "nccl" if here.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(dist.get_rank(), size, here)
         dist.barrier()  # a process that leaves first takes its connections with it

@@ -12,7 +12,7 @@ from gankernels._extras import require
 from gankernels.training import checkpoint, data
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
-from gankernels.training.distributed import join
+from gankernels.training.distributed import join, restarted
 from gankernels.training.interruption import RunInterruptedError
 from gankernels.training.sampling import load_generator, sampler
 from gankernels.training.trainer import Trainer
@@ -45,7 +45,8 @@ def train(
         loss: A :class:`gankernels.GANLoss`; None takes ``config.loss``.
         image_data: The real samples; None loads ``config.data``.
         resume: Continue from the folder's checkpoint: bit for bit if nothing changed, else as
-            :data:`gankernels.training.options.OPTIONS` says of each option.
+            :data:`gankernels.training.options.OPTIONS` says of each option. Processes that torchrun
+            began anew (``--max-restarts``) do so without being told, if there is one.
         progress: Show a progress bar.
 
     Returns:
@@ -60,6 +61,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     run_dir = Path(run_dir)
+    resume = resume or (restarted() and (run_dir / "checkpoint.pt").is_file())
     # Before the first step rather than after the last one, where the curves are drawn.
     for module in ("PIL.Image", "matplotlib.figure", *(["tqdm"] if progress else [])):
         require(module)

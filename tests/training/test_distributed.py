@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 import gankernels as gk
 from gankernels.training import (
@@ -191,6 +192,51 @@ def test_torchrun_trains_from_the_command_line(tmp_path: Path) -> None:
     assert len(checkpoint.load(run)["processes"]) == 2
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [2, 4]
+
+
+# In its first life the process that writes may die after its second checkpoint.
+MORTAL = """
+import os, signal, sys
+from gankernels.training import checkpoint, cli
+save = checkpoint.save
+def save_and_die(path, state):
+    save(path, state)
+    if state["step"] == 4 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+if os.environ["DIES"] == "1":
+    checkpoint.save = save_and_die
+sys.exit(cli.main())
+"""
+
+
+def test_a_restarted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """torchrun --max-restarts, without --resume and without --out: the run of before, to the same bits."""
+    (tmp_path / "script.py").write_text(MORTAL)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    options = "--nproc-per-node 2 --max-restarts 1 --monitor-interval 0.1 ../script.py train toy"
+    command = f"{options} --steps 6 --checkpoint-every 2 --samples 50 --log-every 1 --quiet"
+    states = []
+    for dies in ("1", "0"):
+        folder = tmp_path / dies
+        folder.mkdir()
+        done = subprocess.run(
+            [*launcher, *command.split()],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "DIES": dies},
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("exitcode: -9" in done.stderr) == (dies == "1")
+        (run,) = (folder / "runs").iterdir()
+        states.append(tree_flatten(checkpoint.load(run)))
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    (broken, tree), (whole, expected_tree) = states
+    assert tree == expected_tree
+    for a, b in zip(broken, whole, strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
 
 
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
