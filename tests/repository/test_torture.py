@@ -14,6 +14,7 @@ LONG = ("sanitizers", "soak")
 SHARES = {
     "numerics": 0.01,
     "foreign": 0.03,
+    "lists": 0.05,
     "refusals": 0.01,
     "entries": 0.02,
     "abuse": 0.1,
@@ -25,6 +26,7 @@ SHARES = {
 LEAST = {
     "numerics": 200,
     "foreign": 100,
+    "lists": 600,
     "refusals": 1_000,
     "entries": 1_000,
     "abuse": 300,

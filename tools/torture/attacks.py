@@ -8,6 +8,7 @@ from tools.torture import (
     entries,
     files,
     foreign,
+    lists,
     numerics,
     refusals,
     sanitizers,
@@ -23,6 +24,12 @@ ATTACKS = (
         "values and gradients are right for every shape, stride, dtype, magnitude and source of memory",
         "drawn calls of every operator (hypothesis) against float64; inputs unchanged, results repeatable",
         numerics.run,
+    ),
+    Attack(
+        "lists",
+        "the same for lists of discriminators, weights, masks, labels and factors",
+        "drawn calls of every loss of one logit, up to 15 tensors of as many shapes and dtypes, against its formula",
+        lists.run,
     ),
     Attack(
         "foreign",
