@@ -25,17 +25,19 @@ struct Parameters {
   // softmax(logits / temperature), p_temperature where these are the first of two logits; the loss's factor.
   double temperature = 1, p_temperature = 1, scale = 1;
 
-  // Terms one after the other. Small numbers in one integer, with `present`, twelve bits of the node's own: a tuple of
-  // two needs no array.
+  // Small numbers in one integer, with `present`, twelve bits of the node's own; terms one after the other, in no list
+  // of their own, as compiled autograd tells nodes apart by a hash, which a list within a tuple has not.
   c10::IValue pack(uint64_t present) const {
     const auto code =
         static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
     if (temperature != 1 || p_temperature != 1 || scale != 1)
       return c10::ivalue::Tuple::create(static_cast<int64_t>(code), temperature, p_temperature, scale);
     if (fake_term.empty()) return static_cast<int64_t>(code);
-    std::vector<double> terms(real_term.begin(), real_term.end());
-    terms.insert(terms.end(), fake_term.begin(), fake_term.end());
-    return c10::ivalue::Tuple::create(static_cast<int64_t>(code), std::move(terms));
+    std::vector<c10::IValue> kept{static_cast<int64_t>(code)};
+    kept.reserve(1 + real_term.size() + fake_term.size());
+    kept.insert(kept.end(), real_term.begin(), real_term.end());
+    kept.insert(kept.end(), fake_term.begin(), fake_term.end());
+    return c10::ivalue::Tuple::create(std::move(kept));
   }
 };
 
@@ -50,10 +52,10 @@ struct SavedParameters : Parameters {
     } else {
       const auto& elements = value.toTupleRef().elements();
       code = elements[0].toInt();
-      if (elements.size() > 2) {
+      if (elements.size() == kOfDistributions) {
         temperature = elements[1].toDouble(), p_temperature = elements[2].toDouble(), scale = elements[3].toDouble();
       } else {
-        terms_ = elements[1].toDoubleVector();
+        for (size_t i = 1; i < elements.size(); ++i) terms_.push_back(elements[i].toDouble());
         const at::ArrayRef<double> terms(terms_);
         real_term = terms.slice(0, terms.size() - kTermNumbers);
         fake_term = terms.slice(real_term.size());
@@ -65,6 +67,7 @@ struct SavedParameters : Parameters {
   SavedParameters(const SavedParameters&) = delete;
 
  private:
+  static constexpr size_t kOfDistributions = 4;  // code, temperatures and factor
   std::vector<double> terms_;
 };
 

@@ -38,16 +38,13 @@ struct SavedTerms {
 
   explicit SavedTerms(AutogradContext* ctx) : saved(ctx->get_saved_variables()) {
     const auto& elements = ctx->saved_data["terms"].toTupleRef().elements();
-    const auto number_of_terms = static_cast<size_t>(elements[0].toInt() >> 2);
+    const auto terms = static_cast<size_t>(elements[0].toInt() >> 2);
     reduction = elements[0].toInt() & 3;
-    places = elements[1].toIntVector();
-    numbers = elements[2].toDoubleVector();
-    // What follows the places are the tensors with a gradient, and the terms' numbers their factor.
-    const auto end = places.begin() + static_cast<int64_t>(number_of_terms * TermPlace::kNumbers);
-    wanted.assign(end, places.end());
-    places.erase(end, places.end());
-    scale = numbers.back();
-    numbers.pop_back();
+    scale = elements[1].toDouble();
+    size_t at = 2;
+    for (const size_t end = at + terms * TermPlace::kNumbers; at < end; ++at) places.push_back(elements[at].toInt());
+    for (const size_t end = at + terms * kTermNumbers; at < end; ++at) numbers.push_back(elements[at].toDouble());
+    for (; at < elements.size(); ++at) wanted.push_back(elements[at].toInt());
     count = saved.size() - wanted.size();
   }
 
@@ -92,13 +89,14 @@ class Terms : public Function<Terms> {
     variable_list saved(tensors.begin(), tensors.end());
     saved.insert(saved.end(), gradients.begin(), gradients.end());
     ctx->save_for_backward(std::move(saved));
-    std::vector<int64_t> places = parameters.places.vec();
-    const auto terms = static_cast<int64_t>(places.size() / TermPlace::kNumbers);
-    places.insert(places.end(), wanted.begin(), wanted.end());
-    std::vector<double> numbers = parameters.terms.vec();
-    numbers.push_back(parameters.scale);
-    ctx->saved_data["terms"] =
-        c10::ivalue::Tuple::create(terms << 2 | parameters.reduction, std::move(places), std::move(numbers));
+    // All in one tuple: compiled autograd tells nodes apart by a hash, which a list within a tuple has not.
+    const auto terms = static_cast<int64_t>(parameters.places.size() / TermPlace::kNumbers);
+    std::vector<c10::IValue> kept{terms << 2 | parameters.reduction, parameters.scale};
+    kept.reserve(2 + parameters.places.size() + parameters.terms.size() + wanted.size());
+    kept.insert(kept.end(), parameters.places.begin(), parameters.places.end());
+    kept.insert(kept.end(), parameters.terms.begin(), parameters.terms.end());
+    kept.insert(kept.end(), wanted.begin(), wanted.end());
+    ctx->saved_data["terms"] = c10::ivalue::Tuple::create(std::move(kept));
     ctx->set_materialize_grads(false);
     return std::move(losses);
   }

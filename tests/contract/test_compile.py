@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo import compiled_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from contract.common import bounded_settings, call, every_setting, few_cases, loss_settings
 from gankernels import value_and_grad
-from gankernels.testing import Arguments, Case, Operator, differentiate
+from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate
+from gankernels.testing.accuracy import cotangent
 
 # What the compiler sees of an operator, its Meta kernel, is the same for every backend.
 pytestmark = pytest.mark.backends("cpu")
@@ -120,6 +122,27 @@ def test_a_new_batch_size_compiles_once_more_and_never_again(
         arguments = operator.draw(Case((rows, 4), options=case.options), torch.float32)
         assert_compiles(function, compiled, arguments, operator.inputs(arguments))
         assert counter.frame_count <= 2  # the first shape, then automatic-dynamic for all others
+
+
+@pytest.mark.compiled
+def test_compiled_autograd() -> None:
+    """The backward pass as a graph of its own: no loss's is taken for that of another one before it."""
+    torch._dynamo.utils.counters.clear()
+    for operator in OPERATORS:
+        for case in operator.few_cases():
+            arguments = operator.draw(case, torch.float32)
+            names = operator.inputs(arguments)
+            _, expected = differentiate(
+                operator.functional, arguments, names, writes=operator.writes
+            )
+            leaves = {name: arguments[name].detach().requires_grad_() for name in names}
+            copies = {name: leaves[name].clone() for name in operator.writes}
+            value = operator.functional(**{**arguments, **leaves, **copies})
+            with compiled_autograd._enable(torch.compile(backend="eager")):
+                value.backward(cotangent(value))
+            for name, leaf in leaves.items():
+                torch.testing.assert_close(leaf.grad, expected[name], rtol=0, atol=0)
+    assert torch._dynamo.utils.counters["compiled_autograd"]["captures"] > len(OPERATORS) / 2
 
 
 # value_and_grad of the reference, and of losses of statistics, differentiates: dynamo refuses to

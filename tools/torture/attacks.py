@@ -28,7 +28,7 @@ ATTACKS = (
     Attack(
         "lists",
         "the same for lists of discriminators, weights, masks, labels and factors",
-        "drawn calls of every loss of one logit, up to 15 tensors of as many shapes and dtypes, against its formula",
+        "drawn calls of every loss of one logit, up to 15 tensors of as many shapes and dtypes, against formulas",
         lists.run,
     ),
     Attack(
