@@ -23,7 +23,7 @@ def _tests(found: dict[str, Any]) -> str:
     kind = "Triton, compiled and emulated" if "triton_compiled" in found["tests"] else "CPU"
     shard = re.search(r"--shard 0/(\d+)", found["tests"])
     share = int(shard[1]) if shard else 1
-    return kind if share == 1 else f"{kind}, every {share}th"
+    return kind if share == 1 else f"{kind}, one in {share}"
 
 
 def _wheel(found: dict[str, Any]) -> str:
@@ -39,6 +39,7 @@ def _line(found: dict[str, Any]) -> list[object]:
         outcome = found["error"]
     else:
         outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
+        outcome += f", {found['skipped']:,} skipped" if found.get("skipped") else ""
         names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
         outcome += f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
     if "wheel" in found:
@@ -47,11 +48,16 @@ def _line(found: dict[str, Any]) -> list[object]:
     return [*versions, _compiler(found.get("compiler") or ""), _tests(found), outcome]
 
 
+def _order(named: tuple[str, Any]) -> list[object]:
+    """2.9 before 2.11."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", named[0])]
+
+
 def versions() -> str:
     """What has a result, and the names of what has none."""
     results = json.loads(RECORD.read_text())
     head = ["torch", "Python", "numpy", "Triton", "compiler", "tests", "outcome"]
-    text = table(head, [_line(found) for _, found in sorted(results.items())])
+    text = table(head, [_line(found) for _, found in sorted(results.items(), key=_order)])
     waiting = [f"`{c.name}`" for c in COMBINATIONS if c.name not in results]
     dates = sorted(found["date"] for found in results.values())
     return (
