@@ -106,7 +106,7 @@ def _free_folder(parent: Path, config: TrainConfig) -> Path:
     while run_folder.holds_a_run(folder):
         number += 1
         last, folder = folder, parent / f"{name}-{number}"
-    return last if distributed.restarted() else folder
+    return last if resume.began_here(last) else folder
 
 
 def _tell(run_dir: Path, config: TrainConfig) -> None:

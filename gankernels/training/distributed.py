@@ -17,13 +17,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from gankernels.training.networks import has_batchnorm
 
-__all__ = ["World", "bare", "join", "pick_device", "restarted"]
+__all__ = ["World", "bare", "job", "join", "pick_device", "restarts"]
 
 # torch 2.13 gave the option that leaves buffers alone in forward passes a second name.
 _BUFFERS: dict[str, Any] = (
@@ -180,12 +178,14 @@ def _probe(device: torch.device) -> None:
         ) from error
 
 
-def restarted() -> bool:
-    """Whether torchrun began these processes anew because one of them had failed (``--max-restarts``)."""
-    return _restarts() > 0
+def job() -> str | None:
+    """The id that torchrun's ``--rdzv-id`` or ``--standalone`` gives a job in all its lives, and no other one."""
+    found = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if found == "none" else found
 
 
-def _restarts() -> int:
+def restarts() -> int:
+    """How often torchrun began these processes anew because one of them had failed (``--max-restarts``)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
@@ -198,9 +198,13 @@ def join(device: str) -> Iterator[World]:
         rank = dist.get_rank() if dist.is_initialized() else 0
         yield World(rank, dist.get_world_size() if dist.is_initialized() else 1, here)
         return
+    # Not every build of torch has them.
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     store, rank, size = next(rendezvous("env://"))  # type: ignore[no-untyped-call]
     # A store that outlived a failure holds the addresses of dead processes.
-    store = PrefixStore(f"restart_{_restarts()}", store)
+    store = PrefixStore(f"restart_{restarts()}", store)
     backend = "nccl" if here.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:

@@ -12,7 +12,7 @@ from gankernels._extras import require
 from gankernels.training import checkpoint, data
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
-from gankernels.training.distributed import join, restarted
+from gankernels.training.distributed import join
 from gankernels.training.interruption import RunInterruptedError
 from gankernels.training.sampling import load_generator, sampler
 from gankernels.training.trainer import Trainer
@@ -46,7 +46,7 @@ def train(
         image_data: The real samples; None loads ``config.data``.
         resume: Continue from the folder's checkpoint: bit for bit if nothing changed, else as
             :data:`gankernels.training.options.OPTIONS` says of each option. Processes that torchrun
-            began anew (``--max-restarts``) do so without being told, if there is one.
+            began anew (``--max-restarts``) go on with their own job's run without being told.
         progress: Show a progress bar.
 
     Returns:
@@ -61,7 +61,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     run_dir = Path(run_dir)
-    resume = resume or (restarted() and (run_dir / "checkpoint.pt").is_file())
+    resume = resume or resuming.began_here(run_dir)
     # Before the first step rather than after the last one, where the curves are drawn.
     for module in ("PIL.Image", "matplotlib.figure", *(["tqdm"] if progress else [])):
         require(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from gankernels.training import checkpoint, distributed
 from gankernels.training.config import TrainConfig
 from gankernels.training.data import BatchStream
 
 __all__ = [
     "Decay",
+    "began_here",
     "check_given",
     "load_network",
     "restore_average",
@@ -36,6 +39,14 @@ class Decay:
         if not self.share:
             return 1.0
         return min(1.0, max(0.0, (1 - step / self.steps) / self.share))
+
+
+def began_here(run_dir: Path) -> bool:
+    """Whether an earlier life of these processes, which torchrun began anew, left the folder's checkpoint."""
+    job, path = distributed.job(), run_dir / "checkpoint.pt"
+    if not distributed.restarts() or job is None or not path.is_file():
+        return False
+    return bool(checkpoint.load(path).get("job") == job)
 
 
 def check_given(state: dict[str, Any], needed: set[str], given: set[str], how: str) -> None:

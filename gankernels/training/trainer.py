@@ -34,7 +34,7 @@ from gankernels.training import (
 )
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
-from gankernels.training.distributed import World, bare
+from gankernels.training.distributed import World, bare, job
 from gankernels.training.graphs import GraphedStep
 from gankernels.training.interruption import RunInterruptedError, stop_signals
 from gankernels.training.losses import check_loss
@@ -336,6 +336,7 @@ class Trainer:
         players = self.players
         return {
             "config": self.config.to_dict(),
+            "job": job(),
             "given": dict(self.given),
             "generator": bare(players.generator).state_dict(),
             "discriminator": bare(players.discriminator).state_dict(),

@@ -24,6 +24,7 @@ from gankernels.training import (
     TrainConfig,
     Trainer,
     checkpoint,
+    commands,
     configuration,
     train,
 )
@@ -230,13 +231,38 @@ def test_a_restarted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert ("exitcode: -9" in done.stderr) == (dies == "1")
         (run,) = (folder / "runs").iterdir()
-        states.append(tree_flatten(checkpoint.load(run)))
+        state = checkpoint.load(run)
+        assert state.pop("job")
+        states.append(tree_flatten(state))
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     (broken, tree), (whole, expected_tree) = states
     assert tree == expected_tree
     for a, b in zip(broken, whole, strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+@pytest.mark.parametrize(
+    ("restarts", "job", "own"),
+    [("1", "a", True), ("1", "b", False), ("1", "none", False), ("0", "a", False)],
+)
+def test_only_the_run_of_the_same_job_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, job: str, own: bool
+) -> None:
+    """A job that was refused a folder that holds a run must not take it the second time."""
+    config = configuration("toy", steps=2, batch_size=8, samples=4)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none" if job == "none" else "a")
+    run = train(config, tmp_path / "toy", progress=False)
+    before = (run / "checkpoint.pt").read_bytes()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    assert commands._free_folder(tmp_path, config) == tmp_path / ("toy" if own else "toy-2")
+    if own:
+        train(config, run, progress=False)
+    else:
+        with pytest.raises(ValueError, match="holds a run already"):
+            train(config, run, progress=False)
+        assert (run / "checkpoint.pt").read_bytes() == before
 
 
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
