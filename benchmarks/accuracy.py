@@ -18,17 +18,14 @@ from torch import Tensor
 
 from benchmarks import results
 from benchmarks.formulas import REALNESS_D
+from benchmarks.losses import (
+    DTYPES,
+)  # not float64, which `python -m tools.torture --only digits` is about
 from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate
 from gankernels.testing.accuracy import in_dtype
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "results" / "accuracy.json"
-# Float64, which these are compared with, is itself compared by `python -m tools.torture --only digits`.
-DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 SHAPE = (64, 51)
 # Of the logits, whose standard deviation is 3 before.
 FACTORS = (0.1, 1.0, 8.0)

@@ -41,6 +41,7 @@ struct SavedTerms {
     const auto terms = static_cast<size_t>(elements[0].toInt() >> 2);
     reduction = elements[0].toInt() & 3;
     scale = elements[1].toDouble();
+    places.reserve(terms * TermPlace::kNumbers), numbers.reserve(terms * kTermNumbers);
     size_t at = 2;
     for (const size_t end = at + terms * TermPlace::kNumbers; at < end; ++at) places.push_back(elements[at].toInt());
     for (const size_t end = at + terms * kTermNumbers; at < end; ++at) numbers.push_back(elements[at].toDouble());

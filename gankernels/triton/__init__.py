@@ -38,10 +38,15 @@ def unusable() -> str | None:
     if find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
     installed = _version()
-    if installed is not None and tuple(map(int, installed.split(".")[:2])) < OLDEST:
+    if installed is not None and release(installed) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return f"Triton {installed} is older than {oldest}, the oldest that the kernels are tested with"
     return None
+
+
+def release(version: str) -> tuple[int, ...]:
+    """``"3.9.0"`` -> ``(3, 9)``."""
+    return tuple(map(int, version.split(".")[:2]))
 
 
 def _version() -> str | None:

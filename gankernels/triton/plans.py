@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 import triton
 
+from gankernels.triton import release
 from gankernels.triton.geometry import MOST_AT_ONCE
 
-RELEASE = tuple(map(int, triton.__version__.split(".")[:2]))
+RELEASE = release(triton.__version__)
 # Rows of up to this many classes stay in registers: with 16 warps, 16 elements per thread and operand
 # (8 of float64); half as many where a row has several operands, as P and M each of its own, or a
 # number of classes that 4 does not divide; a quarter in float64 with several operands.

@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-import triton
 from torch import Tensor
 from triton.compiler import CompiledKernel
 from triton.runtime import driver
@@ -24,8 +23,6 @@ from gankernels.triton.tickets import ticket
 
 # Forms that an operator keeps; the one that was not called for longest goes first.
 MOST_FORMS = 256
-# From this version on a compiled kernel takes all arguments of its source, constants too.
-ABLE = tuple(int(n) for n in triton.__version__.split(".")[:2]) >= (3, 4)
 # AMD's compiler asks how large a pointer's storage is.
 BY_STORAGE = torch.version.hip is not None
 INT32_MAX = 2**31 - 1
@@ -156,7 +153,7 @@ class Recording:
 
     def replay(self, inputs: list[Tensor], outputs: tuple[Tensor, ...]) -> Replay | None:
         """How to make the launches again; None where copies were made, or something without a launch."""
-        if not ABLE or not all(isinstance(c, CompiledKernel) for c, _, _ in self.launches):
+        if not all(isinstance(c, CompiledKernel) for c, _, _ in self.launches):
             return None
         slots = [*inputs, *outputs, *self.scratch, *self.tickets]
         slot_of: dict[tuple[int, torch.dtype], int] = {}

@@ -53,9 +53,8 @@ class Utils:
 
     def __init__(self, arch: int) -> None:
         self.arch = arch
-        self.compiled: dict[
-            bytes, dict[str, pathlib.Path]
-        ] = {}  # by machine code: all stages of it
+        # By machine code: the files of all stages of it.
+        self.compiled: dict[bytes, dict[str, pathlib.Path]] = {}
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {

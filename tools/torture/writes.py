@@ -39,13 +39,22 @@ class Faults:
     def __init__(self, place: int, kind: str) -> None:
         self.place, self.kind, self.count = place, kind, 0
 
-    def meet(self, kill: Callable[[], object], *path: Any, needs_space: bool = False) -> None:
-        """Before something is done, to a path if the operating system's error would name that."""
+    def meet(
+        self, *path: Any, needs_space: bool = False, half: Callable[[], object] | None = None
+    ) -> None:
+        """Before something is done, to a path if the operating system's error would name that.
+
+        Args:
+            path: That path.
+            needs_space: Whether a full disk would refuse it.
+            half: Does half of it.
+        """
         here, self.count = self.count, self.count + 1
         if self.kind == "full" and needs_space and here >= self.place:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *path)
         if here == self.place and self.kind == "killed":
-            kill()
+            if half is not None:
+                half()
             os.kill(os.getpid(), signal.SIGKILL)
         if here == self.place and self.kind == "broken":
             raise OSError(errno.EIO, os.strerror(errno.EIO), *path)
@@ -58,8 +67,8 @@ class Faults:
         class Raw(io.FileIO):
             def write(self, data: Any) -> int:
                 whole = bytes(data)
-                half = whole[: len(whole) // 2]
-                faults.meet(lambda: io.FileIO.write(self, half), needs_space=True)
+                part = whole[: len(whole) // 2]
+                faults.meet(needs_space=True, half=lambda: io.FileIO.write(self, part))
                 return super().write(data)
 
         def open_(
@@ -67,14 +76,14 @@ class Faults:
         ) -> Any:
             if isinstance(file, int) or not set(mode) & set("wax+"):
                 return opened(file, mode, buffering, *args, **options)
-            faults.meet(lambda: None, file, needs_space=True)
+            faults.meet(file, needs_space=True)
             raw = Raw(file, mode.replace("b", "").replace("t", ""))
             buffered = (io.BufferedRandom if "+" in mode else io.BufferedWriter)(raw)
             return buffered if "b" in mode else io.TextIOWrapper(buffered, *args, **options)
 
         def met(function: Callable[..., Any]) -> Callable[..., Any]:
             def call(file: Any, *args: Any, **options: Any) -> Any:
-                faults.meet(lambda: None, *([] if isinstance(file, int) else [file]))
+                faults.meet(*([] if isinstance(file, int) else [file]))
                 return function(file, *args, **options)
 
             return call
