@@ -53,8 +53,8 @@ struct Workspace {
   double* sums;
 
   // `loss` is written where it holds the sum, not the losses of rows.
-  Workspace(const at::Tensor& loss, bool is_sum)
-      : memory(at::empty({kMaxBlocks + kSums}, loss.options().dtype(at::kDouble))) {
+  Workspace(const at::Tensor& loss, bool is_sum, int64_t more = kSums)
+      : memory(at::empty({kMaxBlocks + more}, loss.options().dtype(at::kDouble))) {
     static std::atomic<unsigned> next{0};
     double* data = memory.mutable_data_ptr<double>();
     total = {is_sum ? loss.mutable_data_ptr() : nullptr, data, next++ % kTicketSlots};

@@ -102,7 +102,12 @@ void Cuda::divergences(const char* name, const Tensor& loss, int64_t dim, const 
     launch.row_loss = loss.mutable_data_ptr();
     launch.one_after_other = launch.count > 1;
   } else {
-    launch.total = workspace.emplace(loss, true).total;
+    launch.total.loss = loss.mutable_data_ptr();
+    launch.parts = cuda::parts_of(launch);
+    const int64_t numbers = cuda::kPartBytes / sizeof(double);
+    workspace.emplace(loss, true, launch.parts > 1 ? numbers * launch.parts * launch.rows() : 0);
+    launch.total = workspace->total;
+    launch.part_sums = workspace->sums;
   }
   cuda::check_launch(cuda::launch_divergence(launch, device.stream()), name);
   for (int i = 0; i < launch.count; ++i) bound[i]->hand_back();

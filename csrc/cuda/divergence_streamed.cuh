@@ -61,6 +61,7 @@ struct OnlineSums {
     }
   }
 
+  // Every thread's sums, added up.
   template <class Group>
   GK_DEVICE void reduce(Group& group) {
     A top[2] = {q_top, p_top};
@@ -68,8 +69,12 @@ struct OnlineSums {
     rebase(top[0], top[1]);
     A sums[4] = {q, p, pu, pt};
     group.template reduce<Plus>(sums);
-    // A row of nothing but -inf is NaN, as one with +inf is already.
-    q = sums[0] + (q_top - q_top), p = sums[1], pu = sums[2], pt = sums[3];
+    q = sums[0], p = sums[1], pu = sums[2], pt = sums[3];
+  }
+
+  // For the sums of a whole row: one of nothing but -inf is NaN, as one with +inf is already.
+  GK_DEVICE void finish() {
+    q += q_top - q_top;
     if constexpr (kSoftmax) p += p_top - p_top;
   }
 };
@@ -77,18 +82,20 @@ struct OnlineSums {
 template <class T, bool kSoftmax, class Group, int kValues, int kWidth>
 struct Streamed {
   using A = Accumulate<T>;
+  using Sums = OnlineSums<T, kSoftmax>;
   static constexpr int kMinBlocks = !kSoftmax && kWidth > 1 && sizeof(T) < 8 ? 2 : 1;
   static constexpr bool kAhead = false;
+  static constexpr int kRun = kWidth;  // classes of an access
 
   A entropy = 0, mass = 0;
 
-  // f(share of a chunk) over the row.
+  // f(share of a chunk) over the row, or the part of it that begins at the share's first class.
   template <class F>
   GK_DEVICE static void each_chunk(const Share& share, F&& f) {
     Share chunk = share;
     const int step = share.size * kValues;
     // Unsigned: the step past the last chunk may leave int.
-    for (unsigned first = 0; first < static_cast<unsigned>(share.classes); first += step) {
+    for (unsigned first = share.first; first < static_cast<unsigned>(share.classes); first += step) {
       chunk.first = static_cast<int>(first);
       f(chunk);
     }
@@ -136,23 +143,33 @@ struct Streamed {
     const Position at = turn.at;
     const Share& share = turn.share;
     if (!(term.positive.shared && term.negative.shared)) sum_anchors(term, at, share, group);
-    OnlineSums<T, kSoftmax> sums;
+    Sums sums = first_reading(term, at, share, group);
+    sums.finish();
+    A dot[1] = {second_reading(term, at, share, sums)};
+    group.template reduce<Plus>(dot);
+    return loss(sums, dot[0]);
+  }
+
+  GK_DEVICE static Sums first_reading(const DivergenceTerm& term, Position at, const Share& share, Group& group) {
+    Sums sums;
     each_chunk(share, [&](const Share& chunk) {
       A z[kValues], a[kValues];
       load_logits(z, a, term, at, chunk);
       sums.template add<kWidth>(z, a, chunk);
     });
     sums.reduce(group);
-    A dot[1] = {second_reading(term, at, share, sums)};
-    group.template reduce<Plus>(dot);
-    const A log_sum = log_of(sums.q), loss = entropy - dot[0];
-    if constexpr (!kSoftmax) return loss + mass * log_sum;
-    else return loss + (sums.pu - sums.pt) / sums.p - log_of(sums.p) + (A(1) + mass) * log_sum;
+    return sums;
+  }
+
+  // Of a row, from its sums and sum B t.
+  GK_DEVICE A loss(const Sums& sums, A dot) const {
+    const A log_sum = log_of(sums.q), first = entropy - dot;
+    if constexpr (!kSoftmax) return first + mass * log_sum;
+    else return first + (sums.pu - sums.pt) / sums.p - log_of(sums.p) + (A(1) + mass) * log_sum;
   }
 
   // Writes the gradients; returns this thread's part of sum B t.
-  GK_DEVICE A second_reading(const DivergenceTerm& term, Position at, const Share& share,
-                             const OnlineSums<T, kSoftmax>& sums) const {
+  GK_DEVICE A second_reading(const DivergenceTerm& term, Position at, const Share& share, const Sums& sums) const {
     const A weight = static_cast<A>(term.q_weight), bad = sums.q - sums.q, log_sum = log_of(sums.q);
     const A total = kSoftmax ? A(1) + mass : mass, scale = weight * total / sums.q;
     const A r = kSoftmax ? A(1) / sums.p : A(0);

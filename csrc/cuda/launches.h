@@ -48,8 +48,17 @@ struct DivergenceLaunch {
   bool one_after_other = false;  // the second term adds to the row losses of the first
   void* row_loss = nullptr;      // accumulation dtype, in row order, where set
   Total total;
-  int log2_share = 0;  // the launcher's own choice: threads of a row, for columns its warps
+  int parts = 1;              // of each row, a block for each: two launches
+  void* part_sums = nullptr;  // kPartBytes for every part of every row
+  int log2_share = 0;         // the launcher's own choice: threads of a row, for columns its warps
+
+  int64_t rows() const { return terms[0].rows + (count > 1 ? terms[1].rows : 0); }
 };
+
+constexpr int kPartBytes = 64;
+
+// Into how many parts the rows of a problem are split on the current device: 1 but for few long ones.
+int parts_of(const DivergenceLaunch& problem);
 
 // Every launcher returns a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.
 int launch_divergence(const DivergenceLaunch& problem, void* stream);

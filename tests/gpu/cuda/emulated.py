@@ -73,10 +73,10 @@ _lock = threading.Lock()
 
 # The file of csrc/cuda that a mangled kernel is in.
 FILES = {
-    r"divergence_kernelIf": "divergence_float",
-    r"divergence_kernelId": "divergence_double",
-    r"divergence_kernelI6__half": "divergence_half",
-    r"divergence_kernelI13__nv_bfloat16": "divergence_bfloat16",
+    r"divergence_(sums_|parts_)?kernelIf": "divergence_float",
+    r"divergence_(sums_|parts_)?kernelId": "divergence_double",
+    r"divergence_(sums_|parts_)?kernelI6__half": "divergence_half",
+    r"divergence_(sums_|parts_)?kernelI13__nv_bfloat16": "divergence_bfloat16",
     r"term_sums_kernel|term_rows_kernel|terms_of_one_block_kernel|scale_terms_kernel": "scalar_kernels",
 }
 
