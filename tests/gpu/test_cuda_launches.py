@@ -220,6 +220,83 @@ def test_a_row_of_262144_classes() -> None:
     torch.testing.assert_close(got[1].double(), exact[1], rtol=2**-8, atol=1e-9)
 
 
+def long_rows(dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Two real rows, one with a part of nothing but -inf, a fake row, and two anchors with empty bins."""
+    torch.manual_seed(6)
+    real, fake = torch.randn(2, 25000).to(dtype), torch.randn(1, 25000).to(dtype)
+    real[0, 6000:14000] = -torch.inf
+    anchors = torch.rand(2, 25000)
+    anchors[:, 5000:13000] = 0
+    return real, fake, *anchors / anchors.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_few_long_rows_are_shared_by_several_blocks(dtype: torch.dtype) -> None:
+    """In two launches: the sums of each part, and the gradients."""
+    tensors = long_rows(dtype)
+    arguments = (1, MEAN, True, True, True, 1.0)
+    with emulated.launches(90, multiprocessors=132) as found:
+        got = emulated.operator("realness_d_loss_value_and_grad")(*tensors, *arguments)
+    names = [launch.kernel.split("<")[0] for launch in found]
+    assert names == ["divergence_sums_kernel", "divergence_parts_kernel"]
+    assert [launch.grid for launch in found] == [(4, 3, 1)] * 2
+    # Both launches read a row and its anchor once, the second one also what the first found of its row.
+    width = got[0].element_size()
+    logits, anchors = size(*tensors[:2]), 3 * 25000 * width
+    parts = 3 * 4 * 4 * width * 5
+    assert moved(found[0], "load") == logits + anchors
+    assert 0 < moved(found[1], "load") - logits - anchors <= 2 * parts
+    exact = torch.ops.gankernels.realness_d_loss_value_and_grad(
+        *(x.double() for x in tensors), *arguments
+    )
+    eps, least = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
+    for a, b in zip(got, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=max(4 * eps, 1e-6), atol=1e-9 + eps * least)
+
+
+def test_split_rows_that_are_nothing_but_infinite() -> None:
+    real, fake, a1, a0 = long_rows(torch.float32)
+    real[0], fake[0, 24999] = -torch.inf, torch.inf
+    arguments = (1, 2, True, True, True, 1.0)
+    with emulated.launches(90, multiprocessors=132):
+        got = emulated.operator("realness_d_loss_value_and_grad")(real, fake, a1, a0, *arguments)
+    _, g_real, g_fake = got
+    assert all(x.isnan().all() for x in (got[0], g_real[0], g_fake))
+    assert g_real[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "reduction", "parts"),
+    [
+        (8, 262144, MEAN, 32),
+        (64, 32768, MEAN, 4),
+        (67, 32768, MEAN, 1),
+        (8, 24576, MEAN, 1),
+        (8, 262144, 0, 1),
+    ],
+)
+def test_which_rows_are_split(rows: int, classes: int, reduction: int, parts: int) -> None:
+    """As many as occupy every multiprocessor with two blocks, and no smaller than a second launch pays for."""
+    logits = torch.empty(rows, classes, dtype=torch.bfloat16)
+    grids: list[int] = []
+
+    @emulated.CALLBACK
+    def note(kernel: bytes, grid: Any, *rest: object) -> int:
+        grids.append(grid[0])
+        return 0
+
+    library = emulated.library()
+    library.gk_set_multiprocessors(132)
+    library.gk_set_callback(note)
+    try:
+        emulated.operator("softmax_kl_logits_value_and_grad")(
+            logits, logits, 1, reduction, True, True, True, 1.0
+        )
+    finally:
+        library.gk_set_callback(emulated._callback)
+    assert grids == ([parts] * 2 if parts > 1 else grids[:1]), grids
+
+
 def relativistic(n: int, dtype: torch.dtype, reduction: int) -> tuple[Tensor, ...]:
     torch.manual_seed(2)
     real, fake = torch.randn(n).to(dtype) + 0.5, torch.randn(n).to(dtype)
@@ -338,17 +415,27 @@ def test_grids_are_what_the_device_holds_at_once() -> None:
     torch.testing.assert_close(g_real.double(), exact[1], rtol=1e-3, atol=1e-9)
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 132])
-def test_bits_do_not_depend_on_the_order_of_blocks(multiprocessors: int) -> None:
+# Schedules, and how many threads are under way at once.
+ORDERS = (("lockstep", 256), ("warps", 1 << 16), ("warps_reversed", 512))
+
+
+@pytest.mark.parametrize(
+    ("multiprocessors", "rows", "classes", "orders"),
+    [
+        (1, 150, 20, ORDERS),
+        (132, 150, 20, ORDERS),
+        (132, 1, 24580, (*ORDERS[:1], ("lockstep", 1 << 16))),
+    ],
+    ids=["turns", "one row each", "split"],
+)
+def test_bits_do_not_depend_on_the_order_of_blocks(
+    multiprocessors: int, rows: int, classes: int, orders: tuple[tuple[str, int], ...]
+) -> None:
     torch.manual_seed(1)
-    real, fake = torch.randn(150, 20), torch.randn(150, 20)
-    anchor = torch.softmax(torch.randn(20), 0)
+    real, fake = torch.randn(rows, classes), torch.randn(rows, classes)
+    anchor = torch.softmax(torch.randn(classes), 0)
     outcomes = []
-    for schedule, threads_at_once in (
-        ("lockstep", 256),
-        ("warps", 1 << 16),
-        ("warps_reversed", 512),
-    ):
+    for schedule, threads_at_once in orders:
         options = {"schedule": schedule, "chunk_threads": threads_at_once}
         with emulated.launches(90, multiprocessors=multiprocessors, **options):
             outcomes.append(d_loss(real, fake, anchor))

@@ -97,12 +97,16 @@ def divergences(layout: str, dtype: torch.dtype, arch: int) -> Iterator[Problem]
 
 
 def long_rows(layout: str, dtype: torch.dtype, arch: int) -> Problem:
-    kinds = ("anchors", "target", "softmax and anchor")
-    what = kinds[(list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10) % 3]
+    is_split = "split" in layout
+    # Rows of one batch: two batches would be too many rows for the few multiprocessors.
+    kinds = ("target", "softmax and anchor", "anchors")[: 2 if is_split else 3]
+    number = list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10
+    what = kinds[number % len(kinds)]
     name, case = DIVERGENCES[what]
-    classes = LONG_LAYOUTS[layout]
-    # The longest row in registers is a quarter as long in float64, and rounded up to an odd or an aligned one.
-    shape = (1, classes[1] // 4 + 4 + classes[1] % 2) if dtype == SLOW else classes
+    shape = LONG_LAYOUTS[layout]
+    if dtype == SLOW and not is_split:
+        # The longest row in registers is a quarter as long, and rounded up to an odd or an aligned one.
+        shape = (1, shape[1] // 4 + 4 + shape[1] % 2)
     return Problem(name, replace(case, shape=shape), what)
 
 

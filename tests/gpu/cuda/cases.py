@@ -27,7 +27,9 @@ LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "streamed": (1, 8201),
     "packed": (2, 8200),
     "longest packed": (1, 16400),
-    "aligned, streamed": (1, 32776),
+    "aligned, streamed": (2, 32776),
+    "split": (1, 24584),
+    "odd, split": (1, 24579),
 }
 
 # Operator and options by what stands before the || of its divergence.
