@@ -40,7 +40,7 @@ GK_DEVICE void select(DivergenceTerm& out, bool second, const DivergenceTerm& a,
 
 // Term y of the problem, or both in turn; rows dealt out to blocks, then to groups of threads within a block.
 template <class T, class Group, class Body>
-__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks) divergence_kernel(const DivergenceLaunch problem) {
+__global__ void __launch_bounds__(Body::kMost, Body::kMinBlocks) divergence_kernel(const DivergenceLaunch problem) {
   using A = Accumulate<T>;
   __shared__ A memory[Group::kShared];
   // The term in shared memory: its pointers and strides would take a hundred registers.
@@ -229,11 +229,7 @@ int start_neighbours(const DivergenceLaunch& problem, void* stream) {
   // A gradient to the target is a template of its own only where registers are scarce, and has one instance of each.
   constexpr bool kTarget = kPositive == Positive::kTarget;
   constexpr Positive kOnline = kTarget ? Positive::kAnchor : kPositive;
-  if (problem.parts > 1) {
-    constexpr bool kSoftmax = kPositive == Positive::kSoftmax;
-    return problem.wide ? start_split<T, kSoftmax, kWidth>(problem, stream)
-                        : start_split<T, kSoftmax, 1>(problem, stream);
-  }
+  if (problem.parts > 1) return start_split<T, kPositive == Positive::kSoftmax, kWidth>(problem, stream);
   if (problem.wide) {
     constexpr int kLong = kMany<T, kPositive>, kShort = kTarget ? kLong : 8;
     if (threads_for(problem.classes, kShort) <= kWarp)
@@ -260,8 +256,17 @@ template <class T, Positive kPositive>
 int start_stacked(const DivergenceLaunch& problem, void* stream) {
   using Group = Stacked<Accumulate<T>>;
   constexpr Positive kOnline = kPositive == Positive::kTarget ? Positive::kAnchor : kPositive;
-  if (threads_for(problem.classes, 8) * kWarp <= Group::kThreads)
-    return start_in_registers<T, kPositive, Group, 8, 1>(problem, stream);
+  const auto warps = [&](int values) { return threads_for(problem.classes, values); };
+  if constexpr (sizeof(T) < 8) {
+    // The fewest classes to spare, and then the fewest warps to a row, which would have to meet.
+    if (warps(20) <= Group::kMaxWarps / 2 && 20 * warps(20) < 8 * warps(8))
+      return start_in_registers<T, kPositive, Group, 20, 1>(problem, stream);
+    if constexpr (kPositive == Positive::kAnchor) {
+      if (warps(16) <= Group::kMaxWarps && warps(16) < warps(8))
+        return start_in_registers<T, kPositive, Group, 16, 1>(problem, stream);
+    }
+  }
+  if (warps(8) <= Group::kMaxWarps) return start_in_registers<T, kPositive, Group, 8, 1>(problem, stream);
   return start_online<T, kOnline, Group, 1>(problem, stream);
 }
 

@@ -11,6 +11,7 @@ namespace gankernels::cuda {
 template <class T, class Group, int kValues, int kWidth>
 struct Packed {
   using A = Accumulate<T>;
+  static constexpr int kMost = kMaxThreads<T>;
   static constexpr int kMinBlocks = 1;
   // Where two rows fit, one of them is on its way while the other is computed.
   static constexpr bool kAhead = sizeof(T) * kValues <= 128;

@@ -83,6 +83,7 @@ template <class T, bool kSoftmax, class Group, int kValues, int kWidth>
 struct Streamed {
   using A = Accumulate<T>;
   using Sums = OnlineSums<T, kSoftmax>;
+  static constexpr int kMost = kMaxThreads<T>;
   static constexpr int kMinBlocks = !kSoftmax && kWidth > 1 && sizeof(T) < 8 ? 2 : 1;
   static constexpr bool kAhead = false;
   static constexpr int kRun = kWidth;  // classes of an access

@@ -19,6 +19,8 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
     "two warps a row": (5, 300),
     "one aligned row": (1, 1016),
     "side by side": (3, 20, 5, 3),
+    "few side by side": (3, 7, 11),
+    "two warps a row side by side": (2, 30, 7),
     "side by side, streamed": (1, 300, 7),
 }
 LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
@@ -29,7 +31,6 @@ LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "longest packed": (1, 16400),
     "aligned, streamed": (2, 32776),
     "split": (1, 24584),
-    "odd, split": (1, 24579),
 }
 
 # Operator and options by what stands before the || of its divergence.
