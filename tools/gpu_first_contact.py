@@ -163,14 +163,29 @@ def build(capability: str, force: bool) -> Stage:
     return Stage("build", 420, (command,), alone=True)
 
 
-def tests(name: str, seconds: int, file: str, out: Path, workers: int) -> Stage:
+# By the dtype in a test's name: what is cut short is one of them.
+PARTS = {
+    "fp32 and the rest": "not float64 and not float16",
+    "bf16": "bfloat16",
+    "fp16": "float16 and not bfloat16",
+    "fp64": "float64",
+}
+
+
+def tests(
+    name: str, seconds: int, file: str, out: Path, workers: int, parts: dict[str, str] | None
+) -> Stage:
+    """A file of tests on every backend; in ``parts`` by names of tests (as pytest's ``-k``), if any."""
     commands = []
     for backend in BACKENDS:
-        report = f"--junitxml={out / f'{name}-{backend}.xml'}"
-        words = ["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", report, file]
-        if version_of("pytest-xdist") and workers > 1:
-            words += ["-n", str(workers), "--dist", "worksteal"]
-        commands.append(Command(f"{name}-{backend}", python(*words), on(backend)))
+        for part, chosen in (parts or {"": ""}).items():
+            called = f"{name}-{backend} {part}".rstrip()
+            report = f"--junitxml={out / f'{called}.xml'}"
+            words = ["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", report, file]
+            words += ["-k", chosen] if chosen else []
+            if version_of("pytest-xdist") and workers > 1:
+                words += ["-n", str(workers), "--dist", "worksteal"]
+            commands.append(Command(called, python(*words), on(backend)))
     return Stage(name, seconds, tuple(commands))
 
 
@@ -233,12 +248,12 @@ def stages(out: Path, options: argparse.Namespace, found: dict[str, Any]) -> Ite
     capability = found.get("compute_capability") or "9.0"
     if options.rebuild or not built_for(found["torch"], capability):
         yield build(capability, force=options.rebuild)
-    workers = min(CORES // 2, 8)
-    yield tests("operators", 240, f"{DEVICE_TESTS}/test_accuracy.py", out, workers)
+    workers = min(CORES // 4, 8)
+    yield tests("operators", 420, f"{DEVICE_TESTS}/test_accuracy.py", out, workers, PARTS)
     yield from replay(out, options.recorded)
-    yield tests("execution", 180, f"{DEVICE_TESTS}/test_execution.py", out, 1)
+    yield tests("execution", 180, f"{DEVICE_TESTS}/test_execution.py", out, 1, None)
     if (ROOT / DEVICE_TESTS / "test_graphed_steps.py").exists():
-        yield tests("graphed", 180, f"{DEVICE_TESTS}/test_graphed_steps.py", out, 1)
+        yield tests("graphed", 180, f"{DEVICE_TESTS}/test_graphed_steps.py", out, 1, None)
     yield training()
     if found["sanitizer"]:
         yield sanitize()

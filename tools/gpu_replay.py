@@ -5,8 +5,8 @@ python tools/gpu_replay.py check FILE                    with one: the same, bit
 
 Recorded are operators' arguments and results for sm_90 on 132 multiprocessors, as an H100 has. Where a kernel
 uses an approximating instruction (ex2, lg2, rcp: at most 2^-22 off, says the PTX manual), it is emulated twice
-more with errors of up to that size, and a result may be off by four times what these changed. Everything else
-must be equal.
+more with errors of up to that size, and a result may be off by four times what these changed, and two units in
+the last place: a loss of those of what it is a difference of. Everything else must be equal.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -199,10 +200,18 @@ def deviation(a: Tensor, b: Tensor) -> float:
     return float((x - y)[~rest].abs().max()) if (~rest).any() else 0.0
 
 
-def last_place(x: Tensor) -> float:
-    """A unit in the last place of its largest number."""
+def last_place(x: Tensor, least: float = 0.0) -> float:
+    """A unit in the last place of its largest number, taken for no smaller than ``least``."""
     finite = x.double()[x.isfinite()].abs()
-    return float(finite.max()) * torch.finfo(x.dtype).eps if finite.numel() else 0.0
+    return max(float(finite.max()), least) * torch.finfo(x.dtype).eps if finite.numel() else 0.0
+
+
+def size_of_terms(arguments: tuple[Any, ...]) -> float:
+    """What a loss is a difference of is as large as its logits' spread and the logarithm of their number."""
+    floats = [t.double() for t in results(arguments) if t.is_floating_point()]
+    finite = [t[t.isfinite()] for t in floats]
+    sizes = [float(t.max() - t.min()) + math.log(t.numel()) for t in finite if t.numel()]
+    return max(sizes, default=0.0)
 
 
 def on_gpu(argument: Any) -> Any:
@@ -221,11 +230,19 @@ def on_gpu(argument: Any) -> Any:
 
 
 def compared(
-    got: list[Tensor], exact: list[Tensor], bounds: list[float], approximate: bool
+    got: list[Tensor],
+    exact: list[Tensor],
+    bounds: list[float],
+    approximate: bool,
+    terms: float = 0.0,
 ) -> dict[str, Any]:
-    """``equal``, ``within`` or ``differs``, and by how much of what is allowed."""
+    """``equal``, ``within`` or ``differs``, and by how much of what is allowed.
+
+    Args:
+        terms: The size of what the first result, the loss, is a difference of.
+    """
     share, off = 0.0, 0.0
-    for a, b, bound in zip(got, exact, bounds, strict=True):
+    for i, (a, b, bound) in enumerate(zip(got, exact, bounds, strict=True)):
         a = a.cpu()
         if a.shape != b.shape or a.dtype != b.dtype:
             return {
@@ -236,7 +253,8 @@ def compared(
         if not difference:
             continue
         # A few rows' loss may round to the same number with every noise, and to its neighbour on the device.
-        allowed = ALLOWED * bound + 2 * last_place(b) if approximate else 0.0
+        least = terms if i == 0 else 0.0
+        allowed = ALLOWED * bound + 2 * last_place(b, least) if approximate else 0.0
         share = max(share, difference / allowed if allowed else float("inf"))
     verdict = "equal" if not off else "within" if share <= 1 else "differs"
     return {"verdict": verdict, "off": off, "of_allowed": round(share, 3)}
@@ -268,7 +286,8 @@ def check(path: Path, again: bool) -> dict[str, Any]:
     rows = []
     for label, operator, arguments, exact, bounds, approximate in saved["calls"]:
         try:
-            outcome = compared(run(operator, arguments), exact, bounds, approximate)
+            terms = size_of_terms(arguments)
+            outcome = compared(run(operator, arguments), exact, bounds, approximate, terms)
         except RuntimeError as error:
             outcome = {"verdict": "failed", "off": str(error).splitlines()[0][:300]}
         rows.append({"call": label, "operator": operator, **outcome})

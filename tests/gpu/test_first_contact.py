@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,16 @@ def test_stages_that_run_alone_share_no_group() -> None:
     assert apart == [[n] for n in names]
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "float64", "no dtype"])
+def test_every_test_of_an_operator_is_in_one_part(name: str) -> None:
+    def chosen(expression: str) -> bool:
+        """As pytest's -k has it: each word is whether it is in the name."""
+        words = {word: word in name for word in re.findall(r"\w+", expression)}
+        return bool(eval(expression, {}, {w: words[w] for w in words.keys() - {"and", "not"}}))
+
+    assert sum(map(chosen, contact.PARTS.values())) == 1
+
+
 def test_what_tests_reported(tmp_path: Path) -> None:
     report = tmp_path / "r.xml"
     report.write_text(
@@ -127,3 +139,20 @@ def test_an_approximation_may_be_off_by_what_its_error_changes() -> None:
     assert verdict(x + torch.tensor([1.2 * allowed, 0.0]), x, 1e-5) == "differs"
     # Noise that moved nothing allows the last place all the same.
     assert verdict(torch.nextafter(x, torch.zeros(())), x, 0.0) == "within"
+
+
+def test_a_loss_may_be_off_by_the_last_place_of_what_it_is_a_difference_of() -> None:
+    loss, gradient = torch.tensor(0.5), torch.tensor([0.5])
+    logits = torch.tensor([[-6.0, 6.0, float("inf")]])
+    terms = replay.size_of_terms((logits, 1, [logits[:0]], None))
+    assert terms == pytest.approx(12 + math.log(2))
+    off = 1.5 * terms * torch.finfo(torch.float32).eps
+
+    def verdict_of(a: torch.Tensor, b: torch.Tensor, approximate: bool = True) -> object:
+        found = replay.compared([a, b], [loss, gradient], [0.0, 0.0], approximate, terms)
+        return found["verdict"]
+
+    assert verdict_of(loss + off, gradient) == "within"
+    assert verdict_of(loss + 2 * off, gradient) == "differs"
+    assert verdict_of(loss, gradient + off) == "differs"
+    assert verdict_of(loss + off, gradient, approximate=False) == "differs"
