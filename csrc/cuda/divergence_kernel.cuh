@@ -2,41 +2,9 @@
 #pragma once
 
 #include "divergence_packed.cuh"
-#include "launch.cuh"
+#include "divergence_split.cuh"
 
 namespace gankernels::cuda {
-
-// Field by field: an index into the parameters would copy them to local memory.
-GK_DEVICE void select(Rows& out, bool second, const Rows& a, const Rows& b) {
-  out.data = second ? b.data : a.data;
-  out.outer = second ? b.outer : a.outer;
-  out.inner = second ? b.inner : a.inner;
-  out.cls = second ? b.cls : a.cls;
-}
-
-GK_DEVICE void select(Target& out, bool second, const Target& a, const Target& b) {
-  select(out.rows, second, a.rows, b.rows);
-  out.wide = second ? b.wide : a.wide;
-  out.shared = second ? b.shared : a.shared;
-}
-
-GK_DEVICE void select(DivergenceTerm& out, bool second, const DivergenceTerm& a, const DivergenceTerm& b) {
-  out.rows = second ? b.rows : a.rows;
-  out.inner_rows = second ? b.inner_rows : a.inner_rows;
-  select(out.q_logits, second, a.q_logits, b.q_logits);
-  select(out.p_logits, second, a.p_logits, b.p_logits);
-  select(out.q_grad, second, a.q_grad, b.q_grad);
-  select(out.p_grad, second, a.p_grad, b.p_grad);
-  select(out.target_grad, second, a.target_grad, b.target_grad);
-  select(out.positive, second, a.positive, b.positive);
-  select(out.negative, second, a.negative, b.negative);
-  out.q_inverse = second ? b.q_inverse : a.q_inverse;
-  out.p_inverse = second ? b.p_inverse : a.p_inverse;
-  out.q_weight = second ? b.q_weight : a.q_weight;
-  out.p_weight = second ? b.p_weight : a.p_weight;
-  out.target_weight = second ? b.target_weight : a.target_weight;
-  out.loss_scale = second ? b.loss_scale : a.loss_scale;
-}
 
 // Term y of the problem, or both in turn; rows dealt out to blocks, then to groups of threads within a block.
 template <class T, class Group, class Body>
@@ -84,75 +52,6 @@ __global__ void __launch_bounds__(Body::kMost, Body::kMinBlocks) divergence_kern
   }
   // The mean of no rows is 0 * inf = NaN, once.
   write_total<A>(sum * term.loss_scale, problem.total);
-}
-
-// Few long rows, each shared by the blocks of a column of the grid. First launch: a part's sums, relative to its own
-// maximum, and what its anchors add up to. Second launch: every block adds up the parts of its row, in their order, and
-// writes the gradients of its own.
-template <class Body>
-struct Part {
-  typename Body::Sums sums;
-  typename Body::A entropy = 0, mass = 0;
-};
-
-// The term that a block's row is of, in shared memory, and the block's part of that row.
-template <class Body>
-GK_DEVICE Turn part_turn(const DivergenceLaunch& problem, DivergenceTerm& term) {
-  const int64_t row = blockIdx.y, first_rows = problem.terms[0].rows;
-  const bool second = row >= first_rows;
-  if (threadIdx.x == 0) select(term, second, problem.terms[0], problem.terms[1]);
-  __syncthreads();
-  // Whole accesses of whole warps.
-  constexpr int kStep = Body::kRun * kWarp;
-  const int parts = static_cast<int>(gridDim.x), part = static_cast<int>(blockIdx.x);
-  const int64_t length = ((problem.classes + parts - 1) / parts + kStep - 1) / kStep * kStep, first = length * part;
-  const int end = static_cast<int>(first + length < problem.classes ? first + length : problem.classes);
-  const int64_t at = second ? row - first_rows : row, outer = at / term.inner_rows;
-  return {
-      {outer, at - outer * term.inner_rows},
-      {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x), end, static_cast<int>(first < end ? first : end)}};
-}
-
-template <class T, class Group, class Body>
-__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks)
-    divergence_sums_kernel(const DivergenceLaunch problem) {
-  __shared__ Accumulate<T> memory[Group::kShared];
-  __shared__ __align__(8) unsigned char term_memory[sizeof(DivergenceTerm)];
-  DivergenceTerm& term = *reinterpret_cast<DivergenceTerm*>(term_memory);
-  Group group(memory, problem.log2_share);
-  const Turn turn = part_turn<Body>(problem, term);
-  Body body;
-  body.sum_anchors(term, turn.at, turn.share, group);
-  const auto sums = Body::first_reading(term, turn.at, turn.share, group);
-  static_assert(sizeof(Part<Body>) <= kPartBytes);
-  if (threadIdx.x != 0) return;
-  Part<Body>* parts = static_cast<Part<Body>*>(problem.part_sums);
-  parts[blockIdx.y * gridDim.x + blockIdx.x] = {sums, body.entropy, body.mass};
-}
-
-template <class T, class Group, class Body>
-__global__ void __launch_bounds__(kMaxThreads<T>, Body::kMinBlocks)
-    divergence_parts_kernel(const DivergenceLaunch problem) {
-  using A = Accumulate<T>;
-  __shared__ A memory[Group::kShared];
-  __shared__ __align__(8) unsigned char term_memory[sizeof(DivergenceTerm)];
-  DivergenceTerm& term = *reinterpret_cast<DivergenceTerm*>(term_memory);
-  Group group(memory, problem.log2_share);
-  const Turn turn = part_turn<Body>(problem, term);
-  Part<Body> row;
-  const Part<Body>* parts = static_cast<const Part<Body>*>(problem.part_sums) + blockIdx.y * gridDim.x;
-  // No more parts than threads.
-  if (threadIdx.x < gridDim.x) row = parts[threadIdx.x];
-  A anchors[2] = {row.entropy, row.mass};
-  group.template reduce<Plus>(anchors);
-  row.sums.reduce(group);
-  row.sums.finish();
-  Body body;
-  body.entropy = anchors[0], body.mass = anchors[1];
-  A dot[1] = {body.second_reading(term, turn.at, turn.share, row.sums)};
-  group.template reduce<Plus>(dot);
-  const A loss = blockIdx.x == 0 ? body.loss(row.sums, dot[0]) : -dot[0];
-  write_total<A>(threadIdx.x == 0 ? static_cast<double>(loss) * term.loss_scale : 0, problem.total);
 }
 
 template <class T, class Group, class Body>
@@ -205,20 +104,6 @@ int start_packed(const DivergenceLaunch& problem, void* stream) {
   constexpr int kThreads = kMaxThreads<T>;
   using Group = WholeBlock<Accumulate<T>, kThreads>;
   return start<T, Group, Packed<T, Group, kValues, kWide<T>>>(problem, kThreads, kThreads, stream);
-}
-
-template <class T, bool kSoftmax, int kWidth>
-int start_split(DivergenceLaunch problem, void* stream) {
-  constexpr int kThreads = kMaxThreads<T>;
-  while (1 << problem.log2_share < kThreads) ++problem.log2_share;
-  using Group = WholeBlock<Accumulate<T>, kThreads>;
-  using Body = Streamed<T, kSoftmax, Group, 8, kWidth>;
-  const dim3 grid{static_cast<unsigned>(problem.parts), static_cast<unsigned>(problem.rows()), 1};
-  const dim3 block{kThreads, 1, 1};
-  GK_LAUNCH((divergence_sums_kernel<T, Group, Body>), grid, block, stream, problem);
-  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return static_cast<int>(error);
-  GK_LAUNCH((divergence_parts_kernel<T, Group, Body>), grid, block, stream, problem);
-  return static_cast<int>(cudaGetLastError());
 }
 
 // Rows whose classes lie side by side, or anyhow.
