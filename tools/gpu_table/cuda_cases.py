@@ -179,7 +179,7 @@ def cuda_cases() -> list[Case]:
         _d_loss(4096, (20,), FP32, "rows of a part of a warp", 32, 512),
         _d_loss(4096, (51,), FP32, "rows of a part of a warp", 8, 128),
         _d_loss(4096, (64,), BF16, "rows of a part of a warp", 16, 256),
-        _d_loss(128, (20, 16, 16), FP32, "rows across lanes", 32, 512),
+        _d_loss(128, (20, 16, 16), FP32, "rows across lanes", 128, 256),
         _d_loss(8192, (1024,), BF16, "rows of a warp", 4, 64),
         _d_loss(8192, (4096,), BF16, "rows of several warps", 1, 16),
         _d_loss(8192, (8192,), FP32, "rows of several warps", 1, 4),
