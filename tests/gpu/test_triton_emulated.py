@@ -17,9 +17,11 @@ from contract.common import dtype_name
 
 from gankernels.testing import DTYPES, Arguments, Operator
 from gankernels.triton import operators as launchers
+from gankernels.triton import plans
 from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
 from tools.ptxsim import triton_driver
 from tools.ptxsim.initcheck import TrackEmpty
+from tools.ptxsim.occupancy import occupancy
 
 pytestmark = pytest.mark.emulated
 
@@ -322,3 +324,35 @@ def test_one_empty_batch() -> None:
         )
         torch.testing.assert_close(loss, expected[0], equal_nan=True)
         torch.testing.assert_close(g_real, expected[1])
+
+
+# --- grids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "second"), [(1700, 1700), (1700, 200), (1700, 1), (130, 130)])
+def test_grids_are_what_the_device_holds_at_once(rows: int, second: int) -> None:
+    """By the kernel's registers; two batches share them by their tiles."""
+    real, fake, anchor = torch.randn(rows, 20), torch.randn(second, 20), torch.rand(20)
+    options = (1, MEAN, True, True, True, 1.0)
+    tiles = [-(-n // 64) for n in (rows, second)]
+    grids = []
+    for _ in range(2):  # the second one is a replay
+        with triton_driver.recorded() as launched:
+            launchers.realness_d_loss(real, fake, anchor, anchor, *options)
+        grids.append(launched[0].result.grid[0])
+    fit = occupancy(90, launched[0].threads, launched[0].registers, launched[0].shared).blocks
+    assert grids == [min(sum(tiles), fit)] * 2
+    with triton_driver.recorded() as launched:
+        launchers.softmax_kl_logits(real, real, 1, MEAN, True, True, True, 1.0)
+    fit = occupancy(90, launched[0].threads, launched[0].registers, launched[0].shared).blocks
+    assert launched[0].result.grid[0] == min(tiles[0], fit)
+
+
+def test_batches_share_programs_by_their_tiles() -> None:
+    assert plans.shared_out([60, 60], 264) == [60, 60]
+    assert plans.shared_out([8192, 8192], 264) == [132, 132]
+    assert plans.shared_out([8192, 2731], 264) == [198, 66]
+    assert plans.shared_out([8192, 1], 264) == [263, 1]
+    assert plans.shared_out([1, 8192], 264) == [1, 263]
+    assert plans.shared_out([8192, 8192], 1) == [1, 1]
+    assert plans.shared_out([8192], 264) == [264]
