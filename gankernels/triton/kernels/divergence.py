@@ -25,6 +25,7 @@ from gankernels.triton.kernels.common import (
     along_rows,
     base_of,
     classes_from,
+    exp_of,
     in_elements,
     load_target,
     masked_product,
@@ -57,9 +58,24 @@ def write_target_gradient(
 
 
 @triton.jit
+def resident_logits(
+    tile, rows, q, q_strides, inner, classes,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """A tile's logits as they lie in memory; nothing is read of a tile beyond the last."""
+    r = row_numbers(tile, ROWS, WIDE)
+    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
+    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT) + k * q_strides[2]
+    mask = along_rows(r < rows, ADJACENT) & inside
+    return tl.load(q + offsets, mask=mask, other=-float("inf"))
+
+
+@triton.jit
 def resident_rows(
     r, live,  # (ROWS,): row numbers, and which exist
-    q, q_strides, q_grad, grad_strides,
+    logits,  # a tile
+    q_grad, grad_strides,
     target, minus, target_strides, target_grad, target_grad_strides,
     b, mass, entropy,  # P - M (1, BLOCK) with its sum and entropy, where SHARED
     inner, classes, inverse, weight, target_weight,
@@ -71,28 +87,31 @@ def resident_rows(
     """The losses of rows that BLOCK holds; their gradients are written."""
     k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
     mask = along_rows(live, ADJACENT) & inside
-    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT) + k * q_strides[2]
-    z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
     if not SHARED:
         offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT) + k * target_strides[2]
         p = load_target(target, offsets, mask, ACC, HAS_TARGET)
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m, ADJACENT)
-    t = z - along_rows(row_max(z, ADJACENT), ADJACENT)
-    e = tl.exp(t)
+    x = logits.to(ACC)
+    t = x - along_rows(row_max(x, ADJACENT), ADJACENT)  # times the temperature
+    e = exp_of(t, inverse)
     s = row_sum(e, ADJACENT)
     log_s = tl.log(s)
+    dot = row_sum(masked_product(b, t), ADJACENT)
     if Q_GRAD:
         # S q - B
-        g = e * along_rows(weight * mass / s, ADJACENT) - weight * b
+        share = tl.zeros_like(e) + along_rows(mass / s, ADJACENT)
+        g = weight * tl.fma(e, share, tl.zeros_like(e) - b)
         offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT) + k * grad_strides[2]
         tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
     if TARGET_GRAD:
         offsets = (
             rows_at(r, inner, target_grad_strides, UNIT, ADJACENT) + k * target_grad_strides[2]
         )
-        write_target_gradient(target_grad, offsets, mask, p, t, s, log_s, target_weight, ADJACENT)
-    return entropy + mass * log_s - row_sum(masked_product(b, t), ADJACENT)
+        write_target_gradient(
+            target_grad, offsets, mask, p, t * inverse, s, log_s, target_weight, ADJACENT
+        )
+    return entropy + mass * log_s - dot * inverse
 
 
 @triton.jit
@@ -183,10 +202,19 @@ def batch_total(
         p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
         m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m, ADJACENT)
+    else:
+        b, mass, entropy = 0, 0, 0  # of each row
     inverse, factor = number(inverse, ACC), number(weight, ACC)
     target_factor = number(target_weight, ACC)
     total = tl.zeros([ROWS], tl.float64)
-    for i in range(tile, tl.cdiv(rows, ROWS), step):
+    tiles = tl.cdiv(rows, ROWS)
+    # While a tile is computed the next one is on its way; of float64 there is no room for two.
+    AHEAD: tl.constexpr = not STREAMED and ACC != tl.float64
+    if AHEAD:
+        following = resident_logits(
+            tile, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
+        )
+    for i in range(tile, tiles, step):
         r = row_numbers(i, ROWS, WIDE)
         live = r < rows
         if STREAMED:
@@ -196,18 +224,21 @@ def batch_total(
                 inner, classes, inverse, factor, target_factor, ACC, ROWS, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
-        elif SHARED:
+        else:
+            if AHEAD:
+                logits = following
+                following = resident_logits(
+                    tl.minimum(i + step, tiles), rows, q, q_strides, inner, classes,
+                    ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE,
+                )  # fmt: skip
+            else:
+                logits = resident_logits(
+                    i, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
+                )
             losses = resident_rows(
-                r, live, q, q_strides, q_grad, grad_strides,
+                r, live, logits, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
                 b, mass, entropy, inner, classes, inverse, factor, target_factor, ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
-            )  # fmt: skip
-        else:
-            losses = resident_rows(
-                r, live, q, q_strides, q_grad, grad_strides,
-                target, minus, target_strides, target_grad, target_grad_strides,
-                0, 0, 0, inner, classes, inverse, factor, target_factor, ACC, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         if PER_ROW:
