@@ -218,7 +218,7 @@ def divergence(
         BATCHES=1 if not two else 3 if together else 2,
         STREAMED=tile.streamed,
         PER_ROW=call.reduction == NONE,
-        EVEN=first.classes % tile.block == 0,
+        EVEN=first.classes % (tile.block * (2 if tile.streamed else 1)) == 0,
         UNIT=unit,
         ADJACENT=adjacent,
         WIDE=first.wide or second.wide,

@@ -30,7 +30,6 @@ from gankernels.triton.kernels.common import (
     load_target,
     masked_product,
     number,
-    rescaling,
     row_max,
     row_numbers,
     row_sum,
@@ -115,10 +114,158 @@ def resident_rows(
 
 
 @triton.jit
+def streamed_logits(
+    start, end, live, q, q_row, stride, ACC: tl.constexpr,
+    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
+    mask = along_rows(live, ADJACENT) & inside
+    return tl.load(q + q_row + k * stride, mask=mask, other=-float("inf")).to(ACC)
+
+
+@triton.jit
+def streamed_target(
+    start, end, live, target, minus, row, stride, ACC: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """P and M."""
+    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
+    mask = inside if SHARED else along_rows(live, ADJACENT) & inside
+    p = load_target(target, row + k * stride, mask, ACC, HAS_TARGET)
+    m = load_target(minus, row + k * stride, mask, ACC, HAS_MINUS)
+    return p, m
+
+
+@triton.jit
+def shared_sums(
+    target, minus, stride, classes, ACC: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr,
+    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr,
+):  # fmt: skip
+    """Mass and entropy of the target that all rows share."""
+    TILE: tl.constexpr = [BLOCK, 1] if ADJACENT else [1, BLOCK]
+    masses, entropies = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
+    for start in range(0, classes, BLOCK):
+        p, m = streamed_target(
+            start, classes, True, target, minus, 0, stride, ACC, HAS_TARGET, HAS_MINUS, True,
+            BLOCK, EVEN, ADJACENT, False,
+        )  # fmt: skip
+        masses += p - m
+        entropies += x_log_x(p) - x_log_x(m)
+    return row_sum(masses, ADJACENT), row_sum(entropies, ADJACENT)
+
+
+@triton.jit
+def first_walk(
+    begin, end, live, q, q_row, q_stride, target, minus, target_row, target_stride, inverse,
+    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, ANCHORS: tl.constexpr,
+    EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Of each row its maximum and the sum of exp relative to it; where ANCHORS also mass and entropy."""
+    # Every lane carries its own maximum and sums: see common.py on reductions within loops.
+    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
+    tops = tl.full(TILE, -float("inf"), ACC)
+    sums = tl.zeros(TILE, ACC)
+    masses, entropies = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
+    for start in range(begin, end, 2 * BLOCK):  # one rescaling for two classes of a lane
+        x = streamed_logits(start, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
+        y = streamed_logits(
+            start + BLOCK, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE
+        )
+        higher = tl.maximum(tops, tl.maximum(x, y))
+        base = base_of(higher)
+        sums = sums * exp_of(tops - base, inverse)
+        sums += exp_of(x - base, inverse) + exp_of(y - base, inverse)
+        tops = higher
+        if ANCHORS:
+            for j in tl.static_range(2):
+                p, m = streamed_target(
+                    start + j * BLOCK, end, live, target, minus, target_row, target_stride, ACC,
+                    HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
+                )  # fmt: skip
+                masses += p - m
+                entropies += x_log_x(p) - x_log_x(m)
+    top = row_max(tops, ADJACENT)
+    s = row_sum(sums * exp_of(tops - along_rows(base_of(top), ADJACENT), inverse), ADJACENT)
+    return top, s, row_sum(masses, ADJACENT), row_sum(entropies, ADJACENT)
+
+
+@triton.jit
+def write_tile(
+    start, end, live, x, p, m, top, s, log_s, share,
+    q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
+    inverse, weight, target_weight,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
+    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """B t, times the temperature, of every class; the gradients are written."""
+    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
+    mask = along_rows(live, ADJACENT) & inside
+    t = x - along_rows(top, ADJACENT)
+    b = p - m
+    if Q_GRAD:
+        # S q - B
+        e = exp_of(t, inverse)
+        many = tl.zeros_like(e)
+        g = weight * tl.fma(e, many + along_rows(share, ADJACENT), many - b)
+        offsets = grad_row + k * grad_stride
+        tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
+    if TARGET_GRAD:
+        offsets = target_grad_row + k * target_grad_stride
+        write_target_gradient(
+            target_grad, offsets, mask, p, t * inverse, s, log_s, target_weight, ADJACENT
+        )
+    return masked_product(b, t)
+
+
+@triton.jit
+def second_walk(
+    begin, end, live, top, s, mass,
+    q, q_row, q_stride, q_grad, grad_row, grad_stride,
+    target, minus, target_row, target_stride, target_grad, target_grad_row, target_grad_stride,
+    inverse, weight, target_weight,
+    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """sum B t of each row; the gradients are written."""
+    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
+    dots = tl.zeros(TILE, ACC)
+    share, log_s = mass / s, tl.log(s)
+    for start in range(begin, end, 2 * BLOCK):
+        second = start + BLOCK
+        x = streamed_logits(start, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
+        y = streamed_logits(second, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
+        p, m = streamed_target(
+            start, end, live, target, minus, target_row, target_stride, ACC,
+            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
+        )  # fmt: skip
+        p2, m2 = streamed_target(
+            second, end, live, target, minus, target_row, target_stride, ACC,
+            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
+        )  # fmt: skip
+        dots += write_tile(
+            start, end, live, x, p, m, top, s, log_s, share,
+            q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
+            inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
+        )  # fmt: skip
+        dots += write_tile(
+            second, end, live, y, p2, m2, top, s, log_s, share,
+            q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
+            inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
+        )  # fmt: skip
+    return row_sum(dots, ADJACENT) * inverse
+
+
+@triton.jit
 def streamed_rows(
     r, live,
     q, q_strides, q_grad, grad_strides,
     target, minus, target_strides, target_grad, target_grad_strides,
+    mass, entropy,  # of the target, where SHARED
     inner, classes, inverse, weight, target_weight,
     ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
@@ -130,56 +277,22 @@ def streamed_rows(
     target_row = (
         tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, ADJACENT)
     )
-    # Every lane carries its own maximum and sums: see common.py on reductions within loops.
-    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
-    tops = tl.full(TILE, -float("inf"), ACC)
-    sums = tl.zeros(TILE, ACC)
-    masses = tl.zeros(TILE, ACC)
-    for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
-        mask = along_rows(live, ADJACENT) & inside
-        offsets = q_row + k * q_strides[2]
-        z = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
-        kept, e = rescaling(tops, z)
-        sums = sums * kept + e
-        tops = tl.maximum(tops, z)
-        target_mask = inside if SHARED else mask
-        offsets = target_row + k * target_strides[2]
-        p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
-        m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        masses += p - m
-
-    top = row_max(tops, ADJACENT)
-    s = row_sum(sums * tl.exp(tops - along_rows(base_of(top), ADJACENT)), ADJACENT)
-    mass = row_sum(masses, ADJACENT)
+    top, s, row_mass, row_entropy = first_walk(
+        0, classes, live, q, q_row, q_strides[2], target, minus, target_row, target_strides[2],
+        inverse, ACC, ROWS, BLOCK, HAS_TARGET, HAS_MINUS, SHARED, not SHARED, EVEN, ADJACENT, WIDE,
+    )  # fmt: skip
+    if not SHARED:
+        mass, entropy = row_mass, row_entropy
     s += top - top  # NaN where log_softmax is: a +inf, or nothing but -inf
-    log_s = tl.log(s)
-    scale = along_rows(weight * mass / s, ADJACENT)
-    terms = tl.zeros(TILE, ACC)
-    grad_row = rows_at(r, inner, grad_strides, UNIT, ADJACENT)
-    target_grad_row = rows_at(r, inner, target_grad_strides, UNIT, ADJACENT)
-    for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
-        mask = along_rows(live, ADJACENT) & inside
-        offsets = q_row + k * q_strides[2]
-        t = tl.load(q + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
-        t -= along_rows(top, ADJACENT)
-        target_mask = inside if SHARED else mask
-        offsets = target_row + k * target_strides[2]
-        p = load_target(target, offsets, target_mask, ACC, HAS_TARGET)
-        m = load_target(minus, offsets, target_mask, ACC, HAS_MINUS)
-        b = p - m
-        terms += x_log_x(p) - x_log_x(m) - masked_product(b, t)
-        if Q_GRAD:
-            g = tl.exp(t) * scale - weight * b
-            offsets = grad_row + k * grad_strides[2]
-            tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
-        if TARGET_GRAD:
-            offsets = target_grad_row + k * target_grad_strides[2]
-            write_target_gradient(
-                target_grad, offsets, mask, p, t, s, log_s, target_weight, ADJACENT
-            )
-    return mass * log_s + row_sum(terms, ADJACENT)
+    dot = second_walk(
+        0, classes, live, top, s, mass, q, q_row, q_strides[2],
+        q_grad, rows_at(r, inner, grad_strides, UNIT, ADJACENT), grad_strides[2],
+        target, minus, target_row, target_strides[2],
+        target_grad, rows_at(r, inner, target_grad_strides, UNIT, ADJACENT), target_grad_strides[2],
+        inverse, weight, target_weight, ACC, ROWS, BLOCK,
+        HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, ADJACENT, WIDE,
+    )  # fmt: skip
+    return entropy + mass * tl.log(s) - dot
 
 
 @triton.jit
@@ -202,14 +315,21 @@ def batch_total(
         p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
         m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m, ADJACENT)
+    elif SHARED:
+        b = 0
+        mass, entropy = shared_sums(
+            target, minus, target_strides[2], classes, ACC, HAS_TARGET, HAS_MINUS,
+            BLOCK, EVEN, ADJACENT,
+        )  # fmt: skip
     else:
         b, mass, entropy = 0, 0, 0  # of each row
     inverse, factor = number(inverse, ACC), number(weight, ACC)
     target_factor = number(target_weight, ACC)
     total = tl.zeros([ROWS], tl.float64)
     tiles = tl.cdiv(rows, ROWS)
-    # While a tile is computed the next one is on its way; of float64 there is no room for two.
-    AHEAD: tl.constexpr = not STREAMED and ACC != tl.float64
+    # While a tile is computed the next one is on its way. There is no room for two of float64, of rows side by
+    # side, of which a thread holds many elements, and where every element takes an address.
+    AHEAD: tl.constexpr = not STREAMED and not ADJACENT and UNIT >= 4 and ACC.primitive_bitwidth < 64
     if AHEAD:
         following = resident_logits(
             tile, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
@@ -221,7 +341,7 @@ def batch_total(
             losses = streamed_rows(
                 r, live, q, q_strides, q_grad, grad_strides,
                 target, minus, target_strides, target_grad, target_grad_strides,
-                inner, classes, inverse, factor, target_factor, ACC, ROWS, BLOCK,
+                mass, entropy, inner, classes, inverse, factor, target_factor, ACC, ROWS, BLOCK,
                 HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
             )  # fmt: skip
         else:
