@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from gankernels.triton.geometry import Strides, Walk, walk, wide
-from gankernels.triton.kernels.divergence import divergence_kernel
+from gankernels.triton.kernels.divergence import (
+    GRADIENTS,
+    SUMS,
+    WHOLE,
+    divergence_kernel,
+)
 from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
 from gankernels.triton.launching import (
     NONE,
@@ -17,9 +22,18 @@ from gankernels.triton.launching import (
     launch,
     loss_scale,
     programs_at_once,
+    scratch,
     workspace,
 )
-from gankernels.triton.plans import Tile, processors, shared_out, tile_of, tiles_of
+from gankernels.triton.plans import (
+    Tile,
+    next_power_of_2,
+    parts_of,
+    processors,
+    shared_out,
+    tile_of,
+    tiles_of,
+)
 
 NOWHERE = Strides(0, 0, 0)
 
@@ -223,8 +237,32 @@ def divergence(
         ADJACENT=adjacent,
         WIDE=first.wide or second.wide,
     )
-    shared = tiles[:1] if together else tiles
-    programs = programs_of(divergence_kernel, loss, shared, tile, before, (*after, 2, 1), constants)
+    rows = [batch.rows for batch in batches]
+    parts = 1
+    if tile.streamed and not adjacent and call.reduction != NONE and all(rows):
+        parts = parts_of(sum(rows), first.classes, loss.device)
+    if parts > 1:
+        in_parts(sum(rows), parts, first.classes, tile, loss, before, after, constants)
+    else:
+        whole(tiles[:1] if together else tiles, tile, loss, before, after, constants)
+    for batch in batches:
+        batch.walk.hand_back()
+
+
+def whole(
+    tiles: Sequence[int],
+    tile: Tile,
+    loss: Tensor,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    constants: dict[str, Any],
+) -> None:
+    """One launch; ``before`` and ``after`` are the arguments around those that depend on the programs."""
+    constants = {**constants, "PARTS": 1, "STAGE": WHOLE}
+    before = (*before, loss)
+    programs = programs_of(
+        divergence_kernel, loss, tiles, tile, before, (*after, 2, 1, 1, 0), constants
+    )
     partials, ticket = workspace(loss, sum(programs))
     launch(
         divergence_kernel,
@@ -235,12 +273,49 @@ def divergence(
         *after,
         sum(programs),
         programs[0],
+        1,
+        0,
         **constants,
         SINGLE=sum(programs) == 1,
         num_warps=tile.warps,
     )
-    for batch in batches:
-        batch.walk.hand_back()
+
+
+def in_parts(
+    rows: int,
+    parts: int,
+    classes: int,
+    tile: Tile,
+    loss: Tensor,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    constants: dict[str, Any],
+) -> None:
+    """Two launches, in which several programs share a row."""
+    step = 2 * tile.block
+    span = -(-classes // parts // step) * step
+    programs = rows * parts
+    sums = scratch(loss, rows, parts, 4)
+    partials, ticket = workspace(loss, programs)
+    for stage in (SUMS, GRADIENTS):
+        launch(
+            divergence_kernel,
+            programs,
+            *before,
+            sums,
+            partials,
+            ticket,
+            *after,
+            programs,
+            programs,
+            parts,
+            span,
+            **constants,
+            SINGLE=False,
+            PARTS=next_power_of_2(parts),
+            STAGE=stage,
+            num_warps=tile.warps,
+        )
 
 
 def softmax_pair(

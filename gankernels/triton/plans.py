@@ -27,6 +27,8 @@ WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 0
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
+# Classes of a part, and parts of a row, for which a second launch pays.
+LEAST_CLASSES, LEAST_PARTS = 8192, 4
 # 16 elements per thread with 4 warps: two 16-byte loads of 16-bit logits in flight per thread, which
 # at 48 warps per processor is more than the product of DRAM bandwidth and latency of an H100 asks for.
 TILE = 2048
@@ -153,6 +155,14 @@ def warps_of(elements: int) -> int:
 def tiles_of(rows: int, tile: Tile) -> int:
     """The tiles of a batch; at least one, also where there is no row."""
     return max(1, -(-rows // tile.rows))
+
+
+def parts_of(rows: int, classes: int, device: torch.device) -> int:
+    """The programs that share a long row: two for every multiprocessor, where a second launch pays."""
+    if not rows:
+        return 1
+    parts = min(2 * processors(device) // rows, -(-classes // LEAST_CLASSES))
+    return parts if parts >= LEAST_PARTS else 1
 
 
 def shared_out(tiles: Sequence[int], at_once: int) -> list[int]:

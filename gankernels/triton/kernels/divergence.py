@@ -38,6 +38,9 @@ from gankernels.triton.kernels.common import (
     x_log_x,
 )
 
+# Few long rows are shared out among programs, in two launches: the sums of each part, and the gradients.
+WHOLE, SUMS, GRADIENTS = 0, 1, 2
+
 
 @triton.jit
 def combine(p, m, ADJACENT: tl.constexpr):
@@ -329,7 +332,9 @@ def batch_total(
     tiles = tl.cdiv(rows, ROWS)
     # While a tile is computed the next one is on its way. There is no room for two of float64, of rows side by
     # side, of which a thread holds many elements, and where every element takes an address.
-    AHEAD: tl.constexpr = not STREAMED and not ADJACENT and UNIT >= 4 and ACC.primitive_bitwidth < 64
+    AHEAD: tl.constexpr = (
+        not STREAMED and not ADJACENT and UNIT >= 4 and ACC.primitive_bitwidth < 64
+    )
     if AHEAD:
         following = resident_logits(
             tile, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
@@ -372,8 +377,70 @@ def batch_total(
     return tl.sum(total, 0) * number(scale, tl.float64)
 
 
+@triton.jit
+def part_total(
+    row, part, parts, sums_of_row, span,
+    q, q_strides, q_grad, grad_strides,
+    target, minus, target_strides, target_grad, target_grad_strides,
+    inner, classes, inverse, weight, target_weight, scale,
+    ACC: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
+    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
+    EVEN: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
+    PARTS: tl.constexpr, STAGE: tl.constexpr,
+):  # fmt: skip
+    """SUMS: writes a part's maximum, sum, mass and entropy. GRADIENTS: the part's share of the scaled loss."""
+    r = row_numbers(row, 1, WIDE)
+    live = r >= 0
+    begin = part * span
+    end = tl.minimum(begin + span, classes)
+    q_row = rows_at(r, inner, q_strides, UNIT, False)
+    target_row = (
+        tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, False)
+    )
+    inverse = number(inverse, ACC)
+    total = tl.zeros([1], ACC)
+    if STAGE == 1:
+        top, s, mass, entropy = first_walk(
+            begin, end, live, q, q_row, q_strides[2], target, minus, target_row, target_strides[2],
+            inverse, ACC, 1, BLOCK, HAS_TARGET, HAS_MINUS, SHARED, True, EVEN, False, WIDE,
+        )  # fmt: skip
+        mine = sums_of_row + 4 * part + tl.arange(0, 1)
+        tl.store(mine, top.to(tl.float64))
+        tl.store(mine + 1, s.to(tl.float64))
+        tl.store(mine + 2, mass.to(tl.float64))
+        tl.store(mine + 3, entropy.to(tl.float64))
+    else:
+        top, s, mass, entropy = sums_of_parts(sums_of_row, parts, inverse, ACC, PARTS)
+        dot = second_walk(
+            begin, end, live, top, s, mass, q, q_row, q_strides[2],
+            q_grad, rows_at(r, inner, grad_strides, UNIT, False), grad_strides[2],
+            target, minus, target_row, target_strides[2],
+            target_grad, rows_at(r, inner, target_grad_strides, UNIT, False), target_grad_strides[2],
+            inverse, number(weight, ACC), number(target_weight, ACC), ACC, 1, BLOCK,
+            HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, False, WIDE,
+        )  # fmt: skip
+        total = tl.where(part == 0, entropy + mass * tl.log(s), 0.0) - dot
+    return tl.sum(total.to(tl.float64), 0) * number(scale, tl.float64)
+
+
+@triton.jit
+def sums_of_parts(sums_of_row, parts, inverse, ACC: tl.constexpr, PARTS: tl.constexpr):
+    """Maximum, sum, mass and entropy of a row, from those of its parts in their order."""
+    part = tl.arange(0, PARTS)[None, :]
+    exists = part < parts
+    at = sums_of_row + 4 * part
+    tops = tl.load(at, mask=exists, other=-float("inf")).to(ACC)
+    sums = tl.load(at + 1, mask=exists, other=0.0).to(ACC)
+    top = tl.max(tops, 1)
+    s = tl.sum(sums * exp_of(tops - base_of(top)[:, None], inverse), 1)
+    mass = tl.sum(tl.load(at + 2, mask=exists, other=0.0).to(ACC), 1)
+    entropy = tl.sum(tl.load(at + 3, mask=exists, other=0.0).to(ACC), 1)
+    return top, s + (top - top), mass, entropy
+
+
 # Batch sizes change from call to call: no new kernel for one that divides by 16, or is 1.
-@triton.jit(do_not_specialize=["rows", "rows2", "programs", "first_programs"])
+@triton.jit(do_not_specialize=["rows", "rows2", "programs", "first_programs", "parts"])
 def divergence_kernel(
     q,  # logits of the first batch: rows x classes
     q_grad,
@@ -384,6 +451,7 @@ def divergence_kernel(
     q2_grad,
     target2,
     loss,  # (), or one per row where PER_ROW
+    of_parts,  # (rows + rows2, parts, 4), float64: what the first of two launches leaves to the second
     partials,
     ticket,
     rows,  # in UNITs where ADJACENT, as are inner, rows2 and inner2
@@ -420,6 +488,8 @@ def divergence_kernel(
     scale2: tl.float64,
     programs,
     first_programs,  # of `programs`, those on the first batch
+    parts,  # programs that share a row
+    span,  # classes of a part
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     HAS_TARGET: tl.constexpr,
@@ -436,6 +506,8 @@ def divergence_kernel(
     UNIT: tl.constexpr,  # divides all strides but 1, and the extent of what lies side by side
     ADJACENT: tl.constexpr,  # whether that is rows, not classes
     WIDE: tl.constexpr,
+    PARTS: tl.constexpr,  # `parts` or more, a power of 2
+    STAGE: tl.constexpr,  # WHOLE: rows are not shared; else SUMS, GRADIENTS
 ):
     if ADJACENT:
         rows, inner = units(rows, UNIT, WIDE), units(inner, UNIT, WIDE)
@@ -458,7 +530,25 @@ def divergence_kernel(
             target2_outer, target2_inner, target2_class, UNIT, ADJACENT, WIDE
         )
     pid = tl.program_id(0)
-    if BATCHES != 2 or pid < first_programs:
+    if STAGE != 0:
+        row, part = pid // parts, pid % parts
+        mine = of_parts + 4 * parts * row
+        ACC: tl.constexpr = loss.dtype.element_ty
+        if BATCHES == 1 or row < rows:
+            total = part_total(
+                row, part, parts, mine, span, q, q_strides, q_grad, grad_strides,
+                target, minus, target_strides, target_grad, target_grad_strides,
+                inner, classes, inverse, weight, target_weight, scale, ACC, BLOCK,
+                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, WIDE, PARTS, STAGE,
+            )  # fmt: skip
+        else:
+            total = part_total(
+                row - rows, part, parts, mine, span, q2, q2_strides, q2_grad, grad2_strides,
+                target2, minus, target2_strides, target_grad, target_grad_strides,
+                inner2, classes, inverse, weight2, target_weight, scale2, ACC, BLOCK,
+                HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, EVEN, UNIT, WIDE, PARTS, STAGE,
+            )  # fmt: skip
+    elif BATCHES != 2 or pid < first_programs:
         total = batch_total(
             loss, pid, first_programs, q, q_strides, q_grad, grad_strides,
             target, minus, target_strides, target_grad, target_grad_strides,
@@ -475,7 +565,7 @@ def divergence_kernel(
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
             EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
-    if BATCHES == 3:
+    if BATCHES == 3 and STAGE == 0:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
         total += batch_total(
             loss, pid, programs, q2, q2_strides, q2_grad, grad2_strides,
@@ -484,5 +574,5 @@ def divergence_kernel(
             HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
             EVEN, UNIT, ADJACENT, WIDE,
         )  # fmt: skip
-    if not PER_ROW:
+    if not PER_ROW and STAGE != 1:
         add_up(total, loss, partials, ticket, programs, SINGLE)
