@@ -50,6 +50,15 @@ def combine(p, m, ADJACENT: tl.constexpr):
 
 
 @triton.jit
+def logit_gradient(e, share, b, weight):
+    """weight * (S q - B), with S q = e * share."""
+    if e.dtype == tl.float64:
+        return e * (weight * share) - weight * b
+    else:
+        return weight * tl.fma(e, tl.zeros_like(e) + share, tl.zeros_like(e) - b)
+
+
+@triton.jit
 def write_target_gradient(
     pointer, offsets, mask, p, t, s, log_s, weight, ADJACENT: tl.constexpr
 ):  # fmt: skip
@@ -95,15 +104,17 @@ def resident_rows(
         m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
         b, mass, entropy = combine(p, m, ADJACENT)
     x = logits.to(ACC)
+    if ADJACENT:  # a thread with many elements has no register for the factor
+        x *= inverse
+        inverse = 1.0
     t = x - along_rows(row_max(x, ADJACENT), ADJACENT)  # times the temperature
     e = exp_of(t, inverse)
     s = row_sum(e, ADJACENT)
     log_s = tl.log(s)
-    dot = row_sum(masked_product(b, t), ADJACENT)
+    if ACC.primitive_bitwidth < 64:
+        dot = row_sum(masked_product(b, t), ADJACENT)
     if Q_GRAD:
-        # S q - B
-        share = tl.zeros_like(e) + along_rows(mass / s, ADJACENT)
-        g = weight * tl.fma(e, share, tl.zeros_like(e) - b)
+        g = logit_gradient(e, along_rows(mass / s, ADJACENT), b, weight)
         offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT) + k * grad_strides[2]
         tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
     if TARGET_GRAD:
@@ -113,17 +124,19 @@ def resident_rows(
         write_target_gradient(
             target_grad, offsets, mask, p, t * inverse, s, log_s, target_weight, ADJACENT
         )
+    if ACC.primitive_bitwidth == 64:  # later, or registers run out
+        dot = row_sum(masked_product(b, t), ADJACENT)
     return entropy + mass * log_s - dot * inverse
 
 
 @triton.jit
 def streamed_logits(
-    start, end, live, q, q_row, stride, ACC: tl.constexpr,
+    start, end, live, q, q_row, stride,
     BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
     mask = along_rows(live, ADJACENT) & inside
-    return tl.load(q + q_row + k * stride, mask=mask, other=-float("inf")).to(ACC)
+    return tl.load(q + q_row + k * stride, mask=mask, other=-float("inf"))
 
 
 @triton.jit
@@ -173,10 +186,11 @@ def first_walk(
     sums = tl.zeros(TILE, ACC)
     masses, entropies = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
     for start in range(begin, end, 2 * BLOCK):  # one rescaling for two classes of a lane
-        x = streamed_logits(start, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
+        x = streamed_logits(start, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
         y = streamed_logits(
-            start + BLOCK, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE
+            start + BLOCK, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE
         )
+        x, y = x.to(ACC), y.to(ACC)
         higher = tl.maximum(tops, tl.maximum(x, y))
         base = base_of(higher)
         sums = sums * exp_of(tops - base, inverse)
@@ -206,13 +220,10 @@ def write_tile(
     """B t, times the temperature, of every class; the gradients are written."""
     k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
     mask = along_rows(live, ADJACENT) & inside
-    t = x - along_rows(top, ADJACENT)
+    t = x.to(p.dtype) - along_rows(top, ADJACENT)
     b = p - m
     if Q_GRAD:
-        # S q - B
-        e = exp_of(t, inverse)
-        many = tl.zeros_like(e)
-        g = weight * tl.fma(e, many + along_rows(share, ADJACENT), many - b)
+        g = logit_gradient(exp_of(t, inverse), along_rows(share, ADJACENT), b, weight)
         offsets = grad_row + k * grad_stride
         tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
     if TARGET_GRAD:
@@ -240,20 +251,20 @@ def second_walk(
     share, log_s = mass / s, tl.log(s)
     for start in range(begin, end, 2 * BLOCK):
         second = start + BLOCK
-        x = streamed_logits(start, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
-        y = streamed_logits(second, end, live, q, q_row, q_stride, ACC, BLOCK, EVEN, ADJACENT, WIDE)
+        x = streamed_logits(start, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
+        y = streamed_logits(second, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
         p, m = streamed_target(
             start, end, live, target, minus, target_row, target_stride, ACC,
-            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
-        p2, m2 = streamed_target(
-            second, end, live, target, minus, target_row, target_stride, ACC,
             HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
         )  # fmt: skip
         dots += write_tile(
             start, end, live, x, p, m, top, s, log_s, share,
             q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
             inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
+        )  # fmt: skip
+        p2, m2 = streamed_target(
+            second, end, live, target, minus, target_row, target_stride, ACC,
+            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
         )  # fmt: skip
         dots += write_tile(
             second, end, live, y, p2, m2, top, s, log_s, share,
