@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gankernels.triton.geometry import Strides, Walk, walk, wide
-from gankernels.triton.kernels.divergence import divergence_kernel
+from gankernels.triton.kernels.divergence import (
+    GRADIENTS,
+    SUMS,
+    WHOLE,
+    divergence_kernel,
+)
 from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
-from gankernels.triton.launching import NONE, gradient_weight, launch, loss_scale, workspace
-from gankernels.triton.plans import Plan, Tile, plan, tile_of
+from gankernels.triton.launching import (
+    NONE,
+    gradient_weight,
+    launch,
+    loss_scale,
+    programs_at_once,
+    scratch,
+    workspace,
+)
+from gankernels.triton.plans import (
+    Tile,
+    next_power_of_2,
+    parts_of,
+    processors,
+    shared_out,
+    tile_of,
+    tiles_of,
+)
 
 NOWHERE = Strides(0, 0, 0)
 
@@ -110,8 +132,27 @@ class Batch:
             operands += len(self.targets) if operands == 2 else 0
         return tile_of(self.classes, self.adjacent, wide, operands)
 
-    def plan(self, tile: Tile) -> Plan:
-        return plan(self.rows, tile, self.logits[0].tensor.device)
+    def tiles(self, tile: Tile) -> int:
+        return tiles_of(self.rows, tile)
+
+
+def programs_of(
+    kernel: Any,
+    loss: Tensor,
+    tiles: Sequence[int],
+    tile: Tile,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    constants: dict[str, Any],
+) -> list[int]:
+    """The programs of each batch; ``before`` and ``after`` are the arguments around partial sums and ticket."""
+    if sum(tiles) <= processors(loss.device):
+        return list(tiles)
+    arguments = (*before, torch.float64, torch.int32, *after)
+    constants = {**constants, "SINGLE": False}
+    return shared_out(
+        tiles, programs_at_once(kernel, loss.device, arguments, tile.warps, constants)
+    )
 
 
 def divergence(
@@ -137,22 +178,18 @@ def divergence(
     first, second = batches[0], batches[-1]
     # One tile serves both; it lies across the second batch where that has another layout.
     tile = first.tile()
-    cut, other = first.plan(tile), second.plan(tile)
     unit = min(first.unit, second.unit, tile.at_once) if first.adjacent == second.adjacent else 1
+    tiles = [batch.tiles(tile) for batch in batches]
     # For a loss per row a program takes the same rows of both batches; where one tile holds each
     # batch, too: a ticket would cost more.
-    one_tile = first.rows == second.rows and cut.tiles == 1
+    one_tile = first.rows == second.rows and tiles[0] == 1
     together = call.reduction == NONE or one_tile
     two = len(batches) == 2
-    programs = cut.programs + (other.programs if two and not together else 0)
-    partials, ticket = workspace(loss, programs)
     target, minus, theirs = first.targets[0], first.targets[-1], second.targets[0]
     target_gradient = first.gradients[1] if len(first.gradients) > 1 else target
     adjacent = first.adjacent and second.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    launch(
-        divergence_kernel,
-        programs,
+    before = (
         first.logits[0].tensor,
         first.gradients[0].tensor,
         target.tensor,
@@ -162,8 +199,8 @@ def divergence(
         second.gradients[0].tensor,
         theirs.tensor,
         loss,
-        partials,
-        ticket,
+    )
+    after = (
         first.rows // row_unit,
         first.inner // row_unit,
         second.rows // row_unit,
@@ -182,8 +219,8 @@ def divergence(
         call.weight(first.rows),
         call.scale(first.rows),
         call.scale(second.rows),
-        programs,
-        cut.programs,
+    )
+    constants = dict(
         ROWS=tile.rows,
         BLOCK=tile.block,
         HAS_TARGET=positive,
@@ -195,15 +232,90 @@ def divergence(
         BATCHES=1 if not two else 3 if together else 2,
         STREAMED=tile.streamed,
         PER_ROW=call.reduction == NONE,
-        SINGLE=programs == 1,
-        EVEN=first.classes % tile.block == 0,
+        EVEN=first.classes % (tile.block * (2 if tile.streamed else 1)) == 0,
         UNIT=unit,
         ADJACENT=adjacent,
         WIDE=first.wide or second.wide,
-        num_warps=tile.warps,
     )
+    rows = [batch.rows for batch in batches]
+    parts = 1
+    if tile.streamed and not adjacent and call.reduction != NONE and all(rows):
+        parts = parts_of(sum(rows), first.classes, loss.device)
+    if parts > 1:
+        in_parts(sum(rows), parts, first.classes, tile, loss, before, after, constants)
+    else:
+        whole(tiles[:1] if together else tiles, tile, loss, before, after, constants)
     for batch in batches:
         batch.walk.hand_back()
+
+
+def whole(
+    tiles: Sequence[int],
+    tile: Tile,
+    loss: Tensor,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    constants: dict[str, Any],
+) -> None:
+    """One launch; ``before`` and ``after`` are the arguments around those that depend on the programs."""
+    constants = {**constants, "PARTS": 1, "STAGE": WHOLE}
+    before = (*before, loss)
+    programs = programs_of(
+        divergence_kernel, loss, tiles, tile, before, (*after, 2, 1, 1, 0), constants
+    )
+    partials, ticket = workspace(loss, sum(programs))
+    launch(
+        divergence_kernel,
+        sum(programs),
+        *before,
+        partials,
+        ticket,
+        *after,
+        sum(programs),
+        programs[0],
+        1,
+        0,
+        **constants,
+        SINGLE=sum(programs) == 1,
+        num_warps=tile.warps,
+    )
+
+
+def in_parts(
+    rows: int,
+    parts: int,
+    classes: int,
+    tile: Tile,
+    loss: Tensor,
+    before: Sequence[Any],
+    after: Sequence[Any],
+    constants: dict[str, Any],
+) -> None:
+    """Two launches, in which several programs share a row."""
+    step = 2 * tile.block
+    span = -(-classes // parts // step) * step
+    programs = rows * parts
+    sums = scratch(loss, rows, parts, 4)
+    partials, ticket = workspace(loss, programs)
+    for stage in (SUMS, GRADIENTS):
+        launch(
+            divergence_kernel,
+            programs,
+            *before,
+            sums,
+            partials,
+            ticket,
+            *after,
+            programs,
+            programs,
+            parts,
+            span,
+            **constants,
+            SINGLE=False,
+            PARTS=next_power_of_2(parts),
+            STAGE=stage,
+            num_warps=tile.warps,
+        )
 
 
 def softmax_pair(
@@ -213,25 +325,21 @@ def softmax_pair(
     if call.reduction == NONE and loss.numel() == 0:
         return
     tile = batch.tile()
-    programs = batch.plan(tile).programs
-    partials, ticket = workspace(loss, programs)
     a, z = batch.logits
     a_gradient, z_gradient = batch.gradients
     minus = batch.targets[0] if batch.targets else a
     unit = min(batch.unit, tile.at_once)
     adjacent = batch.adjacent
     row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    launch(
-        softmax_pair_kernel,
-        programs,
+    before = (
         a.tensor,
         z.tensor,
         minus.tensor,
         a_gradient.tensor,
         z_gradient.tensor,
         loss,
-        partials,
-        ticket,
+    )
+    after = (
         batch.rows // row_unit,
         batch.inner // row_unit,
         batch.classes // class_unit,
@@ -243,7 +351,8 @@ def softmax_pair(
         *(1 / t for t in temperatures),
         *(call.weight(batch.rows) / t for t in temperatures),
         call.scale(batch.rows),
-        programs,
+    )
+    constants = dict(
         ROWS=tile.rows,
         BLOCK=tile.block,
         HAS_MINUS=bool(batch.targets),
@@ -252,11 +361,26 @@ def softmax_pair(
         Z_GRAD=batch.wants[1],
         STREAMED=tile.streamed,
         PER_ROW=call.reduction == NONE,
-        SINGLE=programs == 1,
         EVEN=batch.classes % tile.block == 0,
         UNIT=unit,
         ADJACENT=adjacent,
         WIDE=batch.wide,
+    )
+    tiles = [batch.tiles(tile)]
+    (programs,) = programs_of(
+        softmax_pair_kernel, loss, tiles, tile, before, (*after, 2), constants
+    )
+    partials, ticket = workspace(loss, programs)
+    launch(
+        softmax_pair_kernel,
+        programs,
+        *before,
+        partials,
+        ticket,
+        *after,
+        programs,
+        **constants,
+        SINGLE=programs == 1,
         num_warps=tile.warps,
     )
     batch.walk.hand_back()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from triton.compiler import CompiledKernel
 
 from gankernels.triton.failures import name_kernel
+from gankernels.triton.plans import WARPS_OF_ROWS, processor, processors
 from gankernels.triton.replays import current
 from gankernels.triton.tickets import ticket
 
@@ -52,6 +54,29 @@ def scratch(like: Tensor, *shape: int) -> Tensor:
     if recording is not None:
         recording.scratch.append(memory)
     return memory
+
+
+def programs_at_once(
+    kernel: Any,
+    device: torch.device,
+    arguments: Sequence[Any],
+    warps: int,
+    constants: dict[str, Any],
+) -> int:
+    """How many programs the device holds at once: by the registers of the kernel, compiled for these arguments.
+
+    Of a tensor its dtype will do.
+    """
+    try:
+        compiled = kernel.warmup(*arguments, grid=(1,), **constants, num_warps=warps, **OPTIONS)
+        held = WARPS_OF_ROWS // warps
+        if isinstance(compiled, CompiledKernel) and compiled.metadata.target.backend == "cuda":
+            _ = compiled.run  # loads it: only then are its registers known
+            held = processor(device).holds(warps, compiled.n_regs, compiled.metadata.shared)
+    except Exception as error:
+        name_kernel(error, kernel)
+        raise
+    return processors(device) * max(1, held)
 
 
 def launch(kernel: Any, programs: int, *arguments: Any, num_warps: int, **constants: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -26,10 +27,17 @@ WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 0
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
+# Classes of a part, and parts of a row, for which a second launch pays.
+LEAST_CLASSES, LEAST_PARTS = 8192, 4
 # 16 elements per thread with 4 warps: two 16-byte loads of 16-bit logits in flight per thread, which
 # at 48 warps per processor is more than the product of DRAM bandwidth and latency of an H100 asks for.
 TILE = 2048
 WARPS_PER_PROCESSOR = 48
+# Where a kernel's registers are not known, as on AMD's GPUs: half of the registers of an H100 at 128 each.
+WARPS_OF_ROWS = 16
+# How NVIDIA's multiprocessors allocate: registers of a warp, of one of four schedulers; shared memory of a
+# program, of which the system takes some; programs.
+REGISTER_UNIT, SCHEDULERS, SHARED_RESERVED, MOST_PROGRAMS = 256, 4, 1024, 32
 # Elements of one program of an elementwise kernel: a 16-byte load of 16-bit elements per thread.
 ELEMENTS = 1024
 # Both batches of a relativistic loss up to this many logits: one program, three walks in L1 and L2,
@@ -51,12 +59,19 @@ class Tile(NamedTuple):
     """How many elements side by side a thread takes at once, at most."""
 
 
-class Plan(NamedTuple):
-    """A tile, how many of them there are, and the programs that share them."""
+class Processor(NamedTuple):
+    """Limits of a multiprocessor; a kernel's registers are allocated in REGISTER_UNITs for each warp."""
 
-    tile: Tile
-    tiles: int
-    programs: int
+    registers: int = 65536
+    warps: int = 64
+    shared: int = 228 << 10  # bytes
+
+    def holds(self, warps: int, registers: int, shared: int) -> int:
+        """How many programs of so many warps, registers of a thread and bytes of shared memory."""
+        of_warp = -(-max(registers, 1) * 32 // REGISTER_UNIT) * REGISTER_UNIT
+        by_registers = self.registers // SCHEDULERS // of_warp * SCHEDULERS // warps
+        by_shared = self.shared // (shared + SHARED_RESERVED)
+        return max(1, min(self.warps // warps, by_registers, by_shared, MOST_PROGRAMS))
 
 
 def next_power_of_2(n: int) -> int:
@@ -68,6 +83,18 @@ def processors(device: torch.device) -> int:
     if device.type != "cuda":
         return EMULATED_PROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@cache
+def processor(device: torch.device) -> Processor:
+    if device.type != "cuda":
+        return Processor()
+    found = torch.cuda.get_device_properties(device)
+    return Processor(
+        getattr(found, "regs_per_multiprocessor", Processor().registers),
+        found.max_threads_per_multi_processor // 32,
+        getattr(found, "shared_memory_per_multiprocessor", Processor().shared),
+    )
 
 
 @cache
@@ -125,11 +152,31 @@ def warps_of(elements: int) -> int:
     return max(4, elements // (16 * 32))
 
 
-def plan(rows: int, tile: Tile, device: torch.device) -> Plan:
-    """How a batch's rows are shared out; at least one program, also where there is no row."""
-    tiles = max(1, -(-rows // tile.rows))
-    resident = processors(device) * max(1, WARPS_PER_PROCESSOR // tile.warps)
-    return Plan(tile, tiles, min(tiles, resident))
+def tiles_of(rows: int, tile: Tile) -> int:
+    """The tiles of a batch; at least one, also where there is no row."""
+    return max(1, -(-rows // tile.rows))
+
+
+def parts_of(rows: int, classes: int, device: torch.device) -> int:
+    """The programs that share a long row: two for every multiprocessor, where a second launch pays."""
+    if not rows:
+        return 1
+    parts = min(2 * processors(device) // rows, -(-classes // LEAST_CLASSES))
+    return parts if parts >= LEAST_PARTS else 1
+
+
+def shared_out(tiles: Sequence[int], at_once: int) -> list[int]:
+    """The programs of one or two batches: one for each tile, or as many as run at once.
+
+    A program that waits for another to end would take its anchors' logarithms once more.
+    """
+    if sum(tiles) <= at_once:
+        return list(tiles)
+    if len(tiles) == 1:
+        return [at_once]
+    first = round(at_once * tiles[0] / sum(tiles))
+    first = max(1, min(first, at_once - 1))
+    return [first, max(1, at_once - first)]
 
 
 def element_programs(count: int, device: torch.device) -> int:

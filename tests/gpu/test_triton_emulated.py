@@ -17,9 +17,11 @@ from contract.common import dtype_name
 
 from gankernels.testing import DTYPES, Arguments, Operator
 from gankernels.triton import operators as launchers
+from gankernels.triton import plans
 from gpu.triton_cases import FUSED, ROWS, Case, check, check_results, draw, launch, some
 from tools.ptxsim import triton_driver
 from tools.ptxsim.initcheck import TrackEmpty
+from tools.ptxsim.occupancy import occupancy
 
 pytestmark = pytest.mark.emulated
 
@@ -322,3 +324,118 @@ def test_one_empty_batch() -> None:
         )
         torch.testing.assert_close(loss, expected[0], equal_nan=True)
         torch.testing.assert_close(g_real, expected[1])
+
+
+# --- grids ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "second"), [(1700, 1700), (1700, 200), (1700, 1), (130, 130)])
+def test_grids_are_what_the_device_holds_at_once(rows: int, second: int) -> None:
+    """By the kernel's registers; two batches share them by their tiles."""
+    real, fake, anchor = torch.randn(rows, 20), torch.randn(second, 20), torch.rand(20)
+    options = (1, MEAN, True, True, True, 1.0)
+    tiles = [-(-n // 64) for n in (rows, second)]
+    grids = []
+    for _ in range(2):  # the second one is a replay
+        with triton_driver.recorded() as launched:
+            launchers.realness_d_loss(real, fake, anchor, anchor, *options)
+        grids.append(launched[0].result.grid[0])
+    fit = occupancy(90, launched[0].threads, launched[0].registers, launched[0].shared).blocks
+    assert grids == [min(sum(tiles), fit)] * 2
+    with triton_driver.recorded() as launched:
+        launchers.softmax_kl_logits(real, real, 1, MEAN, True, True, True, 1.0)
+    fit = occupancy(90, launched[0].threads, launched[0].registers, launched[0].shared).blocks
+    assert launched[0].result.grid[0] == min(tiles[0], fit)
+
+
+def test_batches_share_programs_by_their_tiles() -> None:
+    assert plans.shared_out([60, 60], 264) == [60, 60]
+    assert plans.shared_out([8192, 8192], 264) == [132, 132]
+    assert plans.shared_out([8192, 2731], 264) == [198, 66]
+    assert plans.shared_out([8192, 1], 264) == [263, 1]
+    assert plans.shared_out([1, 8192], 264) == [1, 263]
+    assert plans.shared_out([8192, 8192], 1) == [1, 1]
+    assert plans.shared_out([8192], 264) == [264]
+
+
+# --- few long rows -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def processors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Those of an H100."""
+    monkeypatch.setattr(plans, "EMULATED_PROCESSORS", 132)
+    plans.processors.cache_clear()
+    yield
+    plans.processors.cache_clear()
+
+
+def long_rows(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Two real rows, one with a part of nothing but -inf, a fake row, and two anchors with empty bins."""
+    torch.manual_seed(6)
+    real, fake = torch.randn(2, 25000).to(dtype), torch.randn(1, 25000).to(dtype)
+    real[0, 8000:17000] = -torch.inf
+    anchors = torch.rand(2, 25000)
+    anchors[0, 7000:17500] = 0
+    anchors[1, 5000:13000] = 0
+    return real, fake, *anchors / anchors.sum(1, keepdim=True)
+
+
+SPLIT = (1, MEAN, True, True, True, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
+def test_few_long_rows_are_shared_by_several_programs(dtype: torch.dtype, processors: None) -> None:
+    """In two launches, also replayed: the sums of each part, and the gradients."""
+    tensors = long_rows(dtype)
+    exact = torch.ops.gankernels.realness_d_loss_value_and_grad(
+        *(x.double() for x in tensors), *SPLIT
+    )
+    eps, least = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
+    outcomes = []
+    for options in ({}, {"schedule": "warps_reversed", "chunk_threads": 1 << 10}):
+        with triton_driver.options(**options), triton_driver.recorded() as launched:
+            got = launchers.realness_d_loss(*tensors, *SPLIT)
+        assert [launch.result.grid for launch in launched] == [(12, 1, 1)] * 2
+        for a, b in zip(got, exact, strict=True):
+            bound = {"rtol": max(4 * eps, 1e-6), "atol": 1e-9 + eps * least}
+            torch.testing.assert_close(a.double(), b, **bound)
+        outcomes.append(got)
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+    width = dtype.itemsize
+    logits, anchors = 3 * 25000 * width, 3 * 25000 * 4
+    loaded = [launch.result.stats["global_load_bytes"] for launch in launched]
+    assert loaded[0] == logits + anchors
+
+
+def test_split_rows_that_are_nothing_but_infinite(processors: None) -> None:
+    real, fake, a1, a0 = long_rows(torch.float32)
+    real[0], fake[0, 24999] = -torch.inf, torch.inf
+    loss, g_real, g_fake = launchers.realness_d_loss(real, fake, a1, a0, *SPLIT)
+    assert all(x.isnan().all() for x in (loss, g_real[0], g_fake))
+    assert g_real[1].isfinite().all()
+
+
+def test_split_rows_with_targets_of_their_own(processors: None) -> None:
+    operator = ROWS["softmax_kl"]
+    case = Case((1, 25001), target="rows", empty_bins=True)
+    arguments = draw(operator, case, torch.float32, "sum")
+    with triton_driver.recorded() as launched:
+        check(operator, arguments)
+    assert len(launched) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "parts"),
+    [(8, 262144, 32), (64, 32768, 4), (67, 32768, 1), (8, 24576, 1), (8, 24577, 4), (0, 262144, 1)],
+)
+def test_which_rows_are_split(rows: int, classes: int, parts: int, processors: None) -> None:
+    """As many as occupy every multiprocessor twice, and no smaller than a second launch pays for."""
+    assert plans.parts_of(rows, classes, torch.device("cpu")) == parts
+
+
+def test_losses_of_single_rows_are_not_split(processors: None) -> None:
+    real, fake, a1, a0 = long_rows(torch.bfloat16)
+    with triton_driver.recorded() as launched:
+        launchers.realness_d_loss(real[:1], fake, a1, a0, 1, 0, True, True, True, 1.0)
+    assert len(launched) == 1

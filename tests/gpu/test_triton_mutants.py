@@ -203,8 +203,8 @@ MUTANTS = {
     ),
     "sigmoid of the wrong side": Mutant(
         functions,
-        "tl.where(u < 0, e, 1.0)",
-        "tl.where(u > 0, e, 1.0)",
+        "tl.where(u < 0, e * inverse, inverse)",
+        "tl.where(u > 0, e * inverse, inverse)",
         loss("logistic_d_loss", FEW),
     ),
     "mean of the wrong batch": Mutant(

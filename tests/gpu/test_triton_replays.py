@@ -171,7 +171,7 @@ def test_no_tensor_is_kept(given: list[tuple[Any, ...]]) -> None:
         given.clear()
         del arguments, outputs, touched, held
         gc.collect()
-        assert len(storages) == 4 + 3 + 10
+        assert len(storages) == 4 + 3 + 11
         assert all(storage.expired() for storage in storages)
 
 

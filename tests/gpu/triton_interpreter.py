@@ -50,6 +50,8 @@ def rewritten(function: Callable[..., Any]) -> Callable[..., Any]:
 def run(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
     """In place of ``JITFunction.run``: every program of the grid, one after the other."""
     global launches
+    if warmup:  # nothing is compiled
+        return
     launches += 1
     names = kernel.arg_names
     fixed = [p.name for p in kernel.params if p.is_constexpr]

@@ -62,7 +62,6 @@ class _Rows:
         self.meaning = " × ".join(map(str, (rows, *shape)))
         adjacent = len(shape) > 1
         tile = plans.tile_of(self.classes, adjacent, operands=operands)
-        self.cut = tile
         self.tile, self.block, self.streamed = tile.rows, tile.block, tile.streamed
         self.threads = 32 * tile.warps
         self.walks = 2 if self.streamed else 1
@@ -76,9 +75,10 @@ class _Rows:
     def anchor(self) -> Tensor:
         return torch.softmax(torch.randn(self.classes), 0).to(self.dtype)
 
-    def programs(self, samples: int) -> int:
-        rows = samples * self.per_sample
-        return plans.plan(rows, self.cut, torch.device("cpu")).programs
+    def programs(self) -> int:
+        """Of each batch, in the last launch."""
+        assert triton_driver.last is not None
+        return triton_driver.last.grid[0] // self.batches
 
     def anchor_bytes(self, programs: int, samples: int, anchor: Tensor) -> int:
         """An anchor is read once by each program, or at every walk of every tile."""
@@ -123,7 +123,7 @@ def _d_loss(rows: int, shape: tuple[int, ...], dtype: torch.dtype, family: str) 
         loss, *gradients = operators.realness_d_loss(
             real, fake, *anchors, 1, MEAN, True, True, True, 1.0
         )
-        programs = problem.programs(samples)
+        programs = problem.programs()
         of_anchors = sum(problem.anchor_bytes(programs, samples, a) for a in anchors)
         moved = problem.walks * bytes_of(real, fake) + bytes_of(*gradients)
         return moved + of_anchors + _of_sum(2 * programs, loss)
@@ -140,7 +140,7 @@ def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
         loss, _, gradient = operators.realness_g_loss(
             real, fake, None, anchor, 2, 1, MEAN, False, True, True, 1.0
         )
-        programs = problem.programs(samples)
+        programs = problem.programs()
         moved = problem.walks * bytes_of(real, fake) + bytes_of(gradient)
         of_anchor = problem.anchor_bytes(programs, samples, anchor)
         return moved + of_anchor + _of_sum(programs, loss)
@@ -155,7 +155,7 @@ def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case
         p, q = problem.logits(samples), problem.logits(samples)
         loss, *gradients = operators.softmax_kl_logits(p, q, 1, MEAN, True, True, True, 1.0)
         moved = problem.walks * bytes_of(p, q) + bytes_of(*gradients)
-        return moved + _of_sum(problem.programs(samples), loss)
+        return moved + _of_sum(problem.programs(), loss)
 
     return problem.case("softmax_kl_logits", family, run, tensors=4)
 
@@ -168,7 +168,7 @@ def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
         target = problem.logits(samples).softmax(1)
         loss, *gradients = operators.softmax_kl(logits, target, 1, MEAN, True, True, True, 1.0)
         moved = problem.walks * bytes_of(logits, target) + bytes_of(*gradients)
-        return moved + _of_sum(problem.programs(samples), loss)
+        return moved + _of_sum(problem.programs(), loss)
 
     return problem.case("softmax_kl, target per row", family, run, tensors=4)
 

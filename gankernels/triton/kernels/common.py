@@ -11,6 +11,18 @@ import triton.language as tl
 SUM_BLOCK = tl.constexpr(1024)
 
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def exp_of(t, inverse):
+    """exp(t * inverse)."""
+    if t.dtype == tl.float64:
+        return tl.exp(t * inverse)
+    else:  # one product less: exp would multiply by LOG2E too
+        return tl.exp2(t * (inverse * LOG2E))
+
+
 @triton.jit
 def number(x, dtype: tl.constexpr):
     """A scalar argument in a dtype; Triton's interpreter hands it over as a Python number."""

@@ -9,25 +9,29 @@ import triton.language as tl
 
 
 @triton.jit
-def log_1p(e):
-    """log(1 + e) = 2 atanh(x), x = e / (2 + e), for e in [0, 1]: x is at most 1/3."""
-    x = e / (e + 2.0)
+def softplus_and_sigmoid(u):
+    """max(u, 0) + log(1 + e) and 1 / (1 + e), or e / (1 + e) where u < 0; e = exp(-|u|).
+
+    log(1 + e) = 2 atanh(x), x = e / (2 + e) at most 1/3. One reciprocal serves both quotients.
+    """
+    e = tl.exp(-tl.abs(u))
+    reciprocal = 1.0 / ((e + 1.0) * (e + 2.0))
+    x = e * (e + 1.0) * reciprocal
+    inverse = (e + 2.0) * reciprocal
     square = x * x
     # 8 terms leave 3^-17 / 17, below the rounding of float32; 17 terms do for float64.
     terms: tl.constexpr = 17 if e.dtype == tl.float64 else 8
     total = tl.zeros(e.shape, e.dtype)
     for i in tl.static_range(terms):
-        total = total * square + 1.0 / (2 * (terms - 1 - i) + 1)
-    return 2.0 * x * total
+        total = tl.fma(total, square, tl.zeros_like(e) + 1.0 / (2 * (terms - 1 - i) + 1))
+    return tl.where(u > 0, u, 0.0) + 2.0 * x * total, tl.where(u < 0, e * inverse, inverse)
 
 
 @triton.jit
 def value_and_slope(u, FUNCTION: tl.constexpr):
     """f(u) and f'(u); FUNCTION is a place in FUNCTIONS of gankernels._scalar."""
     if FUNCTION == 0:
-        # softplus: max(u, 0) + log(1 + e), sigmoid 1 / (1 + e) or e / (1 + e), e = exp(-|u|)
-        e = tl.exp(-tl.abs(u))
-        return tl.where(u > 0, u, 0.0) + log_1p(e), tl.where(u < 0, e, 1.0) / (e + 1.0)
+        return softplus_and_sigmoid(u)
     elif FUNCTION == 1:
         # max(0, 1 + u), with the subgradient 0 at the kink and NaN kept, as torch.relu has it
         v = u + 1.0

@@ -31,12 +31,14 @@ class Result:
         stats: by kind of traffic.
         ops: warp instructions by opcode.
         executed: by how many warps, for each instruction of the kernel.
+        grid: blocks.
     """
 
     kernel: Kernel
     stats: collections.Counter[str]
     ops: collections.Counter[str]
     executed: Array
+    grid: Shape3
 
 
 class Module(Program):
@@ -96,7 +98,7 @@ class Module(Program):
         log = GlobalLog(len(mem.heap), block_threads) if settings.races else None
         at_once = max(1, chunk_threads // max(block_threads, 1))
         never = np.zeros(len(kernel.code), np.int64)
-        result = Result(kernel, collections.Counter(), collections.Counter(), never)
+        result = Result(kernel, collections.Counter(), collections.Counter(), never, grid3)
         for first in range(0, blocks, at_once):
             chunk = range(first, min(blocks, first + at_once))
             machine = Machine(
