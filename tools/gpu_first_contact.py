@@ -23,7 +23,7 @@ import sys
 import sysconfig
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -334,6 +334,14 @@ def groups(chosen: list[Stage], overlap: bool) -> list[list[Stage]]:
     return found
 
 
+def without(chosen: Iterable[Stage], left_out: Sequence[str]) -> Iterator[Stage]:
+    """The stages less the commands of these names."""
+    for stage in chosen:
+        kept = tuple(command for command in stage.commands if command.name not in left_out)
+        if kept:
+            yield dataclasses.replace(stage, commands=kept)
+
+
 def run_group(group: list[Stage], left: float) -> list[list[dict[str, Any]]]:
     """What came of each stage's commands, each ended at the limit of its stage."""
     workers = 1 if group[0].alone else sum(len(stage.commands) for stage in group)
@@ -432,6 +440,7 @@ def main() -> None:
         "--overlap", action="store_true", help="run stages that measure nothing side by side"
     )
     parser.add_argument("--only", help="stages, separated by commas")
+    parser.add_argument("--without", help="commands of stages, separated by commas")
     parser.add_argument(
         "--recorded",
         type=Path,
@@ -448,9 +457,12 @@ def main() -> None:
     if not options.dry_run and found["gpu"] is None:
         raise SystemExit("no GPU: --dry-run tries what can be tried without one")
     chosen = dry_stages(out, options) if options.dry_run else stages(out, options, found)
-    only = set(options.only.split(",")) if options.only else None
+    wanted = [
+        stage for stage in chosen if not options.only or stage.name in options.only.split(",")
+    ]
+    left_out = (options.without or "").split(",")
     end = time.monotonic() + options.budget
-    for group in groups([s for s in chosen if only is None or s.name in only], options.overlap):
+    for group in groups(list(without(wanted, left_out)), options.overlap):
         left = end - time.monotonic()
         if left < 5:
             print(f"{', '.join(s.name for s in group)}: no time is left")

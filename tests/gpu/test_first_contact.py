@@ -79,6 +79,15 @@ def test_every_test_of_an_operator_is_in_one_part(name: str) -> None:
     assert sum(map(chosen, contact.PARTS.values())) == 1
 
 
+def test_commands_that_are_left_out() -> None:
+    few, one = (
+        contact.Stage(name, 5, tuple(contact.Command(c, []) for c in commands))
+        for name, commands in (("few", ("a", "b")), ("one", ("c",)))
+    )
+    left = list(contact.without([few, one], ["b", "c"]))
+    assert [(s.name, [c.name for c in s.commands]) for s in left] == [("few", ["a"])]
+
+
 def test_what_tests_reported(tmp_path: Path) -> None:
     report = tmp_path / "r.xml"
     report.write_text(
