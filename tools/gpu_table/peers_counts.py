@@ -94,11 +94,15 @@ def launches(blocks: int = BLOCKS) -> Iterator[list[Launch]]:
     def listen(run: Execution) -> None:
         found.append(of_execution(run))
 
-    # Liger's cross-entropy stores where other warps read a value that they do not use: a race without effect.
-    triton_driver.install(arch=ARCH, races=False)
+    triton_driver.install(arch=ARCH)
     triton_driver.listeners.append(listen)
     try:
-        with triton_driver.first_blocks(blocks), OperatorLaunches(found):
+        # Liger's cross-entropy stores where other warps read a value that they do not use: a race without effect.
+        with (
+            triton_driver.options(races=False),
+            triton_driver.first_blocks(blocks),
+            OperatorLaunches(found),
+        ):
             yield found
     finally:
         triton_driver.listeners.remove(listen)
