@@ -127,8 +127,8 @@ problem first, and compared with PyTorch. Ours are counted as in the tables abov
 - **instructions**: of threads, as machine code, for each element of the two batches of logits.
 - **registers, spilled bytes**: of the launch that has most.
 - **bound**: the time of the ideal bytes at the DRAM rate over the sum of the bounds of the launches. A launch
-  of fewer blocks than there are multiprocessors has as many of them. Launches cost nothing in it, which
-  flatters many small ones.
+  of fewer blocks than there are multiprocessors uses only as many. Launches cost nothing in it, which flatters
+  many small ones.
 """
 AHEAD = """\
 ### Where others are ahead
