@@ -121,8 +121,8 @@ def introduction() -> str:
 INTRODUCTION = """# The GPU kernels, compiled
 
 Written by `python -m tools.gpu_table`; a test writes all but the last section again and compares. Nothing here
-was measured on a GPU, and nothing here is a time: those are on [the performance
-page](performance.md#on-a-gpu), and what they taught about the bounds below on [the page of GPUs](gpu.md#without-a-gpu).
+was measured on a GPU, and nothing here is a time: those are on [the performance page](performance.md#on-a-gpu).
+What they taught about the bounds below is on [the page of GPUs](gpu.md#without-a-gpu).
 
 - **registers, spilled bytes**: per thread, of the machine code (cuobjdump).
 - **access bits**: the width in which most bytes were loaded and stored, per thread and instruction.
