@@ -11,6 +11,8 @@ pytest.importorskip(
     "triton", minversion="3.4", reason="needs the triton wheel: its compiler and disassemblers"
 )
 
+pytest.importorskip("torch", minversion="2.11", reason="older Inductors were not tried")
+
 from benchmarks import formulas
 from tools.gpu_table import peers_check, peers_counts, peers_inductor, peers_liger, peers_page
 from tools.gpu_table.peers_counts import Launch, Problem
