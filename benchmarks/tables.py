@@ -17,6 +17,7 @@ from benchmarks import goals as goals_of_the_package
 from benchmarks.losses import is_rival
 from benchmarks.results import by_case, table
 from benchmarks.scaling import slopes
+from tools.gpu_table import peers_page
 
 ROOT = Path(__file__).parent.parent
 Rows = list[dict[str, Any]]
@@ -266,6 +267,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/backends.md": {"versions": versions.versions},
     "docs/numerics.md": {"accuracy": accuracy.table, "formulas": accuracy.formula_table},
     "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
+    "docs/gpu-kernels.md": {"peers": peers_page.section},
     "docs/gpu.md": {"first contact": gpu_tables.first_contact},
     "docs/performance.md": {
         "goals": goals,

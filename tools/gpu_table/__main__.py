@@ -13,10 +13,18 @@ TESTS = table.PAGE.parents[1] / "tests"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.gpu_table")
     parser.add_argument(
-        "section", nargs="?", choices=table.SECTIONS, help="print this one, write nothing"
+        "section",
+        nargs="?",
+        choices=(*table.SECTIONS, "peers"),
+        help="print this one, write nothing",
     )
     only = parser.parse_args().section
     sys.path.insert(0, str(TESTS))  # the stand-in for the CUDA runtime lies there
+    if only == "peers":
+        from tools.gpu_table import peers  # needs more than the tests have
+
+        peers.main()
+        return
     written = []
     for name, section in table.SECTIONS.items():
         if only in (None, name):

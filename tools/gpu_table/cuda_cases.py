@@ -106,7 +106,7 @@ def _pair(
     )  # fmt: skip
 
 
-def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element: float) -> Case:
+def elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element: float) -> Case:
     """An operator without classes: every element is a row."""
 
     def once(arch: int, n: int) -> tuple[emulated.Launch, int]:
@@ -119,6 +119,9 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
                     [x], "f", ONE, terms, 1.0, MEAN, (0,), True, 1.0
                 )
                 outputs[:] = [*losses, *gradients]
+            elif name == "scale_terms":
+                x, half = torch.randn(n).to(dtype), torch.tensor(0.5)
+                outputs[:] = emulated.operator("scale_terms")([x], [half], [-1])
             elif name == "scale_gradients":
                 x = torch.randn(n).to(dtype)
                 outputs[:] = [emulated.operator("scale_gradient")(x, torch.tensor(0.5), 0, -1)]
@@ -130,7 +133,7 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
         ideal = int(n * of_element)
         if name == "scalar_loss":
             ideal += _of_sums(launch, outputs[0])
-        elif name == "scale_gradients":
+        elif name.startswith("scale_"):
             ideal += 4 * n  # grad_output, once for each element: from L1
         return launch, ideal
 
@@ -144,18 +147,18 @@ def _elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element
     )  # fmt: skip
 
 
-def _discriminators(count: int, dtype: torch.dtype, sample: int) -> Case:
-    """The real and the fake logits of eight discriminators, ``count`` elements in all."""
+def discriminators(count: int, dtype: torch.dtype, sample: int, of: int = 8) -> Case:
+    """The real and the fake logits of so many discriminators, ``count`` elements in all."""
 
     def once(arch: int, n: int) -> tuple[emulated.Launch, int]:
         outputs: list[Tensor] = []
-        tensors = [x.clone() for x in torch.randn(n).to(dtype).chunk(16)]
-        places = tuple(k for i in range(16) for k in (i, -1, -1, 0))
+        tensors = [x.clone() for x in torch.randn(n).to(dtype).chunk(2 * of)]
+        places = tuple(k for i in range(2 * of) for k in (i, -1, -1, 0))
 
         def call() -> None:
             losses, gradients = emulated.operator("scalar_loss_value_and_grad")(
-                tensors, "x," * 16, places, terms_of("logistic_d_loss", None, None) * 8, 1.0, MEAN,
-                tuple(range(16)), True, 1.0,
+                tensors, "x," * 2 * of, places, terms_of("logistic_d_loss", None, None) * of, 1.0, MEAN,
+                tuple(range(2 * of)), True, 1.0,
             )  # fmt: skip
             outputs[:] = [*losses, *gradients]
 
@@ -167,8 +170,9 @@ def _discriminators(count: int, dtype: torch.dtype, sample: int) -> Case:
         launched, ideal = once(arch, 2 * sample)
         return _execution(arch, launched), ideal
 
+    name = "scalar_loss, eight discriminators" if of == 8 else "logistic_d_loss"
     return Case(
-        "scalar_loss, eight discriminators", "elements", str(count), NAMES[dtype], count,
+        name, "elements", str(count), NAMES[dtype], count,
         2 * dtype.itemsize, 2 * sample, launch,
     )  # fmt: skip
 
@@ -186,8 +190,8 @@ def cuda_cases() -> list[Case]:
         _d_loss(1024, (32768,), BF16, "packed", 1, 2),
         _pair(8192, 1024, BF16, "rows of several warps", 32, 1),
         _pair(1024, 32768, BF16, "streamed", 4, 2),
-        _elements("scalar_loss", 1 << 22, BF16, 16384, 4),
-        _discriminators(1 << 22, BF16, 16384),
-        _elements("scale_gradients", 1 << 22, BF16, 16384, 4),
-        _elements("resample_logits", 1 << 22, BF16, 16384, 2 + 2 + 2 + 4),
+        elements("scalar_loss", 1 << 22, BF16, 16384, 4),
+        discriminators(1 << 22, BF16, 16384),
+        elements("scale_gradients", 1 << 22, BF16, 16384, 4),
+        elements("resample_logits", 1 << 22, BF16, 16384, 2 + 2 + 2 + 4),
     ]

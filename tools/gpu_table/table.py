@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 import triton
 
+from tools.gpu_table import peers_page
 from tools.gpu_table.cases import Case
 from tools.ptxsim import toolchain
 from tools.ptxsim.execution import Execution
@@ -119,9 +120,9 @@ def introduction() -> str:
 
 INTRODUCTION = """# The GPU kernels, compiled
 
-Written by `python -m tools.gpu_table`; a test writes it again and compares. Nothing here was measured on a GPU,
-and nothing here is a time: those are on [the performance page](performance.md#on-a-gpu), and what they taught
-about the bounds below on [the page of GPUs](gpu.md#without-a-gpu).
+Written by `python -m tools.gpu_table`; a test writes all but the last section again and compares. Nothing here
+was measured on a GPU, and nothing here is a time: those are on [the performance page](performance.md#on-a-gpu).
+What they taught about the bounds below is on [the page of GPUs](gpu.md#without-a-gpu).
 
 - **registers, spilled bytes**: per thread, of the machine code (cuobjdump).
 - **access bits**: the width in which most bytes were loaded and stored, per thread and instruction.
@@ -138,4 +139,6 @@ about the bounds below on [the page of GPUs](gpu.md#without-a-gpu).
 
 
 def page(sections: Iterable[str]) -> str:
-    return "\n".join([introduction(), *sections])
+    """The last section is not measured again: ``python -m tools.gpu_table peers`` keeps its figures."""
+    peers = f"## Beside other kernels\n\n<!-- peers -->\n{peers_page.section()}\n<!-- end of peers -->\n"
+    return "\n".join([introduction(), *sections, peers])

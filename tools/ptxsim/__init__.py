@@ -8,6 +8,7 @@
 ``toolchain``       nvcc, ptxas and the disassemblers; ``offline_compile`` Triton's compiler
 ``sass``            facts from machine code; ``occupancy``, ``roofline`` what follows from them
 ``row_loop``        what the loop over rows executed; ``execution`` joins a launch with its machine code
+``pointer_use``     through which pointers a Triton kernel loads and stores
 ``loop_reductions`` reductions that a loop carries, in Triton's intermediate representation
 ``census``          which kernels a test run has executed
 ==================  ==================================================================================

@@ -28,6 +28,10 @@ class Execution:
         dynamic_shared: bytes of dynamic shared memory of a block.
         result: the emulator's counts.
         ir: Triton's own intermediate representation of the kernel, where Triton compiled it.
+        blocks: of the whole launch; 0 where not known.
+        blocks_run: of them, the first ones that the emulator ran.
+        traffic: bytes of the tensors that were loaded and of those that were stored, each once.
+        configuration: of several that were compiled, in words.
     """
 
     entry: str
@@ -37,6 +41,10 @@ class Execution:
     dynamic_shared: int
     result: Result
     ir: str = ""
+    blocks: int = 0
+    blocks_run: int = 0
+    traffic: int = 0
+    configuration: str = ""
 
     @cached_property
     def usage(self) -> dict[str, int]:
@@ -87,14 +95,16 @@ class Execution:
         }
         return max(moved, key=lambda bits: bits * moved[bits], default=0)
 
-    def work(self, row_bytes: float, rows_run: int) -> Work:
+    def work(self, row_bytes: float, rows_run: int, everything: bool = False) -> Work:
         """Per row, from what the loop over rows really executed.
 
         Args:
             row_bytes: that must cross DRAM for a row.
             rows_run: rows of the emulated launch.
+            everything: count all that was executed, for a kernel without such a loop.
         """
-        counts, machine = row_loop.count(self.result), sass.pipe_work(self.code.opcodes)
+        counts = row_loop.count(self.result, everything)
+        machine = sass.pipe_work(self.code.opcodes)
         written = row_loop.pipe_work(self.result.kernel)
         # ptxas merges and expands: what it made of the kernel's instructions as a whole, it made of these.
         text = sum(row_loop.costs(ins) for ins in self.result.kernel.code)

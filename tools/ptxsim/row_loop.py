@@ -68,11 +68,11 @@ def loops(result: Result) -> list[range]:
     return found
 
 
-def count(result: Result) -> Counts:
-    """Instructions that warps executed more than once on average; all where no store is among them."""
+def count(result: Result, everything: bool = False) -> Counts:
+    """Instructions that warps executed more than once on average; all if no store is among them, or if asked."""
     code, executed = result.kernel.code, result.executed
     repeated = executed > executed[0]
-    if not any(repeated[ins.index] and is_global(ins, "st") for ins in code):
+    if everything or not any(repeated[ins.index] and is_global(ins, "st") for ins in code):
         repeated = executed > 0
     pipes = dict.fromkeys(("fp32", "fp64", "mufu", "alu"), 0.0)
     in_loop: dict[range, float] = {}

@@ -12,6 +12,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,13 +27,16 @@ from . import census, simulator
 from .execution import Execution
 from .initcheck import UNWRITTEN
 from .occupancy import MULTIPROCESSORS
-from .tensors import Image
+from .pointer_use import pointer_use
+from .tensors import Image, reached
 from .toolchain import resource_usage
 
 assert census.note in simulator.OBSERVERS  # every launch counts
 
 last: simulator.Result | None = None
 sim_options: dict[str, Any] = {}
+# Of a launch only so many blocks are run, where it is set: the first ones along x.
+most_blocks: int | None = None
 # Called after every launch; a test may add to it.
 listeners: list[Callable[[Execution], None]] = []
 
@@ -122,7 +126,7 @@ class Launcher:
         image = Image(memory, [a for a in arguments if isinstance(a, torch.Tensor)], UNWRITTEN)
         given = [self.value(a, image) for a in arguments]
         scratch = [0] * (len(module.kernels[name].params) - len(given))
-        grid = (grid_x, grid_y, grid_z)
+        grid = (grid_x if most_blocks is None else min(grid_x, most_blocks), grid_y, grid_z)
         last = module.launch(
             name, grid, self.threads, given + scratch, memory, shared=function.shared, **sim_options
         )
@@ -130,6 +134,9 @@ class Launcher:
         execution = Execution(
             name, module.arch, function.cubin, self.threads, function.shared, last, function.ir
         )
+        execution.blocks, execution.blocks_run = grid_x * grid_y * grid_z, math.prod(grid)
+        if most_blocks is not None:
+            execution.traffic = traffic(function.ir, arguments)
         for listener in listeners:
             listener(execution)
 
@@ -144,6 +151,15 @@ class Launcher:
         if argument is None:
             return 0
         return int(argument) if isinstance(argument, bool) else argument
+
+
+def traffic(ir: str, arguments: Iterable[Any]) -> int:
+    """Bytes of a launch's tensors, once where they are loaded and once where they are stored."""
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+    return sum(
+        (use.loads + use.stores) * sum(end - begin for begin, end in reached(tensor))
+        for use, tensor in zip(pointer_use(ir), tensors, strict=True)
+    )
 
 
 class PtxSimDriver:
@@ -217,11 +233,27 @@ def options(**changed: Any) -> Iterator[None]:
 
 
 @contextmanager
-def recorded() -> Iterator[list[Execution]]:
-    """The launches of a block: ``with triton_driver.recorded() as launches:``."""
+def first_blocks(most: int) -> Iterator[None]:
+    """Of a launch only the first blocks along x run, so many: the rest of the results is not written."""
+    global most_blocks
+    before, most_blocks = most_blocks, most
+    try:
+        yield
+    finally:
+        most_blocks = before
+
+
+@contextmanager
+def recorded(alone: bool = False) -> Iterator[list[Execution]]:
+    """The launches of a block: ``with triton_driver.recorded() as launches:``.
+
+    Args:
+        alone: other listeners do not hear of them.
+    """
     found: list[Execution] = []
-    listeners.append(found.append)
+    before = listeners[:]
+    listeners[:] = [found.append] if alone else [*before, found.append]
     try:
         yield found
     finally:
-        listeners.remove(found.append)
+        listeners[:] = before

@@ -77,5 +77,10 @@ def test_without_a_loop_everything_counts() -> None:
     assert counts.warp_instructions == 2 * 11
 
 
+def test_everything_counts_on_request() -> None:
+    once = 2 * 3  # the product and two sums; loads of parameters and moves cost nothing
+    assert row_loop.count(run(), everything=True).warp_instructions == 2 * 10 * 9 + once
+
+
 def test_the_text_counts_each_instruction_once() -> None:
     assert row_loop.pipe_work(run().kernel) == {"fp32": 1.0, "fp64": 0.0, "mufu": 1.0, "alu": 6.0}

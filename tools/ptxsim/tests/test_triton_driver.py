@@ -10,6 +10,7 @@ import torch
 triton = pytest.importorskip("triton", minversion="3.4", reason="needs the triton wheel")
 
 from tools.ptxsim import initcheck, simulator, triton_driver  # noqa: E402
+from tools.ptxsim.pointer_use import pointer_use  # noqa: E402
 from tools.ptxsim.tests.samples import triton_kernels as kernels  # noqa: E402
 
 pytestmark = pytest.mark.emulated
@@ -130,6 +131,38 @@ def test_traffic_is_counted() -> None:
     assert stats["global_load_bytes"] == stats["global_store_bytes"] == 8192 * 4
     assert stats["global_load_sectors"] == stats["global_store_sectors"] == 1024
     assert stats["global_load_128b_threads"] == 8192 // 4
+
+
+def test_the_first_blocks_stand_for_a_launch() -> None:
+    x, y = torch.randn(8192), torch.zeros(8192)
+    with triton_driver.first_blocks(2), triton_driver.recorded() as launches:
+        kernels.negate[(8,)](x, y, 8192, BLOCK=1024, num_warps=4)
+    (run,) = launches
+    assert (run.blocks, run.blocks_run) == (8, 2)
+    assert run.moved == 2 * 2048 * 4
+    assert run.traffic == 2 * 8192 * 4  # of all blocks: read once, written once
+    assert torch.equal(y[:2048], -x[:2048])
+    assert not y[2048:].any()
+
+
+def test_traffic_is_of_tensors_read_and_of_tensors_written() -> None:
+    p, q = torch.randn(4, 64), torch.randn(4, 64)
+    gradient, loss = torch.zeros_like(p), torch.zeros(1)
+    with triton_driver.first_blocks(1), triton_driver.recorded() as launches:
+        kernels.softmax_kl_row[(4,)](p, q, loss, gradient, 64, 64, 0.25, BLOCK=64)
+    uses = pointer_use(launches[0].ir)
+    assert uses == [(True, False), (True, False), (True, True), (False, True)]
+    assert launches[0].traffic == 3 * 4 * 64 * 4 + 2 * 4
+
+
+def test_alone_no_other_listener_hears_of_a_launch() -> None:
+    x, y = torch.randn(128), torch.zeros(128)
+    with triton_driver.recorded() as others:
+        with triton_driver.recorded(alone=True) as launches:
+            kernels.negate[(1,)](x, y, 128, BLOCK=128)
+        assert (len(launches), len(others)) == (1, 0)
+        kernels.negate[(1,)](x, y, 128, BLOCK=128)
+    assert len(others) == 1
 
 
 @pytest.mark.parametrize("stride", [(1 << 31) + 16, 1 << 32])
