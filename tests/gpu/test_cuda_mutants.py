@@ -27,7 +27,13 @@ def _recorded() -> None:
 
 
 # Shape of the logits by the kernel that it needs.
-SHAPES = {"one warp": (40, 64), "block": (5, 600), "narrow": (33, 5), "side by side": (12, 40, 9)}
+SHAPES = {
+    "one warp": (40, 64),
+    "block": (5, 600),
+    "narrow": (33, 5),
+    "side by side": (24, 40, 9),
+    "split": (1, 24584),
+}
 
 
 def remove(pattern: str, which: int) -> Callable[[str], str]:
@@ -111,6 +117,10 @@ MUTANTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "ticket without an atomic": (
         "side by side",
         replace(TICKET, r"st.global.u32 \2, \3; mov.u32 \1, \3;", 0),
+    ),
+    "which part of a row": (
+        "split",
+        replace(r"mov\.u32(\s+%r\d+), %ctaid\.x;", r"mov.u32\1, 0;", 0),
     ),
     "fences": ("side by side", lambda ptx: re.sub(FENCE, "", ptx)),
 }
