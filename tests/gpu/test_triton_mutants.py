@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from gankernels.triton import divergence as divergence_launcher
-from gankernels.triton import layers, operators
+from gankernels.triton import layers, operators, plans
 from gankernels.triton import relativistic as relativistic_launcher
 from gankernels.triton import scalar as scalar_launcher
 from gankernels.triton.kernels import (
@@ -102,6 +102,20 @@ def resampled() -> None:
     torch.testing.assert_close(z, mean + noise * (log_variance / 2).exp())
 
 
+def split() -> None:
+    """A row shared by several programs."""
+    processors = plans.processors
+    operator = ROWS["softmax_kl"]
+    arguments = draw(operator, Case((1, 25001), empty_bins=True), torch.float32, "mean")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "EMULATED_PROCESSORS", 132)
+        processors.cache_clear()
+        try:
+            check(operator, arguments)
+        finally:
+            processors.cache_clear()
+
+
 FEW = Case((33, 20))
 MANY = Case((1700, 20), second_batch=1000)  # several programs
 TEMPERED_KL = Case((33, 20), options={"temperature": 2.0, "scale": 0.6})
@@ -141,22 +155,54 @@ MUTANTS = {
     "empty bins count": Mutant(
         common, "tl.where(b == 0, 0.0, b * t)", "b * t", loss(D, Case((33, 19)))
     ),
-    "sign of the anchor": Mutant(divergence, "- weight * b\n", "+ weight * b\n", loss(D, FEW)),
+    "sign of the anchor": Mutant(
+        divergence, "tl.zeros_like(e) - b)", "tl.zeros_like(e) + b)", loss(D, FEW)
+    ),
     "sign of the entropy": Mutant(
         divergence, "return entropy + mass", "return -entropy + mass", loss(D, FEW)
     ),
     "mass taken for one": Mutant(
-        divergence, "(weight * mass / s, ", "(weight / s, ", loss(D, Case((33, 20), mass=1.7))
+        divergence,
+        "along_rows(mass / s, ",
+        "along_rows(1.0 / s, ",
+        loss(D, Case((33, 20), mass=1.7)),
     ),
     "target's gradient without one": Mutant(
         divergence, "tl.log(p) + 1.0", "tl.log(p)", loss("softmax_kl", Case((6, 20), target="rows"))
     ),
-    "sum not rescaled": Mutant(divergence, "sums * kept + e", "sums + e", loss(D, Case((2, 9000)))),
+    "sum not rescaled": Mutant(
+        divergence,
+        "sums = sums * exp_of(tops - base, inverse)",
+        "sums = sums",
+        loss(D, Case((2, 9000))),
+    ),
     "lanes not brought to one maximum": Mutant(
         divergence,
-        "sums * tl.exp(tops - along_rows(base_of(top), ADJACENT))",
+        "sums * exp_of(tops - along_rows(base_of(top), ADJACENT), inverse)",
         "sums",
         loss(D, Case((2, 9000))),
+    ),
+    "a tile computed twice": Mutant(
+        divergence, "tl.minimum(i + step, tiles)", "tl.minimum(i, tiles)", loss(D, MANY)
+    ),
+    "the tile beyond the last": Mutant(
+        divergence,
+        "mask = along_rows(r < rows, ADJACENT)",
+        "mask = along_rows(r >= 0, ADJACENT)",
+        loss(D, MANY),
+    ),
+    "parts not brought to one maximum": Mutant(
+        divergence, "sums * exp_of(tops - base_of(top)[:, None], inverse)", "sums", split
+    ),
+    "last part forgotten": Mutant(
+        divergence, "exists = part < parts", "exists = part < parts - 1", split
+    ),
+    "entropy of every part": Mutant(divergence, "part == 0", "part >= 0", split),
+    "a class of the next part": Mutant(
+        divergence,
+        "tl.minimum(begin + span, classes)",
+        "tl.minimum(begin + span + 1, classes)",
+        split,
     ),
     "second batch weighted as the first": Mutant(
         divergence, "inverse, weight2, target", "inverse, weight, target", loss(D, MANY)
@@ -169,7 +215,7 @@ MUTANTS = {
         "race",
     ),
     "temperature forgotten": Mutant(
-        divergence, ".to(ACC) * inverse\n", ".to(ACC)\n", loss("softmax_kl", TEMPERED_KL)
+        divergence, "e = exp_of(t, inverse)", "e = exp_of(t, 1.0)", loss("softmax_kl", TEMPERED_KL)
     ),
     "temperatures exchanged": Mutant(
         softmax_pair,

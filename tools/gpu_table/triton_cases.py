@@ -68,6 +68,7 @@ class _Rows:
         # Several tiles for each program that the CPU's stand-in has, but for streamed rows.
         self.sample = (4 if self.streamed else 32 * self.tile) // self.per_sample
         self.adjacent = adjacent
+        self.sums_once = operands == 1  # an anchor's mass and entropy
 
     def logits(self, samples: int) -> Tensor:
         return torch.randn(samples, *self.shape).to(self.dtype)
@@ -81,9 +82,10 @@ class _Rows:
         return triton_driver.last.grid[0] // self.batches
 
     def anchor_bytes(self, programs: int, samples: int, anchor: Tensor) -> int:
-        """An anchor is read once by each program, or at every walk of every tile."""
+        """An anchor is read once by each program, and where rows are streamed again with every tile."""
         if self.streamed:
-            return bytes_of(anchor) * 2 * -(-samples * self.per_sample // self.tile)
+            tiles = -(-samples * self.per_sample // self.tile)
+            return bytes_of(anchor) * (tiles + (programs if self.sums_once else tiles))
         return bytes_of(anchor) * programs * self.anchor_copies()
 
     def anchor_copies(self) -> int:
