@@ -55,7 +55,9 @@ def logit_gradient(e, share, b, weight):
     if e.dtype == tl.float64:
         return e * (weight * share) - weight * b
     else:
-        return weight * tl.fma(e, tl.zeros_like(e) + share, tl.zeros_like(e) - b)
+        none = tl.zeros_like(e)
+        # + 0: no gradient of a weight of zero is -0.
+        return tl.fma(none + weight, tl.fma(e, none + share, none - b), none)
 
 
 @triton.jit
