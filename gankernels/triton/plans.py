@@ -29,9 +29,9 @@ STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
 # Classes of a part, and parts of a row, for which a second launch pays.
 LEAST_CLASSES, LEAST_PARTS = 8192, 4
-# 16 elements per thread with 4 warps: two 16-byte loads of 16-bit logits in flight per thread, which
-# at 48 warps per processor is more than the product of DRAM bandwidth and latency of an H100 asks for.
+# 16 elements per thread with 4 warps: two 16-byte loads of 16-bit logits in flight per thread.
 TILE = 2048
+# Of elementwise kernels.
 WARPS_PER_PROCESSOR = 48
 # Where a kernel's registers are not known, as on AMD's GPUs: half of the registers of an H100 at 128 each.
 WARPS_OF_ROWS = 16

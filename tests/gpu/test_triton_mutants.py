@@ -156,7 +156,7 @@ MUTANTS = {
         common, "tl.where(b == 0, 0.0, b * t)", "b * t", loss(D, Case((33, 19)))
     ),
     "sign of the anchor": Mutant(
-        divergence, "tl.zeros_like(e) - b)", "tl.zeros_like(e) + b)", loss(D, FEW)
+        divergence, "none - b), none", "none + b), none", loss(D, FEW)
     ),
     "sign of the entropy": Mutant(
         divergence, "return entropy + mass", "return -entropy + mass", loss(D, FEW)
