@@ -155,9 +155,7 @@ MUTANTS = {
     "empty bins count": Mutant(
         common, "tl.where(b == 0, 0.0, b * t)", "b * t", loss(D, Case((33, 19)))
     ),
-    "sign of the anchor": Mutant(
-        divergence, "none - b), none", "none + b), none", loss(D, FEW)
-    ),
+    "sign of the anchor": Mutant(divergence, "none - b), none", "none + b), none", loss(D, FEW)),
     "sign of the entropy": Mutant(
         divergence, "return entropy + mass", "return -entropy + mass", loss(D, FEW)
     ),
