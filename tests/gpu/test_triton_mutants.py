@@ -190,7 +190,7 @@ MUTANTS = {
         loss(D, MANY),
     ),
     "parts not brought to one maximum": Mutant(
-        divergence, "sums * exp_of(tops - base_of(top)[:, None], inverse)", "sums", split
+        divergence, "sums * exp_of(tops - base_of(top), inverse)", "sums", split
     ),
     "last part forgotten": Mutant(
         divergence, "exists = part < parts", "exists = part < parts - 1", split

@@ -439,17 +439,24 @@ def part_total(
 
 @triton.jit
 def sums_of_parts(sums_of_row, parts, inverse, ACC: tl.constexpr, PARTS: tl.constexpr):
-    """Maximum, sum, mass and entropy of a row, from those of its parts in their order."""
-    part = tl.arange(0, PARTS)[None, :]
+    """Maximum, sum, mass and entropy of a row, from those of its parts in their order.
+
+    They are reduced to scalars: a tensor of the layout that holds the parts would be spread over a tile in that
+    layout, and go to the tile's own through shared memory, all of it by every thread.
+    """
+    part = tl.arange(0, PARTS)
     exists = part < parts
     at = sums_of_row + 4 * part
     tops = tl.load(at, mask=exists, other=-float("inf")).to(ACC)
     sums = tl.load(at + 1, mask=exists, other=0.0).to(ACC)
-    top = tl.max(tops, 1)
-    s = tl.sum(sums * exp_of(tops - base_of(top)[:, None], inverse), 1)
-    mass = tl.sum(tl.load(at + 2, mask=exists, other=0.0).to(ACC), 1)
-    entropy = tl.sum(tl.load(at + 3, mask=exists, other=0.0).to(ACC), 1)
-    return top, s + (top - top), mass, entropy
+    top = tl.max(tops, 0)
+    s = tl.sum(sums * exp_of(tops - base_of(top), inverse), 0) + (top - top)
+    mass = tl.sum(tl.load(at + 2, mask=exists, other=0.0).to(ACC), 0)
+    entropy = tl.sum(tl.load(at + 3, mask=exists, other=0.0).to(ACC), 0)
+    return (
+        tl.full([1], top, ACC), tl.full([1], s, ACC), tl.full([1], mass, ACC),
+        tl.full([1], entropy, ACC),
+    )  # fmt: skip
 
 
 # Batch sizes change from call to call: no new kernel for one that divides by 16, or is 1.
