@@ -5,13 +5,52 @@
 
 namespace gankernels::cuda {
 
+// A run in memory, 16 bytes at a time (or 8, if that is all) in words that the compiler does not see into: it would
+// take the run apart, into accesses of 4 bytes that lie apart in neighbouring threads.
+template <class T, int kCount>
+struct Words {
+  static constexpr int kBytes = sizeof(Pack<T, kCount>) < 16 ? 8 : 16;
+  static constexpr int kAccesses = static_cast<int>(sizeof(Pack<T, kCount>)) / kBytes;
+
+  unsigned words[kAccesses][kBytes / 4];
+};
+
+template <class T, int kCount>
+GK_DEVICE Pack<T, kCount> load_whole(const T* from) {
+  if constexpr (sizeof(T) == 8) return *reinterpret_cast<const Pack<T, kCount>*>(from);
+  else {
+    using W = Words<T, kCount>;
+    W run;
+#pragma unroll
+    for (int i = 0; i < W::kAccesses; ++i)
+      load_words(run.words[i], reinterpret_cast<const char*>(from) + W::kBytes * i);
+    Pack<T, kCount> pack;
+    memcpy(&pack, &run, sizeof pack);
+    return pack;
+  }
+}
+
+template <class T, int kCount>
+GK_DEVICE void store_whole(T* to, const Pack<T, kCount>& pack) {
+  if constexpr (sizeof(T) == 8) *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+  else {
+    using W = Words<T, kCount>;
+    W run;
+    memcpy(&run, &pack, sizeof pack);
+#pragma unroll
+    for (int i = 0; i < W::kAccesses; ++i) store_words(reinterpret_cast<char*>(to) + W::kBytes * i, run.words[i]);
+  }
+}
+
 template <int kWidth, class T, class A>
 GK_DEVICE void load_run(A (&x)[kWidth], const T* from, int count) {
-  if (kWidth > 1 && count == kWidth) {
-    const auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(from);
+  if constexpr (kWidth > 1) {
+    if (count == kWidth) {
+      const auto pack = load_whole<T, kWidth>(from);
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) x[j] = widen<A>(pack.value[j]);
-    return;
+      for (int j = 0; j < kWidth; ++j) x[j] = widen<A>(pack.value[j]);
+      return;
+    }
   }
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) x[j] = j < count ? widen<A>(from[j]) : A(0);
@@ -19,12 +58,14 @@ GK_DEVICE void load_run(A (&x)[kWidth], const T* from, int count) {
 
 template <int kWidth, class T, class A>
 GK_DEVICE void store_run(T* to, const A (&x)[kWidth], int count) {
-  if (kWidth > 1 && count == kWidth) {
-    Pack<T, kWidth> pack;
+  if constexpr (kWidth > 1) {
+    if (count == kWidth) {
+      Pack<T, kWidth> pack;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[j]);
-    store_pack(to, pack);
-    return;
+      for (int j = 0; j < kWidth; ++j) pack.value[j] = narrow<T>(x[j]);
+      store_whole(to, pack);
+      return;
+    }
   }
 #pragma unroll
   for (int j = 0; j < kWidth; ++j)

@@ -13,6 +13,7 @@ pytest.importorskip("triton", minversion="3.4", reason="the emulation needs trit
 
 import gankernels as gk
 from gankernels._scalar_run import terms_against_means, terms_of
+from gankernels.reference import accumulation_dtype
 from gpu.cuda import build, emulated
 from tools.ptxsim.occupancy import occupancy
 
@@ -325,6 +326,63 @@ def test_a_relativistic_loss_of_many_logits_takes_one_launch_per_stage(
         rounding = torch.finfo(dtype).eps
         for a, b in zip(got, exact, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=2 * rounding, atol=1e-10 + rounding**2)
+
+
+def aligned_calls(dtype: torch.dtype) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """An operator of every kernel, on tensors that can be moved 16 bytes at a time."""
+    wide = accumulation_dtype(dtype)
+    rows, other = torch.randn(24, 1024).to(dtype), torch.randn(24, 1024).to(dtype)
+    anchor = torch.softmax(torch.randn(1024), 0)
+    noise, half = torch.randn(24, 512).to(wide), torch.randn(24, 512).to(dtype)
+    saved = half if dtype == wide else noise
+    terms = terms_of("logistic_d_loss", None, None)
+    weights = [torch.rand(24, 1024).to(wide) for _ in range(2)]
+    each = (MEAN, (0, 1), True, 1.0)
+    return {
+        "divergence": (
+            "realness_d_loss_value_and_grad",
+            (rows, other, anchor, anchor, 1, MEAN, True, True, True, 1.0),
+        ),
+        "terms": (
+            "scalar_loss_value_and_grad",
+            ([rows, other], "r,f", (0, -1, -1, 0, 1, -1, -1, 0), terms, 1.0, *each),
+        ),
+        "weighted terms": (
+            "scalar_loss_value_and_grad",
+            ([rows, other, *weights], "r,f,w,v", (0, -1, 2, 0, 1, -1, 3, 0), terms, 1.0, *each),
+        ),
+        "losses of elements": (
+            "scalar_loss_value_and_grad",
+            ([rows, other], "r,f", (0, -1, -1, 0, 1, -1, -1, 0), terms, 1.0, 0, *each[1:]),
+        ),
+        "relativistic": ("relativistic_loss_value_and_grad", relativistic(20480, dtype, MEAN)),
+        "scaled terms": ("scale_terms", ([rows, other], [torch.tensor(0.5)] * 2, [-1] * 2)),
+        "scaled rows": ("scale_gradients", (rows, other, torch.rand(24).to(wide), 1, 1, -1)),
+        "resampled": ("resample_forward", (rows, noise, 1)),
+        "resampled, backward": ("resample_backward", (half, rows, saved, 1)),
+    }
+
+
+# In which 16-bit numbers are beside fp32: of that a thread's run takes two accesses to the same sectors.
+MIXED = {"divergence", "weighted terms", "losses of elements", "resampled", "resampled, backward"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", aligned_calls(torch.float32))
+def test_every_sector_that_is_touched_is_used(name: str, dtype: torch.dtype) -> None:
+    """32 bytes each. The compiler takes runs apart where it can, into accesses that lie apart."""
+    operator, arguments = aligned_calls(dtype)[name]
+    with emulated.launches(90) as found:
+        emulated.operator(operator)(*arguments)
+    assert found
+    factor = 2 if dtype == torch.bfloat16 and name in MIXED else 1.02
+    for launch in found:
+        stats = launch.result.stats
+        for kind in ("load", "store"):
+            touched = 32 * stats[f"global_{kind}_sectors"]
+            # Beside the runs: sums and tickets of blocks, and what rows share.
+            beside = 256 * blocks(launch) + 4096
+            assert touched <= factor * stats[f"global_{kind}_bytes"] + beside, (launch.kernel, kind)
 
 
 # --- losses over lists of tensors -----------------------------------------------------------------
