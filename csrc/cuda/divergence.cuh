@@ -187,8 +187,10 @@ struct InRegisters {
   // flight.
   static constexpr int kMinBlocks = kPositive == Positive::kAnchor && kWidth > 1 && kValues == 8 ? 2 : 1;
 
-  // Threads of a block, at most: 168 registers each where one holds many of the classes of rows that lie side by side.
-  static constexpr int kMost = Group::kColumns && kValues > 16 ? 384 : kMaxThreads<T>;
+  // Threads of a block, at most: 168 registers each, or 255, where one holds many classes of rows side by side.
+  static constexpr int kMost = !(Group::kColumns && kValues > 8) ? kMaxThreads<T>
+                               : kPositive == Positive::kSoftmax ? 256
+                                                                 : 384;
 
   // The next row's logits are on their way while a row is computed.
   static constexpr bool kAhead = kPositive != Positive::kSoftmax && sizeof(T) < 8;

@@ -144,10 +144,11 @@ int start_stacked(const DivergenceLaunch& problem, void* stream) {
   const auto warps = [&](int values) { return threads_for(problem.classes, values); };
   if constexpr (sizeof(T) < 8) {
     // The fewest classes to spare, and then the fewest warps to a row, which would have to meet.
-    if (warps(20) <= Group::kMaxWarps / 2 && 20 * warps(20) < 8 * warps(8))
+    constexpr int kMost = 8;  // warps to a row, of more than 128 registers
+    if (warps(20) <= kMost && 20 * warps(20) < 8 * warps(8))
       return start_in_registers<T, kPositive, Group, 20, 1>(problem, stream);
     if constexpr (kPositive == Positive::kAnchor) {
-      if (warps(16) <= Group::kMaxWarps && warps(16) < warps(8))
+      if (warps(16) <= kMost && warps(16) < warps(8))
         return start_in_registers<T, kPositive, Group, 16, 1>(problem, stream);
     }
   }

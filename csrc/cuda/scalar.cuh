@@ -197,6 +197,7 @@ __global__ void __launch_bounds__(kTermThreads) scale_terms_kernel(const ScaleTe
   with_type<A>(b.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const A* grad_output = static_cast<const A*>(b.grad_output);
+    const A shared = b.by_element ? A(0) : factor_of(grad_output[0], b.average);
     const auto runs = [&](auto width) {
       constexpr int kWidth = decltype(width)::value;
       share.each_run<kWidth>(b.elements, [&](int64_t i, int count) {
@@ -204,10 +205,7 @@ __global__ void __launch_bounds__(kTermThreads) scale_terms_kernel(const ScaleTe
         load_run<kWidth>(x, static_cast<const T*>(b.in) + i, count);
         if (b.by_element) load_run<kWidth>(g, grad_output + i, count);
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-          const A factor = static_cast<A>(static_cast<double>(b.by_element ? g[j] : grad_output[0]) * b.average);
-          x[j] = factor == A(0) ? A(0) : x[j] * factor;  // what does not count may be NaN
-        }
+        for (int j = 0; j < kWidth; ++j) x[j] = scaled(x[j], b.by_element ? factor_of(g[j], b.average) : shared);
         store_run<kWidth>(static_cast<T*>(b.out) + i, x, count);
       });
     };

@@ -72,6 +72,18 @@ GK_DEVICE void store_run(T* to, const A (&x)[kWidth], int count) {
     if (j < count) to[j] = narrow<T>(x[j]);
 }
 
+// What a gradient is multiplied by. In double precision, which many GPUs have little of: once where elements share it.
+template <class A>
+GK_DEVICE A factor_of(A grad_output, double average) {
+  return static_cast<A>(static_cast<double>(grad_output) * average);
+}
+
+// What does not count may be NaN.
+template <class A>
+GK_DEVICE A scaled(A x, A factor) {
+  return factor == A(0) ? A(0) : x * factor;
+}
+
 // f(first, count) for the runs of this thread.
 template <int kWidth, class F>
 GK_DEVICE void each_run(int64_t elements, F&& f) {

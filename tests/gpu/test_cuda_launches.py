@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 pytest.importorskip("triton", minversion="3.4", reason="the emulation needs triton")
 
@@ -383,6 +384,19 @@ def test_every_sector_that_is_touched_is_used(name: str, dtype: torch.dtype) -> 
             # Beside the runs: sums and tickets of blocks, and what rows share.
             beside = 256 * blocks(launch) + 4096
             assert touched <= factor * stats[f"global_{kind}_bytes"] + beside, (launch.kernel, kind)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["scaled terms", "scaled rows"])
+def test_a_factor_is_made_once_where_elements_share_it(name: str, dtype: torch.dtype) -> None:
+    """In double precision, of which many GPUs do a sixty-fourth of what they do in single."""
+    operator, arguments = aligned_calls(dtype)[name]
+    with emulated.launches(90) as found:
+        outputs = emulated.operator(operator)(*arguments)
+    (launch,) = found
+    executed, code = launch.result.executed, launch.result.kernel.code
+    doubles = 32 * sum(int(executed[ins.index]) for ins in code if "f64" in ins.mods)
+    assert 0 < doubles < sum(x.numel() for x in tree_leaves(outputs))
 
 
 # --- losses over lists of tensors -----------------------------------------------------------------
