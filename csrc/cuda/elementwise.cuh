@@ -167,10 +167,15 @@ GK_DEVICE void scale_batch(const ScaleLaunch& p, const ScaleBatch& batch) {
     const A* grad_output = static_cast<const A*>(p.grad_output) + at;
     A x[kWidth];
     load_run<kWidth>(x, static_cast<const T*>(batch.in) + i, count);
-    const A shared = factor_of(grad_output[0], batch.average);
+    if (step == 0) {
+      const A factor = factor_of(grad_output[0], batch.average);
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j)
-      if (j < count) x[j] = scaled(x[j], step == 0 ? shared : factor_of(grad_output[j], batch.average));
+      for (int j = 0; j < kWidth; ++j) x[j] = scaled(x[j], factor);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j)
+        if (j < count) x[j] = scaled(x[j], factor_of(grad_output[j], batch.average));
+    }
     store_run<kWidth>(static_cast<T*>(batch.out) + i, x, count);
   });
 }
