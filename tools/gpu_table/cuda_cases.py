@@ -133,8 +133,10 @@ def elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element:
         ideal = int(n * of_element)
         if name == "scalar_loss":
             ideal += _of_sums(launch, outputs[0])
-        elif name.startswith("scale_"):
-            ideal += 4 * n  # grad_output, once for each element: from L1
+        elif name == "scale_gradients":
+            ideal += 4 * n * dtype.itemsize // 16  # grad_output, once for each run: from L1
+        elif name == "scale_terms":
+            ideal += 4 * launch.grid[0] * launch.block[0]  # and here once for each thread
         return launch, ideal
 
     def launch(arch: int) -> tuple[Execution, int]:
