@@ -18,9 +18,7 @@ from torch import Tensor
 
 from benchmarks import results
 from benchmarks.formulas import REALNESS_D
-from benchmarks.losses import (
-    DTYPES,
-)  # not float64, which `python -m tools.torture --only digits` is about
+from benchmarks.losses import DTYPES  # without float64: `python -m tools.torture --only digits`
 from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate
 from gankernels.testing.accuracy import in_dtype
 

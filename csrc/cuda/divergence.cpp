@@ -102,7 +102,6 @@ void Cuda::divergences(const char* name, const Tensor& loss, int64_t dim, const 
     launch.row_loss = loss.mutable_data_ptr();
     launch.one_after_other = launch.count > 1;
   } else {
-    launch.total.loss = loss.mutable_data_ptr();
     launch.parts = cuda::parts_of(launch);
     const int64_t numbers = cuda::kPartBytes / sizeof(double);
     workspace.emplace(loss, true, launch.parts > 1 ? numbers * launch.parts * launch.rows() : 0);

@@ -95,7 +95,6 @@ class Stacked {
  public:
   static constexpr bool kColumns = true;
   static constexpr int kMaxWarps = sizeof(A) == 8 ? 8 : 16;
-  static constexpr int kThreads = kMaxWarps * kWarp;
   static constexpr int kShared = 2 * kMaxSums * kMaxWarps * kWarp;
 
   GK_DEVICE Stacked(A* memory, int log2_warps)

@@ -57,7 +57,7 @@ struct DivergenceLaunch {
 
 constexpr int kPartBytes = 64;
 
-// Into how many parts the rows of a problem are split on the current device: 1 but for few long aligned ones.
+// Into how many parts the rows of a sum are split on the current device: 1 but for few long aligned ones.
 int parts_of(const DivergenceLaunch& problem);
 
 // Every launcher returns a cudaError_t as int; 0 is success. `stream` is a cudaStream_t.

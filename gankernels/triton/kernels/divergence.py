@@ -252,27 +252,21 @@ def second_walk(
     dots = tl.zeros(TILE, ACC)
     share, log_s = mass / s, tl.log(s)
     for start in range(begin, end, 2 * BLOCK):
-        second = start + BLOCK
         x = streamed_logits(start, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
-        y = streamed_logits(second, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
-        p, m = streamed_target(
-            start, end, live, target, minus, target_row, target_stride, ACC,
-            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
-        dots += write_tile(
-            start, end, live, x, p, m, top, s, log_s, share,
-            q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
-            inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
-        p2, m2 = streamed_target(
-            second, end, live, target, minus, target_row, target_stride, ACC,
-            HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
-        dots += write_tile(
-            second, end, live, y, p2, m2, top, s, log_s, share,
-            q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
-            inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
+        y = streamed_logits(
+            start + BLOCK, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE
+        )
+        for j in tl.static_range(2):
+            at = start + j * BLOCK
+            p, m = streamed_target(
+                at, end, live, target, minus, target_row, target_stride, ACC,
+                HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
+            )  # fmt: skip
+            dots += write_tile(
+                at, end, live, x if j == 0 else y, p, m, top, s, log_s, share,
+                q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
+                inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
+            )  # fmt: skip
     return row_sum(dots, ADJACENT) * inverse
 
 
