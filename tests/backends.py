@@ -163,4 +163,10 @@ def available() -> Iterator[str]:
 
 def serves(operator: Operator) -> bool:
     """Whether a row of the operator table has kernels that differ from backend to backend."""
-    return not set(triton.implemented()).isdisjoint(operator.compiled)
+    return not implemented().isdisjoint(operator.compiled)
+
+
+@cache
+def implemented() -> frozenset[str]:
+    """Asked for every test, and by torch looked for among thousands of operators."""
+    return frozenset(triton.implemented())

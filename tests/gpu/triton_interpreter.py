@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import textwrap
@@ -66,6 +67,12 @@ def run(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any)
             function(**values)
 
 
+def remembered(np_dtype: Callable[[Any], np.dtype[Any]]) -> Callable[[Any], np.dtype[Any]]:
+    """``np_dtype``, asked once for every scalar type: it makes a table at every call."""
+    scalars = cache(np_dtype)
+    return lambda of: scalars(of) if type(of) is tl.dtype else np_dtype(of)
+
+
 class Interpreter:
     """Makes launches of Triton kernels interpreted ones, while it is on."""
 
@@ -79,6 +86,11 @@ class Interpreter:
         interpreter_bf16.install()
         languages = types.FunctionType((lambda: None).__code__, {"tl": tl, "core": tl.core})
         self.scope = interpreter._patch_lang(languages)
+        builder = interpreter.interpreter_builder
+        # A third of the time, for offsets that come nowhere near 2**31 here: large ones are emulated.
+        options = dataclasses.replace(builder.options, sanitize_overflow=False)
+        self.scope.set_attr(builder, "options", options)
+        self.scope.set_attr(interpreter, "_get_np_dtype", remembered(interpreter._get_np_dtype))
         self.scope.set_attr(JITFunction, "run", run)
         self.scope.set_attr(JITFunction, "__call__", lambda f, *a, **k: rewritten(f.fn)(*a, **k))
 

@@ -19,7 +19,16 @@ from setuptools.command.build_ext import build_ext
 
 import gankernels
 from tools import wheel_torch
-from tools.setup_helpers import backend, commands, compilers, cuda, environment, extension, version
+from tools.setup_helpers import (
+    backend,
+    commands,
+    compilers,
+    cuda,
+    environment,
+    extension,
+    units,
+    version,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -295,6 +304,34 @@ def test_objects_of_another_compiler_lie_elsewhere(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(commands, "compiler_version", lambda compiler=compiler: compiler)
         found.add(os.fspath(commands.objects_folder()))
     assert len(found) == 2
+
+
+# --- translation units -----------------------------------------------------------------------------
+
+
+def test_every_source_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = {p for pattern in ("*.cpp", "*.cu") for p in Path("csrc").rglob(pattern)}
+    compiled = []
+    for of in map(Path, units.units(found, tmp_path)):
+        included = re.findall('#include "(.+)"', of.read_text()) if of.parent == tmp_path else None
+        members = [of] if included is None else [(tmp_path / file) for file in included]
+        # An instruction set, or nvcc's own: never beside another file.
+        assert len(members) == 1 or not any("simd" in m.parts or m.suffix == ".cu" for m in members)
+        compiled += [m.resolve() for m in members]
+    assert sorted(compiled) == sorted(p.resolve() for p in found)
+
+
+def test_a_unit_is_written_only_where_it_changes(tmp_path: Path) -> None:
+    """Or ninja would compile it anew at every build."""
+    sources = [tmp_path / "one" / name for name in ("a.cpp", "b.cpp")]
+    (made,) = units.units(sources, tmp_path / "units")
+    assert Path(made).read_text() == '#include "../one/a.cpp"\n#include "../one/b.cpp"\n'
+    os.utime(made, (1, 1))
+    assert units.units(sources, tmp_path / "units") == [made]
+    assert Path(made).stat().st_mtime == 1
+    assert units.units(sources[:1], tmp_path / "units") == [made]
+    assert Path(made).read_text() == '#include "../one/a.cpp"\n'
 
 
 # --- the torch of a wheel --------------------------------------------------------------------------

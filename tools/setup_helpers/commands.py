@@ -22,6 +22,7 @@ from tools.setup_helpers.compilers import (
     why_no_cxx20,
 )
 from tools.setup_helpers.environment import building_torch, flag
+from tools.setup_helpers.units import units
 
 NO_TORCH = "torch was not installed at build time (use --no-build-isolation)"
 
@@ -96,6 +97,12 @@ def _build_command(torchs: Any) -> Any:
                 reason = first_error(recorded.text or str(error) or repr(error))
                 self.fall_back(f"the extension did not compile: {reason}")
                 print(f"gankernels: compilation failed, the reference will serve\n{error}")
+
+        def build_extension(self, ext: Any) -> None:
+            """Here and not before: an sdist has the sources, not what is compiled in their place."""
+            ext.depends += ext.sources
+            ext.sources = units(ext.sources, Path("build", "units"))
+            super().build_extension(ext)
 
         def fall_back(self, reason: str) -> None:
             write_metadata(self.metadata_path(), error=reason)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from tools.ptxsim import toolchain
+from tools.setup_helpers.units import unit
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -86,17 +87,22 @@ def cached(name: str, files: Iterable[Path], make: Callable[[Path], None], *word
     return target
 
 
+def bindings() -> Path:
+    """The bindings as one file: most of the time of each would go to torch's headers."""
+    return unit(BINDINGS, toolchain.CACHE / "units")
+
+
 def host_object(source: Path, *options: str) -> Path:
     """An object file of g++."""
     options = options or ("-O1",)
     includes: list[str | Path] = [f"-I{HERE}"]
     for folder in cuda_headers():
         includes += ["-isystem", folder]
-    if source in BINDINGS or source.parent == HERE:
+    if source == bindings() or source.parent == HERE:
         includes += ["-isystem", TORCH / "include"]
         includes += ["-isystem", TORCH / "include" / "torch" / "csrc" / "api" / "include"]
     command = [compiler(), *HOST_OPTIONS, *QUIET, *options, *includes, "-c", source, "-o"]
-    files = [source, *headers(SOURCES, HERE)]
+    files = [source, *(BINDINGS if source == bindings() else ()), *headers(SOURCES, HERE)]
     return cached(f"{source.name}.o", files, lambda target: run([*command, target]), command)
 
 
@@ -146,7 +152,7 @@ def linked(name: str, objects: Sequence[Path], *options: str) -> Path:
 
 def host_operators() -> Path:
     """Bindings and kernels as host C++: a library of operators on CPU tensors."""
-    jobs = [partial(host_object, s) for s in (*BINDINGS, *KERNELS)]
+    jobs = [partial(host_object, s) for s in (bindings(), *KERNELS)]
     return linked("host.so", [*side_by_side(jobs), c_object(HERE / "host_runtime.c")])
 
 
@@ -166,7 +172,7 @@ def kernels(library: Path) -> dict[str, Callable[..., Any]]:
 def emulated_operators() -> Path:
     """Bindings on CPU tensors over nvcc's launch stubs and a runtime without a device."""
     jobs = [partial(nvcc_object, s) for s in KERNELS]
-    jobs += [partial(host_object, s) for s in (*BINDINGS, HERE / "recorder.cpp")]
+    jobs += [partial(host_object, s) for s in (bindings(), HERE / "recorder.cpp")]
     return linked("emulated.so", [*side_by_side(jobs), c_object(HERE / "fake_cudart.c")])
 
 
