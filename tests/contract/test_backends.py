@@ -16,7 +16,6 @@ from gankernels.testing import OPERATORS, differentiate
 
 CONTRACT = Path(__file__).parent
 CAPABILITIES = ("avx512", "avx2", "portable")
-SHARDS = 2
 
 
 @pytest.mark.backends("cpu")
@@ -66,7 +65,7 @@ def test_a_backend_gives_the_operators_back(backend: str) -> None:
 @pytest.mark.parametrize("name", backends.BACKENDS)
 def test_the_contract_can_be_asked_of_one_backend_alone(name: str) -> None:
     """A test of others alone is skipped with a reason there: collected, as where they are missing."""
-    arguments = ["-q", "-p", "no:cacheprovider", "-rs", str(CONTRACT)]
+    arguments = ["-q", "-p", "no:cacheprovider", "-rs", __file__]
     arguments += ["-k", "every_kernel_of_the_backend or runs_on_every_backend"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
@@ -108,21 +107,11 @@ def test_an_instruction_set_is_chosen_by_its_name(capability: str) -> None:
 @pytest.mark.compiled
 @pytest.mark.processes
 @pytest.mark.backends("cpu")
-@pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_every_instruction_set(capability: str, shard: int) -> None:
+def test_every_instruction_set(capability: str) -> None:
     if CAPABILITIES.index(capability) <= CAPABILITIES.index(str(build_info()["cpu_capability"])):
         pytest.skip(f"the tests around this one run on {capability}, or the CPU has none")
-    arguments = [
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--shard",
-        f"{shard}/{SHARDS}",
-    ]
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, *(str(CONTRACT / name) for name in NUMERIC)],
         capture_output=True,

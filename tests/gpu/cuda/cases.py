@@ -21,7 +21,7 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
     "side by side": (3, 20, 5, 3),
     "few side by side": (3, 7, 11),
     "two warps a row side by side": (2, 30, 7),
-    "side by side, streamed": (1, 300, 7),
+    "side by side, streamed": (1, 163, 7),
 }
 LONG_LAYOUTS: dict[str, tuple[int, ...]] = {
     "long aligned": (2, 4608),

@@ -9,6 +9,15 @@
 using namespace gankernels;
 using namespace gankernels::cuda;
 
+// Every dtype is of the same templates: of one they are compiled for each sanitizer.
+namespace gankernels::cuda {
+
+int launch_divergence_half(const DivergenceLaunch&, void*) { return 1; }
+int launch_divergence_bfloat16(const DivergenceLaunch&, void*) { return 1; }
+int launch_divergence_double(const DivergenceLaunch&, void*) { return 1; }
+
+}  // namespace gankernels::cuda
+
 namespace {
 
 int failures = 0;
@@ -192,7 +201,7 @@ int main() {
   divergence(0, 5, false, false);
   for (const int64_t elements : {int64_t{2051}, int64_t{2048}, kSingleBlockElements + 5}) relativistic(elements);
   for (const bool rows : {false, true})
-    for (const int64_t per_weight : {1, 7}) terms(2051, per_weight, 1, rows), terms(4100, per_weight, 3, rows);
+    for (const int64_t per_weight : {1, 7}) terms(259, per_weight, 1, rows), terms(1028, per_weight, 3, rows);
   terms(20000, 8, 2, false);
   resample(3, 5), resample(3, 8);
   std::printf("%d failures\n", failures);

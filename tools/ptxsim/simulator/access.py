@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import Unsupported
-from .machine import Machine
+from .machine import Machine, count_runs, run_starts
 from .memory import (
     INITIALISED,
     LOCAL_WINDOW,
@@ -130,7 +130,8 @@ def count_traffic(machine: Machine, offset: Array, nbytes: int, kind: str) -> No
     """Bytes asked for, and the different sectors of each warp: what the memory system has to move."""
     stats, warp = machine.stats, machine.warp[machine.active] * (1 << 40)
     touched = np.concatenate([offset // SECTOR + warp, (offset + nbytes - 1) // SECTOR + warp])
-    stats[f"global_{kind}_sectors"] += len(np.unique(touched))
+    touched.sort()
+    stats[f"global_{kind}_sectors"] += count_runs(touched)
     stats[f"global_{kind}_bytes"] += len(offset) * nbytes
     stats[f"global_{kind}_warp_instrs"] += machine.active_warps
     stats[f"global_{kind}_{nbytes * 8}b_threads"] += len(offset)
@@ -165,13 +166,13 @@ def shared_place(
 def wavefronts(machine: Machine, offset: Array, nbytes: int) -> int:
     """Passes through shared memory: per warp, the most different words in one bank; wide accesses go in parts."""
     word = offset // BANK_BYTES
-    warp = machine.warp[machine.active]
-    words = np.unique(np.stack([warp, word % BANKS, word], 1), axis=0)
-    if not len(words):
-        return 0
-    bank, different = np.unique(words[:, 0] * BANKS + words[:, 1], return_counts=True)
+    access = ((machine.warp[machine.active] * BANKS + word % BANKS) << 32) | word
+    access.sort()
+    bank = access[run_starts(access)] >> 32  # of every different word
+    first = run_starts(bank)
+    different = np.append(first[1:], len(bank)) - first
     worst = np.zeros(machine.warps, np.int64)
-    np.maximum.at(worst, bank // BANKS, different)
+    np.maximum.at(worst, bank[first] // BANKS, different)
     return int(worst.sum()) * max(1, nbytes // BANK_BYTES)
 
 

@@ -14,9 +14,22 @@ from .errors import KernelFault, Unsupported
 from .memory import PARAMETER_WINDOW, POISON, Buffer, Memory, align
 from .parser import Instruction, Kernel, Operand, Parameter, Program
 from .races import GlobalLog, SharedLog
-from .types import FLOAT, SIGNED, UNSIGNED, Array, bf16_to_f32, f32_to_bf16, width
+from .types import (
+    FLOAT,
+    INTEGER_TYPES,
+    SIGNED,
+    UNSIGNED,
+    Array,
+    bf16_to_f32,
+    f32_to_bf16,
+    integer,
+    width,
+)
 
 UNSET = 0xDEADBEEFDEADBEEF  # what a register holds before anything was written
+# The types whose values are their registers' bits, under another name.
+VIEWS = {t: np.dtype(integer(t)) for t in INTEGER_TYPES}
+VIEWS |= {f"f{bits}": np.dtype(kind) for bits, kind in FLOAT.items()}
 SHADER_CLUSTERS = 132  # for %smid alone
 
 Shape3 = tuple[int, int, int]
@@ -181,12 +194,15 @@ class Machine:
         """The operand's bits, one unsigned integer per active thread."""
         kind, value = operand[0], operand[1]
         if kind == "reg":
-            if value in self.special:
-                return self.special[value][self.active].astype(UNSIGNED[bits])
-            if value in self.kernel.regs:
-                found = self._register(value)[self.active]
-                return found if found.dtype == UNSIGNED[bits] else found.astype(UNSIGNED[bits])
-            return np.full(self.count, self.symbol(value), UNSIGNED[bits])
+            register = self.registers.get(value)
+            if register is None and value in self.kernel.regs:
+                register = self._register(value)
+            if register is None:
+                register = self.special.get(value)
+            if register is None:
+                return np.full(self.count, self.symbol(value), UNSIGNED[bits])
+            found = register[self.active]
+            return found if found.dtype == UNSIGNED[bits] else found.astype(UNSIGNED[bits])
         if kind == "int":
             return np.full(self.count, value & ((1 << bits) - 1), UNSIGNED[bits])
         if kind == "f32bits" and bits == 64:
@@ -225,6 +241,8 @@ class Machine:
         if type_ == "pred":
             return self.predicate(operand)
         bits = width(type_)
+        if operand[0] == "reg" and type_ in VIEWS:  # nearly always
+            return self.raw(operand, bits).view(VIEWS[type_])
         if operand[0] == "vec":
             part = bits // len(operand[1])
             value = np.zeros(self.count, UNSIGNED[bits])
@@ -255,7 +273,10 @@ class Machine:
             return
         name = operand[1]
         bits = width(self.kernel.regs[name])
-        value = np.asarray(value, bool) if bits == 1 else register_bits(value, type_, bits)
+        if value.dtype == VIEWS.get(type_) and value.itemsize * 8 == bits:  # nearly always
+            value = value.view(UNSIGNED[bits])
+        else:
+            value = np.asarray(value, bool) if bits == 1 else register_bits(value, type_, bits)
         assert value.shape == (self.count,), (name, type_, value.shape)
         if isinstance(self.active, slice):
             self.registers[name] = value
@@ -289,6 +310,14 @@ class Machine:
 def count_runs(ascending: Array) -> int:
     """How many different values an ascending array has."""
     return int(np.count_nonzero(ascending[1:] != ascending[:-1])) + (len(ascending) > 0)
+
+
+def run_starts(ascending: Array) -> Array:
+    """Where each different value of an ascending array begins."""
+    changes = np.empty(len(ascending), bool)
+    changes[:1] = True
+    np.not_equal(ascending[1:], ascending[:-1], out=changes[1:])
+    return np.flatnonzero(changes)
 
 
 def register_bits(value: Array, type_: str, bits: int) -> Array:

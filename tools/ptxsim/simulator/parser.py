@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import Unsupported
 from .memory import align
-from .types import FLOAT, UNSIGNED, Array, width
+from .types import FLOAT, TYPES, UNSIGNED, Array, width
 
 # An operand is ("reg", name), ("int", value), ("vec", [operands]), ("addr", name, offset), ("pair", a, b) ...
 Operand = tuple[Any, ...]
@@ -27,6 +27,9 @@ DECLARATION = re.compile(
     re.S,
 )
 LABEL = re.compile(r"([\w$%]+):(?!:)")
+BRACKET = re.compile(r"[{(\[]")
+BRACE = re.compile(r"[{}]")
+SPACE = re.compile(r"\s*")
 
 
 @dataclasses.dataclass
@@ -43,6 +46,7 @@ class Instruction:
 
     def __post_init__(self) -> None:
         self.name = ".".join([self.op, *self.mods])
+        self.types = [x for x in self.mods if x in TYPES]
 
 
 class Parameter(NamedTuple):
@@ -150,8 +154,7 @@ class Program:
     def _body(self, kernel: Kernel, text: str) -> None:
         at, location, scopes, scope_id = 0, None, [{}], 0  # type: ignore[var-annotated]
         while True:
-            while at < len(text) and text[at].isspace():
-                at += 1
+            at = SPACE.match(text, at).end()  # type: ignore[union-attr]
             if at >= len(text):
                 return
             if text[at] == "{":
@@ -185,8 +188,10 @@ def closing_brace(text: str, at: int) -> int:
     """The position behind the brace that closes the one before ``at``."""
     depth = 1
     while depth:
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        at += 1
+        brace = BRACE.search(text, at)
+        assert brace is not None
+        depth += 1 if brace[0] == "{" else -1
+        at = brace.end()
     return at
 
 
@@ -243,6 +248,8 @@ def instruction(
 
 def split_operands(text: str) -> list[str]:
     """Split at the commas that stand in no bracket."""
+    if not BRACKET.search(text):
+        return [part.strip() for part in text.split(",")] if text.strip() else []
     parts, depth, current = [], 0, ""
     for char in text:
         depth += (char in "{[(") - (char in "}])")
@@ -261,6 +268,8 @@ def resolve(name: str, scopes: list[dict[str, str]]) -> str:
 
 
 def operand(text: str, scopes: list[dict[str, str]]) -> Operand:
+    if text[0] == "%" and "|" not in text:  # most are
+        return ("reg", resolve(text, scopes))
     if text.startswith("{"):
         return ("vec", [operand(x.strip(), scopes) for x in text.strip("{} \n\t").split(",")])
     if text.startswith("["):

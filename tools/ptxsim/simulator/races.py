@@ -106,8 +106,9 @@ class SharedLog:
         self.read_epoch[at] = epoch
         self.read_warp_epoch[at] = warp_epoch
         # Several threads may read one byte in this very instruction.
-        byte, readers = np.unique(self._key(at), return_counts=True)
-        self.many_readers.reshape(-1)[byte[readers > 1]] = True
+        byte = self._key(at)
+        byte.sort()
+        self.many_readers.reshape(-1)[byte[1:][byte[1:] == byte[:-1]]] = True
 
     @staticmethod
     def _report(

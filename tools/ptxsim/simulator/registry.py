@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from .machine import Machine
 from .parser import Instruction
-from .types import TYPES
 
 Semantics = Callable[[Machine, Instruction], None]
 OPCODES: dict[str, Semantics] = {}
@@ -24,8 +23,8 @@ def opcode(*names: str) -> Callable[[Semantics], Semantics]:
 
 def types(ins: Instruction) -> list[str]:
     """The instruction's types in the order written: ``cvt.rn.bf16.f32`` has [bf16, f32]."""
-    return [x for x in ins.mods if x in TYPES]
+    return ins.types
 
 
 def type_of(ins: Instruction) -> str:
-    return types(ins)[-1]
+    return ins.types[-1]

@@ -17,6 +17,8 @@ from .registry import OPCODES
 from .types import Array
 
 WARP_WIDE = frozenset({"shfl", "redux", "vote", "match"})
+# Instructions that decide who runs next; all others run and go on.
+DECIDING = WARP_WIDE | {"bra", "ret", "exit", "bar", "barrier", "trap", "brkpt"}
 assert instructions.__all__  # importing them has filled OPCODES
 
 
@@ -116,6 +118,18 @@ class Scheduler:
         """Run one instruction for a group; the next pc, or None where the group may have split or waits."""
         machine = self.machine
         executing = group & self._guard(ins) if ins.pred is not None else group
+        if ins.op in DECIDING:
+            return self._decide(ins, pc, group, executing)
+        if executing is not self._selected:
+            machine.select(executing)
+            self._selected = executing
+        if machine.count:
+            self._execute(ins)
+        return pc + 1
+
+    def _decide(self, ins: Instruction, pc: int, group: Array, executing: Array) -> int | None:
+        """An instruction after which the group may have split or waits."""
+        machine = self.machine
         if ins.op == "bra":
             machine.ops["bra"] += 1
             machine.executed[ins.index] += count_runs(machine.warp[group])
@@ -131,15 +145,8 @@ class Scheduler:
         if ins.op in ("bar", "barrier"):
             self._arrive(ins, pc, group, executing)
             return None
-        if ins.op in ("trap", "brkpt"):
-            if executing.any():
-                machine.fault("trap", ins, int(np.flatnonzero(executing)[0]))
-            return pc + 1
-        if executing is not self._selected:
-            machine.select(executing)
-            self._selected = executing
-        if machine.count:
-            self._execute(ins)
+        if executing.any():  # trap, brkpt
+            machine.fault("trap", ins, int(np.flatnonzero(executing)[0]))
         return pc + 1
 
     def _guard(self, ins: Instruction) -> Array:
