@@ -61,6 +61,7 @@ mutants: build
 
 # Attacks on every promise, in their long form (under an hour); `make test` runs a hundredth.
 torture: build
+	$(BIN)/python -m pip install --quiet clang-tidy
 	$(BIN)/python -m tools.torture
 
 # All that a machine with a GPU can tell, with the Python and the packages that it has: no network, no environment made.

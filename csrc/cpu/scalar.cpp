@@ -64,8 +64,8 @@ void rows_of_terms(at::ArrayRef<Tensor> losses, std::vector<ScalarProblem>& prob
   }
   each_unit(units, elements, [&](const Unit& unit, size_t) {
     size_t i = unit.term;
-    do cpu_kernels().scalar(problems[i], unit.begin, unit.end);
-    while (++i < terms.size() && continues(i));
+    do cpu_kernels().scalar(problems[i++], unit.begin, unit.end);
+    while (i < terms.size() && continues(i));
   });
 }
 

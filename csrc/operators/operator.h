@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace gankernels {
@@ -36,20 +37,20 @@ struct Kernel;
 
 template <class Op, class Result, class... Args>
 struct Kernel<Op, Result(Args...)> {
-  static Result meta(Args... args) { return Op::prepare({args...}).outputs; }
+  static Result meta(Args... args) { return Op::prepare({std::forward<Args>(args)...}).outputs; }
 
   template <class Backend>
   static Result on(Args... args) {
-    return Op::template evaluate<Backend>({args...});
+    return Op::template evaluate<Backend>({std::forward<Args>(args)...});
   }
 
   // For operators made of others.
-  static Result compose(Args... args) { return Op::compose({args...}); }
+  static Result compose(Args... args) { return Op::compose({std::forward<Args>(args)...}); }
 
   // Through the dispatcher, whichever backend that leads to.
   static Result call(Args... args) {
     static const auto op = find<Result(Args...)>(Op::kName);
-    return op.call(args...);
+    return op.call(std::forward<Args>(args)...);
   }
 };
 

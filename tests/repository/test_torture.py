@@ -10,7 +10,7 @@ from tools.torture.attack import Found
 from tools.torture.attacks import ATTACKS
 
 # A build of its own, and minutes of calls: `make torture` alone.
-LONG = ("sanitizers", "soak")
+LONG = ("sanitizers", "races", "tidy", "soak")
 SHARES = {
     "numerics": 0.01,
     "foreign": 0.03,

@@ -10,10 +10,12 @@ from tools.torture import (
     foreign,
     lists,
     numerics,
+    races,
     refusals,
     sanitizers,
     soak,
     threads,
+    tidy,
     writes,
 )
 from tools.torture.attack import Attack
@@ -87,6 +89,18 @@ ATTACKS = (
         "memory stays where it is over a million calls",
         "forward and backward of every operator",
         soak.run,
+    ),
+    Attack(
+        "tidy",
+        "the C++ has none of the habits that lead to bugs",
+        "clang-tidy's bugprone, performance and cert checks of every translation unit, each finding an error",
+        tidy.run,
+    ),
+    Attack(
+        "races",
+        "the threads of an operator do not race",
+        "every operator on four threads in an extension with ThreadSanitizer, which is told what OpenMP orders",
+        races.run,
     ),
     Attack(
         "sanitizers",

@@ -23,7 +23,7 @@ GK_INLINE Vec<double> load_as_doubles(const A* x, int64_t count) {
 // sum a and sum a log a in double, by blocks: the error of one running sum would grow with the number of classes.
 template <class A>
 AnchorSums sums_of(const A* x, int64_t n) {
-  constexpr int64_t block = 16 * lanes<double>;
+  constexpr int64_t block = int64_t{16} * lanes<double>;
   Vec<double> mass{}, entropy{};
   for (int64_t first = 0; first < n; first += block) {
     const int64_t last = first + block < n ? first + block : n;
