@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gankernels import _checks as check
+from gankernels._scalar_call import Logits, is_list, listed
 from gankernels._uncompiled import uncompiled
 
 __all__ = ["LeCamPenalty", "lecam_penalty"]
 
 
 def lecam_penalty(
-    real_logits: Tensor,
-    fake_logits: Tensor,
+    real_logits: Logits,
+    fake_logits: Logits,
     ema_real: float | Tensor,
     ema_fake: float | Tensor,
+    *,
+    average: bool = False,
 ) -> Tensor:
     r"""LeCam penalty of D's logits, given moving averages of both batches' logits.
 
@@ -26,13 +30,16 @@ def lecam_penalty(
 
     with the gradients :math:`2 \max(0, r - \bar f) / N_r` and :math:`-2 \max(0, \bar r - f) / N_f`. Real
     logits are pulled down to the fake average, fake ones up to the real average: D learns less of few
-    images by heart. Add it to D's loss with a small weight.
+    images by heart. Add it to D's loss with a small weight. Of a list of discriminators it is the sum of each
+    one's penalty.
 
     Args:
-        real_logits: D's outputs for real images, any shape.
-        fake_logits: For generated images, any shape.
-        ema_real: Moving average of the real logits: a number or a 0-dim tensor, a constant.
+        real_logits: D's outputs for real images, any shape; or a list of tensors, one of each discriminator.
+        fake_logits: For generated images, any shape; or a list as long.
+        ema_real: Moving average of the real logits, a constant: a number or a 0-dim tensor; for a list a 1-dim
+            tensor, one average of each discriminator.
         ema_fake: Of the fake logits.
+        average: Divide the sum over a list of discriminators by their number.
 
     Returns:
         0-dim; float32, or float64 where one of the logits is. Any order of derivative with respect to
@@ -40,7 +47,7 @@ def lecam_penalty(
 
     Raises:
         TypeError: logits that are not float tensors, or an average that is no number.
-        ValueError: an average with dimensions.
+        ValueError: lists of different length, or averages of another number than the logits.
         RuntimeError: two devices.
 
     Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data"; the
@@ -50,12 +57,16 @@ def lecam_penalty(
         >>> lecam_penalty(torch.tensor([1.0, 3.0]), torch.tensor([-1.0]), 2.0, -1.0)  # (4 + 16) / 2 + 9
         tensor(19.)
     """
-    check.check_floating("real_logits", real_logits)
-    check.check_floating("fake_logits", fake_logits)
-    check.check_same_device("real_logits", real_logits, "fake_logits", fake_logits)
-    above = _accumulated(real_logits) - _average("ema_fake", ema_fake)
-    below = _average("ema_real", ema_real) - _accumulated(fake_logits)
-    return above.relu().square().mean() + below.relu().square().mean()
+    pairs = _pairs(real_logits, fake_logits)
+    count = len(pairs) if is_list(real_logits) else None
+    means = _averages("ema_real", ema_real, count), _averages("ema_fake", ema_fake, count)
+    penalties = []
+    for (real, fake), mean_real, mean_fake in zip(pairs, *means, strict=True):
+        above = _accumulated(real) - mean_fake
+        below = mean_real - _accumulated(fake)
+        penalties.append(above.relu().square().mean() + below.relu().square().mean())
+    total = sum(penalties[1:], penalties[0])
+    return total / len(pairs) if average else total
 
 
 class LeCamPenalty(nn.Module):
@@ -69,10 +80,13 @@ class LeCamPenalty(nn.Module):
 
     Args:
         decay: ``d`` in [0, 1); 0.99 in the authors' code.
+        discriminators: Of how many the logits come, as lists, each with averages of its own; None: of one, as a
+            tensor.
+        average: Divide the sum over the discriminators by their number.
 
     Raises:
-        TypeError: a ``decay`` that is no number.
-        ValueError: one outside [0, 1).
+        TypeError: a ``decay`` or number of discriminators that is no number.
+        ValueError: a ``decay`` outside [0, 1), no discriminator, or logits of another number of them.
 
     Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data".
 
@@ -83,43 +97,65 @@ class LeCamPenalty(nn.Module):
         >>> _ = penalty(torch.tensor([4.0]), torch.tensor([-3.0]))
         >>> penalty.ema_real, penalty.ema_fake
         (tensor(3.), tensor(-2.))
+        >>> penalty = LeCamPenalty(discriminators=2)
+        >>> penalty([torch.ones(3), torch.zeros(5, 1)], [torch.zeros(3), torch.zeros(5, 1)])  # (1 + 1) + (0 + 0)
+        tensor(2.)
     """
 
     ema_real: Tensor
     ema_fake: Tensor
     updates: Tensor
 
-    def __init__(self, decay: float = 0.99) -> None:
+    def __init__(
+        self, decay: float = 0.99, discriminators: int | None = None, average: bool = False
+    ) -> None:
         super().__init__()
         if not 0 <= check.check_factor("decay", decay) < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay!r}")
-        self.decay = decay
-        self.register_buffer("ema_real", torch.zeros((), dtype=torch.float32))
-        self.register_buffer("ema_fake", torch.zeros((), dtype=torch.float32))
+        if (
+            discriminators is not None
+            and not check.check_factor("discriminators", discriminators) >= 1
+        ):
+            raise ValueError(f"discriminators must be None or at least 1, got {discriminators!r}")
+        self.decay, self.discriminators, self.average = decay, discriminators, average
+        shape = () if discriminators is None else (discriminators,)
+        self.register_buffer("ema_real", torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("ema_fake", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    def forward(self, real_logits: Logits, fake_logits: Logits) -> Tensor:
         if self.training:
             self.update(real_logits, fake_logits)
-        return lecam_penalty(real_logits, fake_logits, self.ema_real, self.ema_fake)
+        return lecam_penalty(
+            real_logits, fake_logits, self.ema_real, self.ema_fake, average=self.average
+        )
 
     # A compiled backward pass would take the batch in once more.
     @uncompiled
     @torch.no_grad()
-    def update(self, real_logits: Tensor, fake_logits: Tensor) -> None:
+    def update(self, real_logits: Logits, fake_logits: Logits) -> None:
         """Takes the means of D's logits into the averages."""
-        check.check_floating("real_logits", real_logits)
-        check.check_floating("fake_logits", fake_logits)
+        pairs = _pairs(real_logits, fake_logits)
+        count = len(pairs) if is_list(real_logits) else None
+        if count != self.discriminators:
+            expected = (
+                "a tensor" if self.discriminators is None else f"a list of {self.discriminators}"
+            )
+            raise ValueError(
+                f"real_logits must be {expected}, got {'a tensor' if count is None else count}"
+            )
         dtype = self.ema_real.dtype
         share = torch.full_like(self.ema_real, 1.0 - self.decay).masked_fill_(
             self.updates == 0, 1.0
         )
-        self.ema_real.lerp_(real_logits.mean(dtype=dtype), share)
-        self.ema_fake.lerp_(fake_logits.mean(dtype=dtype), share)
+        for side, average in enumerate((self.ema_real, self.ema_fake)):
+            means = torch.stack([pair[side].mean(dtype=dtype) for pair in pairs])
+            average.lerp_(means.view_as(average), share)
         self.updates += 1
 
     def extra_repr(self) -> str:
-        return f"decay={self.decay}"
+        several = f", discriminators={self.discriminators}, average={self.average}"
+        return f"decay={self.decay}" + (several if self.discriminators is not None else "")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LeCamPenalty:
         # A hundredth of a mean is lost in a 16-bit average: through .half() both stay as they are.
@@ -136,9 +172,27 @@ def _accumulated(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _average(name: str, value: float | Tensor) -> float | Tensor:
-    if not isinstance(value, Tensor):
-        check.check_number(name, value, "a 0-dim tensor")
-    elif value.ndim:
-        raise ValueError(f"{name} must be a number or a 0-dim tensor, got {list(value.shape)}")
-    return value
+def _pairs(real_logits: Logits, fake_logits: Logits) -> list[tuple[Tensor, Tensor]]:
+    """Real and fake logits of every discriminator."""
+    reals, fakes = listed("real_logits", real_logits), listed("fake_logits", fake_logits)
+    if is_list(real_logits) != is_list(fake_logits) or len(reals) != len(fakes):
+        expected = f"a list of {len(reals)}" if is_list(real_logits) else "a tensor"
+        given = f"a list of {len(fakes)}" if is_list(fake_logits) else "a tensor"
+        raise ValueError(f"fake_logits must be {expected}, as real_logits is, got {given}")
+    for real, fake in zip(reals, fakes, strict=True):
+        check.check_floating(*real)
+        check.check_floating(*fake)
+        check.check_same_device(*real, *fake)
+    return [(real, fake) for (_, real), (_, fake) in zip(reals, fakes, strict=True)]
+
+
+def _averages(name: str, given: Any, count: int | None) -> list[float | Tensor]:
+    """The average of each of ``count`` discriminators; None: of one that is not in a list."""
+    if not isinstance(given, Tensor):
+        check.check_number(name, given, "a tensor of one average for each discriminator")
+    elif given.shape not in ((), (count,)):
+        otherwise = "" if count is None else f" or a tensor of {count}"
+        raise ValueError(f"{name} must be a number{otherwise}, got {list(given.shape)}")
+    if isinstance(given, Tensor) and given.ndim == 1:
+        return list(given.unbind())
+    return [given] * (count or 1)

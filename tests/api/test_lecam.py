@@ -123,7 +123,71 @@ def test_bad_arguments_are_refused() -> None:
         gk.LeCamPenalty(decay=1.0)
     with pytest.raises(TypeError, match="fake_logits must be a floating-point tensor"):
         gk.lecam_penalty(x, x.long(), 0.0, 0.0)
-    with pytest.raises(TypeError, match="ema_real must be a number or a 0-dim tensor, got 'one'"):
+    with pytest.raises(TypeError, match="ema_real must be a number or a tensor of one average"):
         gk.lecam_penalty(x, x, "one", 0.0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"ema_fake must be a number or a 0-dim tensor, got \[3\]"):
+    with pytest.raises(ValueError, match=r"ema_fake must be a number, got \[3\]"):
         gk.lecam_penalty(x, x, 0.0, x)
+
+
+# --- lists of discriminators -----------------------------------------------------------------------
+
+
+def of_three(seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    shapes = ((6,), (4, 1, 3, 3), (2, 5))
+    return tuple(
+        [draw(*s, seed=seed + 3 * side + i) for i, s in enumerate(shapes)] for side in (0, 1)
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_the_penalty_of_a_list_is_the_sum_of_each_ones(average: bool) -> None:
+    real, fake = of_three()
+    ema_real, ema_fake = draw(3, seed=20), draw(3, seed=21)
+    inputs = [x.requires_grad_() for x in (*real, *fake)]
+    got = gk.lecam_penalty(real, fake, ema_real, ema_fake, average=average)
+    each = [gk.lecam_penalty(*of) for of in zip(real, fake, ema_real, ema_fake, strict=True)]
+    expected = torch.stack(each).sum() / (3 if average else 1)
+    torch.testing.assert_close(got, expected, **EXACT)
+    gradients = torch.autograd.grad(got, inputs), torch.autograd.grad(expected, inputs)
+    torch.testing.assert_close(*gradients, **EXACT)
+    shared = gk.lecam_penalty(real, fake, 0.4, -0.7)
+    one_by_one = [gk.lecam_penalty(r, f, 0.4, -0.7) for r, f in zip(real, fake, strict=True)]
+    torch.testing.assert_close(shared, torch.stack(one_by_one).sum(), **EXACT)
+
+
+def test_every_discriminator_has_averages_of_its_own() -> None:
+    together = gk.LeCamPenalty(decay=0.9, discriminators=3).double()
+    apart = [gk.LeCamPenalty(decay=0.9).double() for _ in range(3)]
+    for seed in (0, 10, 20):
+        real, fake = of_three(seed)
+        each = [layer(r, f) for layer, r, f in zip(apart, real, fake, strict=True)]
+        torch.testing.assert_close(together(real, fake), torch.stack(each).sum(), **EXACT)
+    for name in ("ema_real", "ema_fake"):
+        expected = torch.stack([getattr(layer, name) for layer in apart])
+        torch.testing.assert_close(getattr(together, name), expected, **EXACT)
+    assert together.updates == 3
+    resumed = gk.LeCamPenalty(decay=0.9, discriminators=3).double()
+    resumed.load_state_dict(together.state_dict())
+    assert torch.equal(resumed(*of_three(30)), together(*of_three(30)))
+
+
+def test_bad_lists_are_refused() -> None:
+    x = torch.ones(3)
+    with pytest.raises(
+        ValueError, match="fake_logits must be a list of 2, as real_logits is, got a list of 1"
+    ):
+        gk.lecam_penalty([x, x], [x], 0.0, 0.0)
+    with pytest.raises(
+        ValueError, match="fake_logits must be a tensor, as real_logits is, got a list of 1"
+    ):
+        gk.lecam_penalty(x, [x], 0.0, 0.0)
+    with pytest.raises(ValueError, match=r"ema_real must be a number or a tensor of 2, got \[3\]"):
+        gk.lecam_penalty([x, x], [x, x], x, 0.0)
+    with pytest.raises(TypeError, match=r"real_logits\[1\] must be a floating-point tensor"):
+        gk.lecam_penalty([x, x.long()], [x, x], 0.0, 0.0)
+    with pytest.raises(ValueError, match="real_logits must be a list of 2, got 1"):
+        gk.LeCamPenalty(discriminators=2)([x], [x])
+    with pytest.raises(ValueError, match="real_logits must be a tensor, got 2"):
+        gk.LeCamPenalty()([x, x], [x, x])
+    with pytest.raises(ValueError, match="discriminators must be None or at least 1, got 0"):
+        gk.LeCamPenalty(discriminators=0)
