@@ -85,7 +85,7 @@ class LeCamPenalty(nn.Module):
         average: Divide the sum over the discriminators by their number.
 
     Raises:
-        TypeError: a ``decay`` or number of discriminators that is no number.
+        TypeError: a ``decay`` that is no number, or ``discriminators`` that is no int.
         ValueError: a ``decay`` outside [0, 1), no discriminator, or logits of another number of them.
 
     Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data".
@@ -112,10 +112,9 @@ class LeCamPenalty(nn.Module):
         super().__init__()
         if not 0 <= check.check_factor("decay", decay) < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay!r}")
-        if (
-            discriminators is not None
-            and not check.check_factor("discriminators", discriminators) >= 1
-        ):
+        if discriminators is not None and not isinstance(discriminators, int):
+            raise TypeError(f"discriminators must be None or an int, got {discriminators!r}")
+        if discriminators is not None and discriminators < 1:
             raise ValueError(f"discriminators must be None or at least 1, got {discriminators!r}")
         self.decay, self.discriminators, self.average = decay, discriminators, average
         shape = () if discriminators is None else (discriminators,)

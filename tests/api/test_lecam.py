@@ -134,9 +134,8 @@ def test_bad_arguments_are_refused() -> None:
 
 def of_three(seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
     shapes = ((6,), (4, 1, 3, 3), (2, 5))
-    return tuple(
-        [draw(*s, seed=seed + 3 * side + i) for i, s in enumerate(shapes)] for side in (0, 1)
-    )  # type: ignore[return-value]
+    real = [draw(*shape, seed=seed + i) for i, shape in enumerate(shapes)]
+    return real, [draw(*shape, seed=seed + 3 + i) for i, shape in enumerate(shapes)]
 
 
 @pytest.mark.parametrize("average", [False, True])
@@ -191,3 +190,5 @@ def test_bad_lists_are_refused() -> None:
         gk.LeCamPenalty()([x, x], [x, x])
     with pytest.raises(ValueError, match="discriminators must be None or at least 1, got 0"):
         gk.LeCamPenalty(discriminators=0)
+    with pytest.raises(TypeError, match="discriminators must be None or an int, got 2.0"):
+        gk.LeCamPenalty(discriminators=2.0)  # type: ignore[arg-type]

@@ -39,12 +39,8 @@ def _recorded() -> None:
 
 
 architectures = pytest.mark.parametrize("arch", toolchain.ARCHITECTURES)
-SCHEDULES = (
-    "lockstep",
-    "warps",
-    "lockstep",
-    "warps_reversed",
-)  # a warp at a time takes five times as long
+# A warp at a time takes five times as long.
+SCHEDULES = ("lockstep", "warps", "lockstep", "warps_reversed")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # float64 is emulated one number at a time: fewer of its kernels are run on every architecture.
 SLOW = torch.float64

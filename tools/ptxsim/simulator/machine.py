@@ -273,7 +273,8 @@ class Machine:
             return
         name = operand[1]
         bits = width(self.kernel.regs[name])
-        if value.dtype == VIEWS.get(type_) and value.itemsize * 8 == bits:  # nearly always
+        simple = VIEWS.get(type_)
+        if simple is not None and value.dtype == simple and value.itemsize * 8 == bits:
             value = value.view(UNSIGNED[bits])
         else:
             value = np.asarray(value, bool) if bits == 1 else register_bits(value, type_, bits)
