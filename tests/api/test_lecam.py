@@ -190,5 +190,5 @@ def test_bad_lists_are_refused() -> None:
         gk.LeCamPenalty()([x, x], [x, x])
     with pytest.raises(ValueError, match="discriminators must be None or at least 1, got 0"):
         gk.LeCamPenalty(discriminators=0)
-    with pytest.raises(TypeError, match="discriminators must be None or an int, got 2.0"):
+    with pytest.raises(TypeError, match=r"discriminators must be None or an int, got 2\.0"):
         gk.LeCamPenalty(discriminators=2.0)  # type: ignore[arg-type]
