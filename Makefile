@@ -59,7 +59,7 @@ docs: build
 mutants: build
 	$(BIN)/python -m tools.mutants --jobs $(JOBS)
 
-# Attacks on every promise, in their long form (under an hour); `make test` runs a hundredth.
+# Attacks on every promise, in their long form (an hour and a half); `make test` runs a hundredth.
 torture: build
 	$(BIN)/python -m pip install --quiet clang-tidy
 	$(BIN)/python -m tools.torture

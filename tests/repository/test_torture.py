@@ -9,8 +9,8 @@ from tools.torture.__main__ import attacked
 from tools.torture.attack import Found
 from tools.torture.attacks import ATTACKS
 
-# A build of its own, and minutes of calls: `make torture` alone.
-LONG = ("sanitizers", "races", "tidy", "soak")
+# Builds of their own, and minutes of calls: `make torture` alone.
+LONG = ("sanitizers", "races", "tidy", "training", "soak")
 SHARES = {
     "numerics": 0.01,
     "foreign": 0.03,

@@ -1,6 +1,6 @@
 """Runs the attacks, each in a process of its own, and keeps what they found.
 
-python -m tools.torture                      all of them, under an hour on two cores
+python -m tools.torture                      all of them, an hour and a half
 python -m tools.torture --only files soak    these; the others keep their last result
 python -m tools.torture --share 0.01         a hundredth of each, which keeps nothing
 """

@@ -16,6 +16,7 @@ from tools.torture import (
     soak,
     threads,
     tidy,
+    training,
     writes,
 )
 from tools.torture.attack import Attack
@@ -89,6 +90,12 @@ ATTACKS = (
         "memory stays where it is over a million calls",
         "forward and backward of every operator",
         soak.run,
+    ),
+    Attack(
+        "training",
+        "memory stays where it is over a training, and the next run is what it would have been",
+        "half an hour of RealnessGAN with checkpoints and pictures, between two short runs that must be equal",
+        training.run,
     ),
     Attack(
         "tidy",
