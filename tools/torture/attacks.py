@@ -94,7 +94,8 @@ ATTACKS = (
     Attack(
         "training",
         "memory stays where it is over a training, and the next run is what it would have been",
-        "half an hour of RealnessGAN with checkpoints and pictures, between two short runs that must be equal",
+        "RealnessGAN, checkpoints and pictures included, for half an hour as its first steps foretell; "
+        "a short run after it equals one before it to the bit",
         training.run,
     ),
     Attack(
