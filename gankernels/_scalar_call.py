@@ -234,7 +234,8 @@ def _batch(
     return parts
 
 
-def _check_lists(real: Any, fake: Any) -> None:
+def check_lists(real: Any, fake: Any) -> None:
+    """Both are tensors, or lists as long as each other."""
     counts = [len(x) if is_list(x) else "a tensor" for x in (real, fake)]
     if counts[0] != counts[1]:
         raise ValueError(
@@ -256,7 +257,7 @@ def parts_of(loss: ScalarLoss, call: Call) -> list[Part]:
     real, fake, reduction, options, means = call
     check_outputs(call)
     if len(loss.arguments) == 2:
-        _check_lists(real, fake)
+        check_lists(real, fake)
     # Each discriminator has an output of its own, or each side, or each side of each.
     of_each = 1 if options.per_output or reduction == "none" else 0
     sides = 2 if options.return_terms else 1

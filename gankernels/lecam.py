@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gankernels import _checks as check
-from gankernels._scalar_call import Logits, is_list, listed
+from gankernels._scalar_call import Logits, check_lists, is_list, listed
 from gankernels._uncompiled import uncompiled
 
 __all__ = ["LeCamPenalty", "lecam_penalty"]
@@ -174,10 +174,7 @@ def _accumulated(x: Tensor) -> Tensor:
 def _pairs(real_logits: Logits, fake_logits: Logits) -> list[tuple[Tensor, Tensor]]:
     """Real and fake logits of every discriminator."""
     reals, fakes = listed("real_logits", real_logits), listed("fake_logits", fake_logits)
-    if is_list(real_logits) != is_list(fake_logits) or len(reals) != len(fakes):
-        expected = f"a list of {len(reals)}" if is_list(real_logits) else "a tensor"
-        given = f"a list of {len(fakes)}" if is_list(fake_logits) else "a tensor"
-        raise ValueError(f"fake_logits must be {expected}, as real_logits is, got {given}")
+    check_lists(real_logits, fake_logits)
     for real, fake in zip(reals, fakes, strict=True):
         check.check_floating(*real)
         check.check_floating(*fake)

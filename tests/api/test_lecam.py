@@ -172,13 +172,10 @@ def test_every_discriminator_has_averages_of_its_own() -> None:
 
 def test_bad_lists_are_refused() -> None:
     x = torch.ones(3)
-    with pytest.raises(
-        ValueError, match="fake_logits must be a list of 2, as real_logits is, got a list of 1"
-    ):
+    both = "real_logits and fake_logits must be of the same discriminators, got "
+    with pytest.raises(ValueError, match=both + "2 and 1"):
         gk.lecam_penalty([x, x], [x], 0.0, 0.0)
-    with pytest.raises(
-        ValueError, match="fake_logits must be a tensor, as real_logits is, got a list of 1"
-    ):
+    with pytest.raises(ValueError, match=both + "a tensor and 1"):
         gk.lecam_penalty(x, [x], 0.0, 0.0)
     with pytest.raises(ValueError, match=r"ema_real must be a number or a tensor of 2, got \[3\]"):
         gk.lecam_penalty([x, x], [x, x], x, 0.0)

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from gankernels import value_and_grad
-from gankernels.testing import OPERATORS, Case, Operator, differentiate
+from gankernels.testing import OPERATORS, Case, Operator
 from tools.torture import sanitizers
-from tools.torture.attack import Found
+from tools.torture.attack import Found, results
 
 # Each with work for several threads: classes side by side, long rows, classes apart.
 SHAPES = ((4000, 20), (40, 2050), (8, 20, 16, 16))
@@ -29,8 +29,7 @@ REPORT = r"^SUMMARY: ThreadSanitizer: .*$"
 
 def call(operator: Operator, case: Case, dtype: torch.dtype, reduction: str | None) -> None:
     arguments = operator.draw(case, dtype, reduction=reduction)
-    names = operator.inputs(arguments)
-    differentiate(operator.functional, arguments, names, writes=operator.writes)
+    results(operator, arguments)
     if operator.fused_operator:
         value_and_grad(operator.functional)(**arguments)
 

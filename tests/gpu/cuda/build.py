@@ -87,6 +87,7 @@ def cached(name: str, files: Iterable[Path], make: Callable[[Path], None], *word
     return target
 
 
+@cache
 def bindings() -> Path:
     """The bindings as one file: most of the time of each would go to torch's headers."""
     return unit(BINDINGS, toolchain.CACHE / "units")
