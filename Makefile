@@ -59,10 +59,10 @@ docs: build
 mutants: build
 	$(BIN)/python -m tools.mutants --jobs $(JOBS)
 
-# Attacks on every promise, in their long form (an hour and a half); `make test` runs a hundredth.
+# Attacks on every promise, in their long form (about an hour on two cores); `make test` runs a hundredth.
 torture: build
 	$(BIN)/python -m pip install --quiet clang-tidy
-	$(BIN)/python -m tools.torture
+	$(BIN)/python -m tools.torture --jobs $(JOBS)
 
 # All that a machine with a GPU can tell, with the Python and the packages that it has: no network, no environment made.
 gpu-first-contact:

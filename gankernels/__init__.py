@@ -1,5 +1,8 @@
 """Fused losses, gradient reversal and training steps for GANs in PyTorch."""
 
+from gankernels import _interpreter
+
+# isort: split
 from gankernels import (
     anchors,
     compat,

@@ -3,6 +3,7 @@
 from gankernels.training.config import StepConfig, TrainConfig
 from gankernels.training.data import BatchStream, ImageData
 from gankernels.training.graphs import GraphedStep
+from gankernels.training.interruption import LostProcessError
 from gankernels.training.loop import RunInterruptedError, Trainer, load_generator, train
 from gankernels.training.losses import FunctionLoss
 from gankernels.training.metrics import NonFiniteError
@@ -21,6 +22,7 @@ __all__ = [
     "FunctionLoss",
     "GraphedStep",
     "ImageData",
+    "LostProcessError",
     "NonFiniteError",
     "Players",
     "Recipe",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gankernels.training import commands, parts, recipes
-from gankernels.training.interruption import RunInterruptedError
+from gankernels.training.interruption import LostProcessError, RunInterruptedError
 from gankernels.training.losses import LOSSES
 from gankernels.training.metrics import NonFiniteError
 from gankernels.training.steps import STEPS
@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunInterruptedError as stop:
         print(f"gankernels: {stop}; saved. Continue with --resume", file=sys.stderr)
         return 128 + stop.signum
+    except LostProcessError as lost:
+        print(
+            f"gankernels: {lost}; continue from the last checkpoint with --resume", file=sys.stderr
+        )
+        return 1
     except (ValueError, OSError, ImportError, NonFiniteError) as error:
         print(f"gankernels: {error}", file=sys.stderr)
         return 1

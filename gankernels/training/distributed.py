@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gankernels.training.interruption import LostProcessError
 from gankernels.training.networks import has_batchnorm
 
 __all__ = ["World", "bare", "job", "join", "pick_device", "restarts"]
@@ -29,6 +31,8 @@ _BUFFERS: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
+# How gloo, which has no exception of its own, says that the other end is gone.
+_LOST = re.compile("(closed|reset) by peer|Broken pipe|Timed out waiting")
 
 
 @dataclass(frozen=True)
@@ -210,5 +214,9 @@ def join(device: str) -> Iterator[World]:
     try:
         yield World(dist.get_rank(), size, here)
         dist.barrier()  # a process that leaves first takes its connections with it
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or _LOST.search(str(error)):
+            raise LostProcessError(rank, str(error).partition(". ")[0]) from error
+        raise
     finally:
         dist.destroy_process_group()

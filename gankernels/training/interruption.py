@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, noted until the run has saved itself."""
+"""What ends a run from outside: signals, noted until it has saved itself, and the loss of other processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["RunInterruptedError", "stop_signals"]
+__all__ = ["LostProcessError", "RunInterruptedError", "stop_signals"]
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone, or cannot be reached; the last checkpoint stands.
+
+    Args:
+        rank: This process.
+        why: What the connection says.
+    """
+
+    def __init__(self, rank: int, why: str) -> None:
+        super().__init__(
+            f"process {rank} lost the connection to another process of the run ({why})"
+        )
+        self.rank = rank
 
 
 class RunInterruptedError(Exception):
@@ -26,14 +41,16 @@ class RunInterruptedError(Exception):
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or Ctrl-C arrives; a second one acts at once."""
+    """A list that fills when SIGTERM or Ctrl-C arrives. A second Ctrl-C acts at once; further SIGTERMs do not,
+    since a launcher and a scheduler often send one each: whoever will not wait has SIGKILL.
+    """
     arrived: list[int] = []
     before: dict[int, Any] = {}
 
     def note(signum: int, _frame: object) -> None:
         arrived.append(signum)
-        for s, handler in before.items():
-            signal.signal(s, handler)
+        if signum == signal.SIGINT:
+            signal.signal(signum, before[signum])
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):

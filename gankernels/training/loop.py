@@ -57,6 +57,7 @@ def train(
         ImportError: A package that draws the run's pictures and curves is missing.
         NonFiniteError: A loss or gradient is no longer finite; the last checkpoint is kept.
         RunInterruptedError: SIGTERM or Ctrl-C; the run was saved.
+        LostProcessError: Another process of the run is gone; the last checkpoint is kept.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -21,6 +21,9 @@ SHARES = {
     "threads": 0.003,
     "digits": 0.1,
     "files": 0.01,
+    "data": 0.02,
+    "wrappers": 1.0,
+    "faults": 0.01,
     "writes": 0.01,
 }
 LEAST = {
@@ -33,6 +36,9 @@ LEAST = {
     "threads": 200,
     "digits": 2_000,
     "files": 30,
+    "data": 130,
+    "wrappers": 90,
+    "faults": 12,
     "writes": 6,
 }
 

@@ -1,6 +1,6 @@
 """Runs the attacks, each in a process of its own, and keeps what they found.
 
-python -m tools.torture                      all of them, an hour and a half
+python -m tools.torture --jobs 2             all of them, two at a time
 python -m tools.torture --only files soak    these; the others keep their last result
 python -m tools.torture --share 0.01         a hundredth of each, which keeps nothing
 """
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tools.torture import report
 from tools.torture.attacks import ATTACKS
@@ -42,10 +43,17 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", default=names)
     parser.add_argument("--share", type=float, default=1.0, help="of the long form")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="attacks at a time")
     options = parser.parse_args()
     failed = False
-    for name in options.only:
-        result = attacked(name, options.share)
+    # The longest first, so that they do not end alone.
+    known = report.load()
+    longest_first = sorted(options.only, key=lambda n: -known.get(n, {}).get("seconds", 0))
+    pool = ThreadPoolExecutor(options.jobs)
+    running = [pool.submit(attacked, name, options.share) for name in longest_first]
+    for done in as_completed(running):
+        result = done.result()
+        name = result["name"]
         failed = failed or bool(result["failures"])
         print(f"{name}: {result['cases']} cases, {len(result['failures'])} failures, "  # type: ignore[arg-type]
               f"{result['seconds']} s. {result['note']}", flush=True)  # fmt: skip

@@ -119,6 +119,33 @@ def first_of_second_order(loss: Closed, leaves: list[Tensor]) -> Gradients:
     return tuple(g.detach() for g in first)
 
 
+def in_mixed_orders(loss: Closed, leaves: list[Tensor]) -> Gradients:
+    """The second derivatives one pair of leaves at a time: in one order, in the other one, and all at once."""
+    first = torch.autograd.grad(loss(*leaves).sum(), leaves, create_graph=True)
+    squares = [g.double().square().sum() for g in first]
+    pairs = [(i, j) for i, s in enumerate(squares) if s.requires_grad for j in range(len(leaves))]
+
+    def of(order: list[tuple[int, int]]) -> dict[tuple[int, int], Tensor | None]:
+        return {
+            (i, j): torch.autograd.grad(squares[i], leaves[j], retain_graph=True, allow_unused=True)[0]
+            for i, j in order
+        }  # fmt: skip
+
+    forth, back = of(pairs), of(pairs[::-1])
+    for pair, value in forth.items():
+        torch.testing.assert_close(back[pair], value, rtol=0, atol=0)
+    if pairs:
+        total = sum(
+            (squares[i] for i in {i for i, _ in pairs}), torch.zeros((), dtype=torch.float64)
+        )
+        at_once = torch.autograd.grad(total, leaves, allow_unused=True)
+        for j, value in enumerate(at_once):
+            parts = [x for (_, k), x in forth.items() if k == j and x is not None]
+            if parts:
+                torch.testing.assert_close(sum(parts[1:], parts[0]), value, rtol=1e-4, atol=1e-5)
+    return tuple(g.detach() for g in first)
+
+
 EXACT: dict[str, Callable[[Closed, list[Tensor]], Gradients]] = {
     "twice, the graph retained": twice,
     "one leaf at a time": one_leaf_at_a_time,
@@ -133,7 +160,10 @@ EXACT: dict[str, Callable[[Closed, list[Tensor]], Gradients]] = {
     "views in one buffer": of_views_in_one_buffer,
     "static buffers": in_static_buffers,
 }
-CLOSE = {"second order first": first_of_second_order}
+CLOSE = {
+    "second order first": first_of_second_order,
+    "second orders in mixed order": in_mixed_orders,
+}
 
 
 def of_operators(found: Found, share: float) -> None:
@@ -171,30 +201,56 @@ def modules() -> list[nn.Module]:
     ]  # fmt: skip
 
 
+def value(module: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """What a module of the package computes, whatever its method is called."""
+    if isinstance(module, gk.GANLoss):
+        return module.discriminator(real, fake)
+    return module(real) if isinstance(module, gk.GradientReversal) else module(real, fake)  # type: ignore[no-any-return]
+
+
+class Holder(nn.Module):
+    """A user's module with one of the package's in it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return value(self.module, *inputs)
+
+
+def functionally(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """With its buffers handed in."""
+    holder = Holder(module)
+    handed = {name: buffer.clone() for name, buffer in holder.named_buffers()}
+    return torch.func.functional_call(holder, handed, inputs)  # type: ignore[no-any-return]
+
+
 def of_modules(found: Found) -> None:
     real, fake = torch.randn(5, 3), torch.randn(5, 3)
-
-    def value(module: Any) -> Tensor:
-        if hasattr(module, "discriminator"):
-            return module.discriminator(real, fake)  # type: ignore[no-any-return]
-        return module(real) if isinstance(module, gk.GradientReversal) else module(real, fake)  # type: ignore[no-any-return]
-
     ways: dict[str, Callable[[nn.Module], nn.Module]] = {
         "deepcopy": copy.deepcopy,
         "pickle": lambda m: pickle.loads(pickle.dumps(m)),
         "moved to float64 and back": lambda m: m.double().float(),
     }
+
+    def same(got: Tensor, module: nn.Module) -> None:
+        expected = value(copy.deepcopy(module), real, fake)
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
     for module in modules():
         for what, way in ways.items():
 
             def check(module: nn.Module = module, way: Any = way) -> None:
                 other = way(copy.deepcopy(module))
                 other.load_state_dict(module.state_dict())
-                torch.testing.assert_close(
-                    value(other), value(copy.deepcopy(module)), rtol=0, atol=0
-                )
+                same(value(other, real, fake), module)
 
             found.attempt(f"{type(module).__name__}: {what}", check)
+        found.attempt(
+            f"{type(module).__name__}: functional_call",
+            lambda m=module: same(functionally(copy.deepcopy(m), real, fake), m),
+        )
 
 
 def run(share: float) -> Found:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tools.torture import (
     abuse,
+    data_files,
     digits,
     entries,
+    faults,
     files,
     foreign,
     lists,
@@ -17,6 +19,7 @@ from tools.torture import (
     threads,
     tidy,
     training,
+    wrappers,
     writes,
 )
 from tools.torture.attack import Attack
@@ -62,14 +65,20 @@ ATTACKS = (
         "abuse",
         "a loss is a citizen of autograd, whatever is done around it",
         "checkpointing, hooks, save_on_cpu, retained and partial backward passes, other threads, static buffers, "
-        "deepcopy and pickle: the gradients of the plain call, to the bit",
+        "deepcopy, pickle and functional_call: the gradients of the plain call, to the bit",
         abuse.run,
+    ),
+    Attack(
+        "wrappers",
+        "a loss works behind what shards, casts and compiles a network",
+        "DistributedDataParallel, compiled or not, and fully_shard (FSDP2) in float32 and bfloat16; 2 processes",
+        wrappers.run,
     ),
     Attack(
         "threads",
         "threads and processes compute what one thread does, to the bit",
         "eight threads on shared inputs while their number for torch changes, workers by fork and spawn, "
-        "a forked child",
+        "a forked child; a subinterpreter is refused",
         threads.run,
     ),
     Attack(
@@ -79,11 +88,24 @@ ATTACKS = (
         files.run,
     ),
     Attack(
+        "data",
+        "damaged training data is refused by name, and no file unpacks to more than memory holds",
+        "the same damage to IDX, JSON, CIFAR-10 and picture files of eight kinds; bombs of every format",
+        data_files.run,
+    ),
+    Attack(
         "writes",
         "no kill, full disk or failed write loses a checkpoint, or what was trained before it",
         "a run killed half way through each of its writes, on a disk that is full from there on, or whose one "
         "write fails; then it goes on, to the same state, log and files as an undisturbed run",
         writes.run,
+    ),
+    Attack(
+        "faults",
+        "what goes wrong in a step ends the run clearly, and it goes on as if nothing had been",
+        "NaN in a batch, an exploding loss, errors of the data and the network, SIGTERM twenty times and "
+        "thousands of times, one of two or three processes killed; then it goes on, to the same state and log",
+        faults.run,
     ),
     Attack(
         "soak",
@@ -94,8 +116,8 @@ ATTACKS = (
     Attack(
         "training",
         "memory stays where it is over a training, and the next run is what it would have been",
-        "RealnessGAN, checkpoints and pictures included, for half an hour as its first steps foretell; "
-        "a short run after it equals one before it to the bit",
+        "RealnessGAN, checkpoints and pictures included, for half an hour; a short run after it equals one "
+        "before it to the bit",
         training.run,
     ),
     Attack(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -104,10 +106,39 @@ def of_fork(found: Found) -> None:
     found.attempt("a forked child", check)
 
 
+SUBINTERPRETER = """
+import importlib.util
+new = importlib.util.find_spec("_interpreters") is not None
+interpreters = __import__("_interpreters" if new else "_xxsubinterpreters")
+here = interpreters.create()
+try:
+    found = interpreters.run_string(here, "import gankernels")
+except Exception as error:  # Python 3.12 and before raise what 3.13 returns
+    found = error
+assert "main interpreter of a process alone" in str(found), found
+import gankernels, torch
+assert gankernels.logistic_d_loss(torch.zeros(3), torch.zeros(3)).isfinite()
+"""
+
+
+def of_subinterpreters(found: Found) -> None:
+    """PyTorch waits for ever in one, or ends the process: refused before it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, timeout=SECONDS, check=False
+    )  # fmt: skip
+
+    def check() -> None:
+        if done.returncode != 0:
+            raise AssertionError(f"ended with {done.returncode}: {done.stderr}")
+
+    found.attempt("a subinterpreter", check)
+
+
 def run(share: float) -> Found:
     found = Found(note=f"{THREADS} threads on {os.cpu_count()} cores")
     of_threads(found, share)
     of_workers(found)
     of_fork(found)
+    of_subinterpreters(found)
     found.cases += THREADS * max(1, round(share * TURNS)) * len(OPERATORS)
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -10,7 +12,13 @@ import time
 import torch
 from torch import Tensor
 
-from gankernels.training import TrainConfig, configuration, load_generator, train
+from gankernels.training import (
+    RunInterruptedError,
+    TrainConfig,
+    configuration,
+    load_generator,
+    train,
+)
 from tools.torture.attack import Found
 from tools.torture.soak import MOST_MIB, resident
 
@@ -39,29 +47,41 @@ class Watch(threading.Thread):
         return max(steps[-third:]) - max(steps[third:-third])
 
 
-def trained(config: TrainConfig) -> tuple[dict[str, Tensor], float]:
-    """The generator that a run leaves, and the seconds of the run."""
+def trained(config: TrainConfig) -> dict[str, Tensor]:
+    """The generator that a run leaves."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         train(config, folder, progress=False)
-        seconds = time.perf_counter() - start
-        return load_generator(folder)[0].state_dict(), seconds
+        return load_generator(folder)[0].state_dict()
+
+
+def steps_until(seconds: float, config: TrainConfig) -> int:
+    """How many steps a run does until a SIGTERM ends it."""
+    stop = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    with tempfile.TemporaryDirectory() as folder:
+        stop.start()
+        try:
+            train(config.but(steps=10**9), folder, progress=False)
+        except RunInterruptedError as error:
+            return error.step
+    raise AssertionError("it ended by itself")
 
 
 def run(share: float) -> Found:
     found = Found()
     config = configuration("realness").but(device="cpu", checkpoint_every=10)
-    first, seconds = trained(config.but(steps=SHORT))
-    steps = max(SHORT, math.ceil(share * SECONDS * SHORT / seconds))
+    start = time.perf_counter()
+    first = trained(config.but(steps=SHORT))
+    per_picture = math.ceil(share * SECONDS * SHORT / (time.perf_counter() - start) / 100)
     watch = Watch()
     watch.start()
-    _, seconds = trained(config.but(steps=steps, sample_every=max(1, steps // 100)))
+    found.cases = steps_until(share * SECONDS, config.but(sample_every=per_picture))
     grown = watch.growth()
-    last, _ = trained(config.but(steps=SHORT))
-    found.cases = steps
+    last = trained(config.but(steps=SHORT))
     if grown > MOST_MIB:
-        found.failures.append(f"{grown:.1f} MiB more in the last third of {steps} steps")
+        found.failures.append(f"{grown:.1f} MiB more in the last third of {found.cases} steps")
     if not all(torch.equal(a, b) for a, b in zip(first.values(), last.values(), strict=True)):
         found.failures.append("a run after it is not the run before it")
-    found.note = f"{seconds:.0f} s of training; {max(grown, 0.0):.1f} MiB more in the last third"
+    found.note = (
+        f"{share * SECONDS:.0f} s of training; {max(grown, 0.0):.1f} MiB more in the last third"
+    )
     return found

