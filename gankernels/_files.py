@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["naming_file", "write_whole"]
+__all__ = ["naming_file", "read_object", "write_whole"]
 
 
 @contextmanager
@@ -22,6 +24,24 @@ def naming_file(path: str | Path) -> Iterator[None]:
             raise OSError(f"{path}: {error}") from error
         error.filename = str(path)
         raise
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else; the message names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected one of a training run")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a JSON object ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def write_whole(path: str | Path, save: Callable[[Path], object]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import zlib
 
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("compiled"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Every full collection of garbage would go through the fifty thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def of_operator(name: str, items: list[pytest.Item]) -> list[pytest.Item]:

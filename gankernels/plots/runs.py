@@ -35,7 +35,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
     path = Path(run_dir) / "metrics.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the metrics of a training run")
-    *lines, half = path.read_text(encoding="utf-8").split("\n")
+    *lines, half = path.read_text(encoding="utf-8", errors="replace").split("\n")
     records: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -57,7 +57,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and type(record.get("step")) is int else None
 

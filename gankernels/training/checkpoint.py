@@ -109,8 +109,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """A flipped bit of a weight: ``torch.load`` does not compare the checksums that ``torch.save`` writes."""
+    """A flipped bit of a weight: ``torch.load`` does not compare the checksums that ``torch.save`` writes.
+
+    Nor does it mind parts that unpack to more than the file, which ``torch.save`` has none of.
+    """
     with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"its part {part.filename} is compressed")
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its parts are longer than the file")
         damaged = archive.testzip()
     if damaged is not None:
         raise ValueError(f"the checksum of its part {damaged} is not that of what it holds")

@@ -7,9 +7,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gankernels._files import write_whole
+from gankernels._files import read_object, write_whole
+from gankernels.training.field_checks import (
+    check_choice,
+    check_positive,
+    check_seed,
+    check_share,
+    check_types,
+)
 from gankernels.training.losses import LOSSES
-from gankernels.training.step_config import StepConfig, check_choice, check_positive, check_seed
+from gankernels.training.step_config import StepConfig
 from gankernels.training.steps import STEPS
 
 __all__ = ["StepConfig", "TrainConfig"]
@@ -92,6 +99,7 @@ class TrainConfig:
     samples: int = 64
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice("loss", self.loss, (*LOSSES, "custom"))
         check_choice("step_kind", self.step_kind, STEPS)
         check_choice("noise", self.noise, ("normal", "uniform"))
@@ -106,10 +114,20 @@ class TrainConfig:
                 f"hold near an average, got {self.step.lecam}"
             )
         for name in ("decay", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-        if self.threads is not None:
-            check_positive("threads", self.threads)
+            check_share(name, getattr(self, name))
+        for name in ("image_size", "channels", "threads"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        for name in ("g_lr", "d_lr"):
+            check_positive(name, getattr(self, name), 0)
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(
+                f"value_range must be what black and white become, in this order, got {low}, {high}"
+            )
         if self.batch_size % self.step.accumulate:
             raise ValueError(
                 f"accumulate={self.step.accumulate} must divide batch_size={self.batch_size}"
@@ -126,12 +144,14 @@ class TrainConfig:
         Raises:
             ValueError: A key is unknown.
         """
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
         values = dict(values)
-        if isinstance(values.get("step"), dict):
-            values["step"] = StepConfig(**values["step"])
+        step = values.get("step", {})
+        for given, known in ((values, cls), (step if isinstance(step, dict) else {}, StepConfig)):
+            unknown = set(given) - {f.name for f in fields(known)}
+            if unknown:
+                raise ValueError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
+        if "step" in values and isinstance(step, dict):
+            values["step"] = StepConfig(**step)
         if "value_range" in values:
             values["value_range"] = tuple(values["value_range"])
         return cls(**values)
@@ -143,8 +163,18 @@ class TrainConfig:
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
-        """Read what :meth:`save` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It holds no configuration, or one of something impossible; the message names the file.
+        """
+        try:
+            return cls.from_dict(read_object(path))
+        except (ValueError, TypeError) as error:
+            if str(path) in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
 
     def but(self, **changes: Any) -> TrainConfig:
         """This configuration with some fields changed; names of step options work too.

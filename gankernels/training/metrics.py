@@ -108,7 +108,11 @@ class MetricLog:
         self._on_host = [(s, dict(numbers)) for s, numbers in state["pending"]]
         self._notes = dict(state["notes"])
         if self.world.is_main and self.path.exists():
-            kept = [line for line in self.path.read_text("utf-8").splitlines() if _by(line, step)]
+            kept = [
+                line
+                for line in self.path.read_text("utf-8", "replace").splitlines()
+                if _by(line, step)
+            ]
             text = "".join(line + "\n" for line in kept)
             write_whole(self.path, lambda part: part.write_text(text, encoding="utf-8"))
 
@@ -117,5 +121,5 @@ def _by(line: str, step: int) -> bool:
     try:
         found: dict[str, float] = json.loads(line)
         return found["step"] <= step
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return False

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gankernels import plots
-from gankernels._files import write_whole
+from gankernels._files import read_object, write_whole
 from gankernels.training.run_folder import frames
 
 __all__ = ["write_report"]
@@ -55,7 +55,7 @@ def write_report(run_dir: str | Path) -> Path:
         ValueError: One of the JSON files is corrupt; the message names it.
     """
     run_dir = Path(run_dir)
-    config = _read_object(run_dir / "config.json")
+    config = read_object(run_dir / "config.json")
     records = plots.read_metrics(run_dir)
     environment = config.pop("environment", None)
     title = f"{config.get('recipe', 'training')} run {run_dir.resolve().name}"
@@ -81,18 +81,6 @@ def write_report(run_dir: str | Path) -> Path:
     return write_whole(
         run_dir / "report.html", lambda file: file.write_text(page, encoding="utf-8")
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected one of a training run")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected a JSON object ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _section(title: str, parts: Iterable[str]) -> str:
@@ -127,7 +115,7 @@ def _realness(run_dir: Path, records: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _evaluation(path: Path) -> list[str]:
-    return [_table(_read_object(path))] if path.is_file() else []
+    return [_table(read_object(path))] if path.is_file() else []
 
 
 def _figure(path: Path, caption: str) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from gankernels.training import checkpoint, parts
 from gankernels.training import resume as resuming
 from gankernels.training.config import TrainConfig
+from gankernels.training.field_checks import check_seed
 from gankernels.training.modes import evaluation_mode, same_randomness
 from gankernels.training.players import prepare
-from gankernels.training.step_config import check_seed
 
 __all__ = ["fixed_noise", "generate", "generator_of", "load_generator", "sampler"]
 

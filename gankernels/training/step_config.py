@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-__all__ = ["StepConfig", "check_choice", "check_positive", "check_seed"]
+from gankernels.training.field_checks import check_choice, check_positive, check_types
 
-
-def check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    """Refuse a value that is none of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-
-
-def check_positive(name: str, value: float, least: float = 1) -> None:
-    """Refuse a number below ``least``, and NaN."""
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what is no seed of every generator, also with a process's own offset added to it."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed must be an integer from -2**63 to 2**63 - 1, got {seed!r}")
+__all__ = ["StepConfig"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +38,7 @@ class StepConfig:
             their launches. For one CUDA device and fused Adam, whose learning rate is then float32.
 
     Raises:
+        TypeError: An option is not of its type.
         ValueError: An option is outside its range, or two of them exclude each other.
     """
 
@@ -76,6 +60,7 @@ class StepConfig:
     cuda_graph: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice("order", self.order, ("d_first", "g_first"))
         check_choice("amp", self.amp, (None, "bf16", "fp16"))
         check_choice("optimizer", self.optimizer, ("fused", "foreach", "loop"))

@@ -134,6 +134,8 @@ def test_functionalize(operator: Operator, case: Case) -> None:
     torch.testing.assert_close(got, function(*inputs), **EXACT)
 
 
+# Within a graph the reference serves every transform; outside, the tests above ask each backend.
+@pytest.mark.backends("cpu", "reference")
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 @loss_settings
 def test_transforms_inside_torch_compile(operator: Operator, case: Case, transform: str) -> None:

@@ -21,8 +21,9 @@ SHARES = {
     "threads": 0.003,
     "digits": 0.1,
     "files": 0.01,
+    "texts": 0.01,
     "data": 0.02,
-    "wrappers": 1.0,
+    "wrappers": 0.1,
     "faults": 0.01,
     "writes": 0.01,
 }
@@ -36,8 +37,9 @@ LEAST = {
     "threads": 200,
     "digits": 2_000,
     "files": 30,
+    "texts": 100,
     "data": 130,
-    "wrappers": 90,
+    "wrappers": 32,
     "faults": 12,
     "writes": 6,
 }

@@ -14,6 +14,7 @@ from tools.torture import (
     numerics,
     races,
     refusals,
+    run_files,
     sanitizers,
     soak,
     threads,
@@ -84,8 +85,14 @@ ATTACKS = (
     Attack(
         "files",
         "a damaged checkpoint is refused by name, and a file runs no code",
-        "flipped bits, lost, exchanged and missing blocks, foreign files, pickles with code",
+        "flipped bits, lost, exchanged and missing blocks, foreign files, pickles with code, bombs",
         files.run,
+    ),
+    Attack(
+        "texts",
+        "a damaged configuration or log is refused by name, and no log keeps a run from going on",
+        "the same damage, and extremes of JSON, to config.json and metrics.jsonl: read, reported, gone on with",
+        run_files.run,
     ),
     Attack(
         "data",

@@ -10,8 +10,7 @@ import random
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from PIL import Image
 from gankernels.training import data
 from tools.torture.attack import Found
 from tools.torture.files import DAMAGES
-from tools.torture.soak import resident
+from tools.torture.memory import watched
 
 CASES = 6_000
 MOST_MIB = 400  # more memory at the peak than before the first file
@@ -124,18 +123,6 @@ def bombs() -> dict[tuple[str, str, str], bytes]:
     }  # fmt: skip
 
 
-@contextmanager
-def watched(found: Found, what: str) -> Iterator[None]:
-    """A finding if this process takes too much memory meanwhile."""
-    before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    yield
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
-    grown = int(line.split()[1]) / 1024 - before
-    if grown > MOST_MIB:
-        found.failures.append(f"{what}: {grown:.0f} MiB")
-
-
 class Folders:
     """A folder for each source, whole but for one file at a time."""
 
@@ -193,7 +180,7 @@ def of_bombs(found: Found, folders: Folders) -> None:
                 raise AssertionError("it was read")
 
         described = f"{source}, {name}: {what}"
-        with watched(found, described):
+        with watched(found, described, MOST_MIB):
             found.attempt(described, check)
 
 
@@ -230,7 +217,7 @@ def run(share: float) -> Found:
     found = Found()
     with tempfile.TemporaryDirectory() as folder:
         folders = Folders(Path(folder))
-        with watched(found, "damaged files"):
+        with watched(found, "damaged files", MOST_MIB):
             refused = of_damages(found, folders, share)
         of_bombs(found, folders)
         of_things_that_are_no_files(found, folders)

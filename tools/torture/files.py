@@ -18,8 +18,10 @@ from torch.utils._pytree import tree_flatten
 from gankernels.training import checkpoint, configuration
 from gankernels.training.loop import train
 from tools.torture.attack import Found
+from tools.torture.memory import watched
 
 CASES = 3_000
+MOST_MIB = 64
 
 
 def flipped(data: bytearray, rng: random.Random) -> bytes:
@@ -82,6 +84,29 @@ def _with_other_pickle(data: bytes, trap: Trap) -> bytes:
     return out.getvalue()
 
 
+def _with_another_weight(data: bytes, weight: bytes, **options: Any) -> bytes:
+    """A checkpoint that unpacks to more than it is long."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", **options) as new:
+        for name in old.namelist():
+            new.writestr(name, weight if name.endswith("/data/0") else old.read(name))
+    return out.getvalue()
+
+
+def _with_one_part_as_many(data: bytes) -> bytes:
+    """The directory names the first part's bytes a thousand times."""
+    end = data.rindex(b"PK\x05\x06")
+    start = int.from_bytes(data[end + 16 : end + 20], "little")
+    size = 46 + sum(
+        int.from_bytes(data[start + at : start + at + 2], "little") for at in (28, 30, 32)
+    )
+    count = 1000
+    tail = bytearray(data[end:])
+    tail[8:12] = count.to_bytes(2, "little") * 2
+    tail[12:16] = (size * count).to_bytes(4, "little")
+    return data[:start] + data[start : start + size] * count + bytes(tail)
+
+
 def strangers(data: bytes, trap: Trap) -> dict[str, bytes]:
     """Files that are no checkpoints of this package."""
     return {
@@ -95,6 +120,10 @@ def strangers(data: bytes, trap: Trap) -> dict[str, bytes]:
         "a pickle with code": pickle.dumps(trap),
         "code in torch.save": _saved({"format": 1, "x": trap}),
         "code in a checkpoint": _with_other_pickle(data, trap),
+        "a weight of 256 MiB in a few KiB": _with_another_weight(
+            data, bytes(1 << 28), compression=zipfile.ZIP_DEFLATED
+        ),
+        "one part a thousand times": _with_one_part_as_many(data),
     }
 
 
@@ -148,6 +177,7 @@ def run(share: float) -> Found:
                 if trap.exists():
                     raise AssertionError("its code ran")
 
-            found.attempt(name, refuse)
+            with watched(found, name, MOST_MIB):
+                found.attempt(name, refuse)
     found.note = f"{refused} of the damaged files refused, the others as saved"
     return found

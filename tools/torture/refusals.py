@@ -11,7 +11,7 @@ from torch import Tensor
 from gankernels import functional, reference, value_and_grad
 from gankernels.testing import OPERATORS
 from tools.torture.attack import Found
-from tools.torture.soak import resident
+from tools.torture.memory import resident
 
 REPETITIONS = 100_000
 MOST_MIB = 16.0

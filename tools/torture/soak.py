@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from gankernels.testing import OPERATORS, Case
 from tools.torture.attack import Found, results
+from tools.torture.memory import resident
 
 CALLS = 1_000_000
 MOST_MIB = 8.0
-
-
-def resident() -> float:
-    """MiB of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
 
 
 def run(share: float) -> Found:

@@ -20,7 +20,8 @@ from gankernels.training import (
     train,
 )
 from tools.torture.attack import Found
-from tools.torture.soak import MOST_MIB, resident
+from tools.torture.memory import resident
+from tools.torture.soak import MOST_MIB
 
 SECONDS = 30 * 60
 SHORT = 30  # steps

@@ -17,8 +17,8 @@ from gankernels.training.evaluation.distances import (
 )
 from gankernels.training.evaluation.features import BATCH, extract
 from gankernels.training.evaluation.mixture import evaluate_mixture
+from gankernels.training.field_checks import check_seed
 from gankernels.training.modes import seeded
-from gankernels.training.step_config import check_seed
 
 __all__ = ["evaluate_run", "evaluate_samples"]
 
