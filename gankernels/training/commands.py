@@ -27,6 +27,7 @@ from gankernels.training import (
     sampling,
 )
 from gankernels.training.config import StepConfig, TrainConfig
+from gankernels.training.field_checks import check_positive
 
 __all__ = ["evaluate", "info", "sample", "train"]
 
@@ -121,6 +122,7 @@ def _tell(run_dir: Path, config: TrainConfig) -> None:
 
 def sample(arguments: argparse.Namespace) -> int:
     """Draw samples from a checkpoint."""
+    check_positive("samples", arguments.samples)
     arguments.device = str(distributed.pick_device(arguments.device))
     network, config = sampling.load_generator(arguments.checkpoint, arguments.device)
     draw = sampling.sampler(network, config, arguments.device, arguments.seed)

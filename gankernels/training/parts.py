@@ -65,6 +65,21 @@ def check_network(config: TrainConfig, points: bool | None = None) -> None:
         )
 
 
+def check_batch(config: TrainConfig, *networks: nn.Module) -> None:
+    """Refuse one sample at a time where batch statistics are taken of single numbers.
+
+    Raises:
+        ValueError: A network has a BatchNorm1d, and a micro-batch one sample.
+    """
+    if config.batch_size > config.step.accumulate:
+        return
+    if any(isinstance(module, nn.BatchNorm1d) for n in networks for module in n.modules()):
+        raise ValueError(
+            f"batch_size must be at least {2 * config.step.accumulate}, two samples for each of the "
+            f"{config.step.accumulate} micro-batches of a network with BatchNorm1d, got {config.batch_size}"
+        )
+
+
 @plain_defaults()
 def build_networks(config: TrainConfig) -> tuple[nn.Module, nn.Module]:
     """The generator and the discriminator of a configuration, with fresh weights."""

@@ -88,6 +88,7 @@ class Trainer:
             built = parts.build_networks(config)
             generator = built[0] if generator is None else generator
             discriminator = built[1] if discriminator is None else discriminator
+        parts.check_batch(config, generator, discriminator)
         self.loss = (parts.make_loss(config) if loss is None else loss).to(world.device)
         if config.step_kind == "ratio":
             steps.check_ratio(discriminator, self.loss)

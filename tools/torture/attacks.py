@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tools.torture import (
     abuse,
+    commands,
     data_files,
     digits,
     entries,
@@ -55,6 +56,12 @@ ATTACKS = (
         "a wrong argument is refused by name, every time, and nothing is written or kept",
         "every wrong call of the tests in every form of its function, a hundred thousand of them",
         refusals.run,
+    ),
+    Attack(
+        "commands",
+        "a command line is done, or refused in one line that names the option",
+        "every option of train, sample and evaluate with fifteen kinds of value, shown and run",
+        commands.run,
     ),
     Attack(
         "entries",
