@@ -122,7 +122,7 @@ def run(share: float) -> Found:
         os.chdir(folder)
         try:
             done = of_training(found, Path(folder), share) + of_what_reads_a_run(
-                found, Path(folder)
+                found, Path(folder), share
             )
         finally:
             os.chdir(here)
