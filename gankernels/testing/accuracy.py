@@ -187,18 +187,26 @@ def compare(
 
 
 def value_magnitude(operator: Operator, arguments: Arguments) -> float:
-    """A row's loss is a difference of logits and of logarithms, of at most log K each; a sum adds one per row."""
+    """A row's loss is a difference of logits and of logarithms, of at most log K each; a sum adds one per row.
+
+    Both are weighted by the target, whose own entropy has the logarithm of its mass in it.
+    """
     rows = sum(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
+    mass = _mass(operator, arguments)
     size = _logit_magnitude(operator, arguments) + math.log(max(operator.classes(arguments), 1))
+    size = mass * (size + math.log(mass))
     return size * _factor(arguments) * (rows if arguments.get("reduction") == "sum" else 1)
 
 
 def _summed(operator: Operator, arguments: Arguments) -> int:
-    """How many terms a value is the sum of: a row's; those of all rows where no wider sum hides them."""
+    """How many terms a value is the sum of: a row's; those of all rows where no wider sum hides them.
+
+    Rows can be alike, as those of one class are: their roundings then have one sign, and count in full.
+    """
     logits = arguments[operator.inputs(arguments)[0]]
     reduced = arguments.get("reduction") in ("mean", "sum") and logits.dtype == torch.float64
     rows = max(operator.rows(arguments, arguments[name]) for name in operator.inputs(arguments))
-    return operator.classes(arguments) * (rows if reduced else 1)
+    return operator.classes(arguments) * (rows**2 if reduced else 1)
 
 
 def gradient_magnitude(
@@ -220,6 +228,13 @@ def gradient_magnitude(
     if name in of_logits or operator.couples_rows or logits[0].dtype == torch.float64:
         scale *= max(1.0, _logit_magnitude(operator, arguments))
     return scale
+
+
+def _mass(operator: Operator, arguments: Arguments) -> float:
+    """The most that a target's row sums to, at least one."""
+    targets = [arguments[name] for name in operator.targets if arguments[name] is not None]
+    sums = [x.detach().double().sum(arguments["dim"] if x.ndim > 1 else -1) for x in targets]
+    return max([1.0, *map(largest, sums)])
 
 
 def _factor(arguments: Arguments) -> float:
