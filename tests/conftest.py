@@ -62,6 +62,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """At exit nothing is kept from being collected, or libraries report it as lost."""
+    gc.unfreeze()
+
+
 def of_operator(name: str, items: list[pytest.Item]) -> list[pytest.Item]:
     names = [operator.name for operator in OPERATORS]
     if name not in names:
