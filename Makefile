@@ -55,7 +55,7 @@ bench: build
 docs: build
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
-# Breaks the operators, one sign or constant at a time, and fails where no test notices (about 20 minutes).
+# Breaks the operators and the kernels for GPUs, one thing at a time, and fails where no test notices (25 minutes).
 mutants: build
 	$(BIN)/python -m tools.mutants --jobs $(JOBS)
 

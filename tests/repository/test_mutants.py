@@ -89,4 +89,17 @@ def test_the_committed_result_is_of_this_list_and_all_were_caught() -> None:
     result = json.loads(report.RESULT.read_text())
     outcomes = {row["name"]: row["outcome"] for row in result["mutants"]}
     assert outcomes == {mutant.name: "caught" for mutant in MUTANTS}
+    assert {row["outcome"] for row in result["gpu"]["mutants"]} == {"caught"}
     assert report.TABLE.read_text() == report.table(result)
+
+
+def test_the_committed_result_has_every_mutant_of_the_kernels_for_gpus() -> None:
+    pytest.importorskip("triton", minversion="3.4", reason="their tests need triton")
+    from gpu import test_cuda_mutants, test_triton_mutants
+
+    rows = json.loads(report.RESULT.read_text())["gpu"]["mutants"]
+    listed = {(row["kernels"], row["name"]) for row in rows}
+    assert listed == {
+        *(("CUDA", name) for name in test_cuda_mutants.MUTANTS),
+        *(("Triton", name) for name in test_triton_mutants.MUTANTS),
+    }

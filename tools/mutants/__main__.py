@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="these; the others keep their last result"
     )
+    parser.add_argument("--gpu", action="store_true", help="those of the kernels for GPUs alone")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
     arguments = parser.parse_args()
     known = {mutant.name: mutant for mutant in MUTANTS}
@@ -24,9 +25,12 @@ def main() -> int:
         if name not in known:
             parser.error(f"--only must name mutants of tools/mutants/data, got {name!r}")
     mutants = [known[name] for name in arguments.only] if arguments.only else list(MUTANTS)
-    outcomes = check(mutants, max(1, arguments.jobs))
+    mutants = [] if arguments.gpu else mutants
+    outcomes, rows = check(mutants, max(1, arguments.jobs), gpu=not arguments.only)
+    tried = len(mutants) + len(rows)
     escaped = [m.name for m, o in zip(mutants, outcomes, strict=True) if o.outcome != "caught"]
-    print(f"{len(mutants) - len(escaped)} of {len(mutants)} mutants caught")
+    escaped += [row["name"] for row in rows if row["outcome"] != "caught"]
+    print(f"{tried - len(escaped)} of {tried} mutants caught")
     if escaped:
         print("not caught:", *escaped)
     return 1 if escaped else 0

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tools.mutants.data import MUTANTS
 from tools.mutants.mutant import Mutant
@@ -29,9 +30,8 @@ def write_result(
     commit: str, found_versions: dict[str, str], mutant: Mutant, outcome: Outcome
 ) -> None:
     """Keeps what was found about the others, each with the commit that it was found on."""
-    rows = {}
-    if RESULT.exists():
-        rows = {row["name"]: row for row in json.loads(RESULT.read_text())["mutants"]}
+    known = _known()
+    rows = {row["name"]: row for row in known["mutants"]}
     rows[mutant.name] = {
         "name": mutant.name,
         "file": mutant.file,
@@ -42,17 +42,31 @@ def write_result(
         "seconds": outcome.seconds,
         "commit": commit,
     }
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     listed = [rows[mutant.name] for mutant in MUTANTS if mutant.name in rows]
-    result = {"date": date, "commit": commit, **found_versions, "mutants": listed}
+    _write({**known, "date": _today(), "commit": commit, **found_versions, "mutants": listed})
+
+
+def write_gpu_result(commit: str, rows: list[dict[str, str]]) -> None:
+    """Keeps what was found about the kernels for GPUs."""
+    _write({**_known(), "gpu": {"date": _today(), "commit": commit, "mutants": rows}})
+
+
+def _known() -> dict[str, Any]:
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {"mutants": []}
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def _write(result: dict[str, Any]) -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     TABLE.write_text(table(result))
 
 
-def table(result: dict[str, object]) -> str:
+def table(result: dict[str, Any]) -> str:
     rows = result["mutants"]
-    assert isinstance(rows, list)
     caught = sum(row["outcome"] == "caught" for row in rows)
     lines = [
         "# Mutants",
@@ -68,4 +82,22 @@ def table(result: dict[str, object]) -> str:
         test = re.sub(r"^tests/|\[.*", "", row["by"])
         what = row["what"].replace("|", "\\|")
         lines.append(f"| {row['name']} | {row['file']} | {what} | {row['outcome']} | {test} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_gpu_table(result["gpu"])]) + "\n"
+
+
+def _gpu_table(found: dict[str, Any]) -> list[str]:
+    rows = found["mutants"]
+    caught = sum(row["outcome"] == "caught" for row in rows)
+    return [
+        "",
+        "## Kernels for GPUs",
+        "",
+        "One thing is broken in Triton's source, or in the PTX that nvcc makes, and the kernel emulated on the",
+        f"CPU. {caught} of {len(rows)} caught on {found['date']} at commit `{found['commit'][:10]}`, by a wrong",
+        "result or a fault. They are in `tests/gpu/test_triton_mutants.py` and `test_cuda_mutants.py`, and every",
+        "`make test` runs them.",
+        "",
+        "| Kernels | Mutant | Outcome |",
+        "| --- | --- | --- |",
+        *(f"| {row['kernels']} | {row['name']} | {row['outcome']} |" for row in rows),
+    ]

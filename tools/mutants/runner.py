@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.mutants.build import Build, CompileError, run
+from tools.mutants.gpu import Row, outcomes
 from tools.mutants.mutant import Mutant, Tests
-from tools.mutants.report import ROOT, Outcome, write_result
+from tools.mutants.report import ROOT, Outcome, write_gpu_result, write_result
 
 
 def run_tests(tree: Path, tests: Tests, timeout: float = 600) -> Outcome:
@@ -127,7 +128,8 @@ def failing_anyway(mutants: Iterable[Mutant], trees: Sequence[Path]) -> dict[Tes
     return failing
 
 
-def check(mutants: Sequence[Mutant], jobs: int) -> list[Outcome]:
+def check(mutants: Sequence[Mutant], jobs: int, gpu: bool) -> tuple[list[Outcome], list[Row]]:
+    """What happened to the mutants and, where asked for, to those of the kernels for GPUs."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         base = Path(temporary)
         tree = base / "tree0"
@@ -168,4 +170,8 @@ def check(mutants: Sequence[Mutant], jobs: int) -> list[Outcome]:
             return outcome
 
         with ThreadPoolExecutor(jobs) as pool:
-            return list(pool.map(one, mutants))
+            found = list(pool.map(one, mutants))
+        rows = outcomes(tree) if gpu else []
+        if gpu:
+            write_gpu_result(commit, rows)
+        return found, rows
