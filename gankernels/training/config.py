@@ -61,6 +61,10 @@ class TrainConfig:
             without it DistributedDataParallel waits for theirs, and stops.
         log_every, sample_every, checkpoint_every: Steps between lines, pictures and checkpoints.
         samples: Pictures in a grid.
+
+    Raises:
+        TypeError: A field is not of its type.
+        ValueError: A field is outside its range, or two of them exclude each other.
     """
 
     recipe: str = "realness"
