@@ -93,7 +93,7 @@ def of_training(found: Found, root: Path, share: float) -> int:
             done += try_line([*line, f"--out={root / str(found.cases)}"], option)
 
     for recipe in RECIPES if share == 1 else ["toy"]:
-        for option, given in list(lines("train"))[:: 1 if share == 1 else 10]:
+        for option, given in list(lines("train"))[:: 1 if share == 1 else 20]:
             line = ["train", recipe, *SMALL.split(), *given]
             found.attempt(" ".join(line), partial(check, line, option))
     return done
@@ -110,7 +110,7 @@ def of_what_reads_a_run(found: Found, root: Path, share: float) -> int:
             done += try_line(line, option)
 
     for command in ("sample", "evaluate"):
-        for option, given in list(lines(command))[:: 1 if share == 1 else 10]:
+        for option, given in list(lines(command))[:: 1 if share == 1 else 20]:
             line = [command, trained, f"--out={root / 'out'}", *given]
             found.attempt(" ".join(line), partial(check, line, option))
     return done

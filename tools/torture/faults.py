@@ -158,7 +158,7 @@ def undisturbed(run: TrainConfig, folder: Path) -> tuple[dict[str, Any], list[An
 
 
 def of_faults(found: Found, root: Path, share: float) -> None:
-    for recipe in RECIPES if share == 1 else ["grl", "realness"]:
+    for recipe in RECIPES if share == 1 else ["grl"]:
         run = config(recipe)
         expected = undisturbed(run, root / recipe)
         for fault, at in itertools.product(FAULTS, range(STEPS - 1) if share == 1 else [4]):

@@ -28,13 +28,14 @@ Wrap = Callable[[nn.Module], nn.Module]
 
 
 def losses(share: float) -> dict[str, gk.GANLoss]:
-    """One of every family; in the short form those whose gradients depend on both batches."""
+    """One of every family; in the short form the one with the most to go wrong."""
     real, fake = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.4, 0.3, 0.2, 0.1])
-    own = {"realness": gk.RealnessLoss(real, fake), "relativistic": gk.RelativisticLoss()}
+    own: dict[str, gk.GANLoss] = {"realness": gk.RealnessLoss(real, fake)}
     if share < 1:
         return own
     return {
         **own,
+        "relativistic": gk.RelativisticLoss(),
         "logistic": gk.LogisticLoss(),
         "hinge": gk.HingeLoss(),
         "Wasserstein": gk.WassersteinLoss(),
