@@ -137,7 +137,7 @@ ATTACKS = (
     Attack(
         "tidy",
         "the C++ has none of the habits that lead to bugs",
-        "clang-tidy's bugprone, performance and cert checks of every translation unit, each finding an error",
+        "Clang's -Wall -Wextra and clang-tidy's bugprone, performance and cert checks of every translation unit",
         tidy.run,
     ),
     Attack(

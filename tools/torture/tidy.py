@@ -33,7 +33,13 @@ def program() -> str:
 def findings(source: str) -> list[str]:
     """Of one translation unit, each once."""
     included = [*cpp_extension.include_paths(), sysconfig.get_path("include")]
-    flags = ["-std=c++20", *DEFINED, *(word for path in included for word in ("-isystem", path))]
+    flags = [
+        "-std=c++20",
+        "-Wall",
+        "-Wextra",
+        *DEFINED,
+        *(word for path in included for word in ("-isystem", path)),
+    ]
     command = [program(), "--quiet", source, "--", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.findall(FINDING, done.stdout, re.M)
