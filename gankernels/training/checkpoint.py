@@ -96,7 +96,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        _check_sums(path)
+        _check_parts(path)
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
@@ -108,7 +108,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def _check_sums(path: Path) -> None:
+def _check_parts(path: Path) -> None:
     """A flipped bit of a weight: ``torch.load`` does not compare the checksums that ``torch.save`` writes.
 
     Nor does it mind parts that unpack to more than the file, which ``torch.save`` has none of.

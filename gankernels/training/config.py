@@ -148,14 +148,11 @@ class TrainConfig:
         Raises:
             ValueError: A key is unknown.
         """
+        _check_keys(cls, values)
         values = dict(values)
-        step = values.get("step", {})
-        for given, known in ((values, cls), (step if isinstance(step, dict) else {}, StepConfig)):
-            unknown = set(given) - {f.name for f in fields(known)}
-            if unknown:
-                raise ValueError(f"unknown configuration keys: {', '.join(sorted(unknown))}")
-        if "step" in values and isinstance(step, dict):
-            values["step"] = StepConfig(**step)
+        if isinstance(values.get("step"), dict):
+            _check_keys(StepConfig, values["step"])
+            values["step"] = StepConfig(**values["step"])
         if "value_range" in values:
             values["value_range"] = tuple(values["value_range"])
         return cls(**values)
@@ -173,11 +170,10 @@ class TrainConfig:
             FileNotFoundError: There is no such file.
             ValueError: It holds no configuration, or one of something impossible; the message names the file.
         """
+        values = read_object(path)
         try:
-            return cls.from_dict(read_object(path))
+            return cls.from_dict(values)
         except (ValueError, TypeError) as error:
-            if str(path) in str(error):
-                raise
             raise ValueError(f"{path}: {error}") from error
 
     def but(self, **changes: Any) -> TrainConfig:
@@ -202,3 +198,9 @@ class TrainConfig:
         if changed.shared_optimizer and "d_lr" not in rest:
             changed = replace(changed, d_lr=changed.g_lr)
         return changed
+
+
+def _check_keys(owner: type[TrainConfig | StepConfig], values: dict[str, Any]) -> None:
+    unknown = set(values) - {f.name for f in fields(owner)}
+    if unknown:
+        raise ValueError(f"unknown configuration keys: {', '.join(sorted(unknown))}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
-
 import pytest
-import torch
 
 from tools.torture import report
 from tools.torture.__main__ import attacked
 from tools.torture.attack import Found
 from tools.torture.attacks import ATTACKS
+from tools.torture.process import attacked_here
 
 # Builds of their own, and minutes of calls: `make torture` alone.
 LONG = ("sanitizers", "races", "tidy", "training", "soak")
@@ -64,14 +61,6 @@ LEAST = {
 }
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_every_attack_is_run_here_or_is_long() -> None:
     assert {attack.name for attack in ATTACKS} == {*SHARES, *LONG}
 
@@ -79,11 +68,8 @@ def test_every_attack_is_run_here_or_is_long() -> None:
 @pytest.mark.processes
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", SHARES)
-def test_a_share_of_an_attack_finds_nothing(name: str, one_thread: None) -> None:
-    if name in HERE:
-        result = asdict(next(a for a in ATTACKS if a.name == name).run(SHARES[name]))
-    else:
-        result = attacked(name, SHARES[name])
+def test_a_share_of_an_attack_finds_nothing(name: str) -> None:
+    result = (attacked_here if name in HERE else attacked)(name, SHARES[name])
     assert result["failures"] == []
     assert result["cases"] >= LEAST[name]
 

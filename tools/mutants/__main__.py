@@ -14,18 +14,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.mutants", description=tools.mutants.__doc__
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--only", nargs="+", metavar="NAME", help="these; the others keep their last result"
     )
-    parser.add_argument("--gpu", action="store_true", help="those of the kernels for GPUs alone")
+    which.add_argument("--gpu", action="store_true", help="those of the kernels for GPUs alone")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
     arguments = parser.parse_args()
     known = {mutant.name: mutant for mutant in MUTANTS}
     for name in arguments.only or ():
         if name not in known:
             parser.error(f"--only must name mutants of tools/mutants/data, got {name!r}")
-    mutants = [known[name] for name in arguments.only] if arguments.only else list(MUTANTS)
-    mutants = [] if arguments.gpu else mutants
+    names = [] if arguments.gpu else arguments.only or known
+    mutants = [known[name] for name in names]
     outcomes, rows = check(mutants, max(1, arguments.jobs), gpu=not arguments.only)
     tried = len(mutants) + len(rows)
     escaped = [m.name for m, o in zip(mutants, outcomes, strict=True) if o.outcome != "caught"]

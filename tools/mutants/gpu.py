@@ -56,5 +56,5 @@ def _row(case: ET.Element) -> Row | None:
             raise RuntimeError(f"{test}: {ended[0]} without any mutant")
         return None
     kernels = next(k for k, path in TESTS.items() if Path(path).stem in str(case.get("classname")))
-    outcome = {"failure": "survived"}.get(ended[0], "error") if ended else "caught"
+    outcome = "caught" if not ended else "survived" if ended == ["failure"] else "error"
     return {"name": name.removesuffix("]"), "kernels": kernels, "outcome": outcome}

@@ -82,7 +82,7 @@ def table(result: dict[str, Any]) -> str:
         test = re.sub(r"^tests/|\[.*", "", row["by"])
         what = row["what"].replace("|", "\\|")
         lines.append(f"| {row['name']} | {row['file']} | {what} | {row['outcome']} | {test} |")
-    return "\n".join([*lines, *_gpu_table(result["gpu"])]) + "\n"
+    return "\n".join([*lines, *(_gpu_table(result["gpu"]) if "gpu" in result else [])]) + "\n"
 
 
 def _gpu_table(found: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -35,6 +36,17 @@ class Found:
             self.failures.append(
                 f"{what}: {type(error).__name__}: {error} ({where.name}:{where.lineno})"
             )
+
+
+def refused(path: Path, use: Callable[[], object]) -> bool:
+    """Whether a use of a file was refused; the error has to name it."""
+    try:
+        use()
+    except (ValueError, OSError) as error:
+        if str(path) not in str(error):
+            raise AssertionError(f"the error does not name the file: {error}") from error
+        return True
+    return False
 
 
 def results(operator: Operator, arguments: Arguments) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 from torch import Tensor
 
 from gankernels.training import (
@@ -31,6 +29,7 @@ from gankernels.training import (
 )
 from tools.torture.attack import Found
 from tools.torture.files import same
+from tools.torture.writes import metrics
 
 STEPS = 9
 RECIPES: dict[str, dict[str, Any]] = {
@@ -54,11 +53,8 @@ def config(recipe: str, steps: int = STEPS) -> TrainConfig:
 
 
 def left(folder: Path) -> tuple[dict[str, Any], list[Any]]:
-    """The state of a run, and its log but for its speed."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for record in records:
-        del record["images_per_second"]
-    return checkpoint.load(folder), records
+    """The state of a run, and its log."""
+    return checkpoint.load(folder), metrics(folder)
 
 
 def finite(state: dict[str, Any]) -> bool:
@@ -184,17 +180,23 @@ def under_storm(run: TrainConfig, folder: Path) -> None:
     """SIGTERM thousands of times a second, from the first line of the log until the process is gone."""
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             train(run, folder, progress=False)
+            status = 0
         except RunInterruptedError:
-            os._exit(128 + signal.SIGTERM)
-        os._exit(0)
-    log = folder / "metrics.jsonl"
-    while not (log.exists() and log.stat().st_size):
-        time.sleep(0.001)
-    while not os.waitpid(child, os.WNOHANG)[0]:
-        os.kill(child, signal.SIGTERM)
+            status = 128 + signal.SIGTERM
+        finally:  # whatever it ends with, the rest is the parent's
+            os._exit(status)
+    log, ended = folder / "metrics.jsonl", (0, 0)
+    while not ended[0]:
+        if log.exists() and log.stat().st_size:
+            os.kill(child, signal.SIGTERM)
         time.sleep(0.0002)
+        ended = os.waitpid(child, os.WNOHANG)
+    status = os.waitstatus_to_exitcode(ended[1])
+    if status not in (0, 128 + signal.SIGTERM, -signal.SIGTERM):
+        raise AssertionError(f"it ended with {status}")
 
 
 def of_storms(found: Found, root: Path, share: float) -> None:
@@ -269,7 +271,6 @@ def run(share: float) -> Found:
     found = Found(
         note=f"{len(FAULTS)} faults at each of {STEPS - 1} steps of {len(RECIPES)} systems"
     )
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         of_faults(found, Path(folder), share)
         of_storms(found, Path(folder), share)

@@ -72,24 +72,12 @@ def _saved(value: Any, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _with_other_pickle(data: bytes, trap: Trap) -> bytes:
-    """A checkpoint whose description of the tensors is somebody else's program."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            evil = name.endswith("data.pkl")
-            new.writestr(
-                name, pickle.dumps({"format": 1, "x": trap}, 2) if evil else old.read(name)
-            )
-    return out.getvalue()
-
-
-def _with_another_weight(data: bytes, weight: bytes, **options: Any) -> bytes:
-    """A checkpoint that unpacks to more than it is long."""
+def _with_part(data: bytes, ending: str, content: bytes, **options: Any) -> bytes:
+    """A checkpoint with something else in one of its parts."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", **options) as new:
         for name in old.namelist():
-            new.writestr(name, weight if name.endswith("/data/0") else old.read(name))
+            new.writestr(name, content if name.endswith(ending) else old.read(name))
     return out.getvalue()
 
 
@@ -119,9 +107,11 @@ def strangers(data: bytes, trap: Trap) -> dict[str, bytes]:
         "the old format of torch.save": _saved({"format": 1}, _use_new_zipfile_serialization=False),
         "a pickle with code": pickle.dumps(trap),
         "code in torch.save": _saved({"format": 1, "x": trap}),
-        "code in a checkpoint": _with_other_pickle(data, trap),
-        "a weight of 256 MiB in a few KiB": _with_another_weight(
-            data, bytes(1 << 28), compression=zipfile.ZIP_DEFLATED
+        "code in a checkpoint": _with_part(
+            data, "data.pkl", pickle.dumps({"format": 1, "x": trap}, 2)
+        ),
+        "a weight of 256 MiB in a few KiB": _with_part(
+            data, "/data/0", bytes(1 << 28), compression=zipfile.ZIP_DEFLATED
         ),
         "one part a thousand times": _with_one_part_as_many(data),
     }

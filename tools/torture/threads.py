@@ -123,11 +123,11 @@ assert gankernels.logistic_d_loss(torch.zeros(3), torch.zeros(3)).isfinite()
 
 def of_subinterpreters(found: Found) -> None:
     """PyTorch waits for ever in one, or ends the process: refused before it is imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, timeout=SECONDS, check=False
-    )  # fmt: skip
 
     def check() -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, timeout=SECONDS, check=False
+        )  # fmt: skip
         if done.returncode != 0:
             raise AssertionError(f"ended with {done.returncode}: {done.stderr}")
 
