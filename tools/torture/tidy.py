@@ -12,11 +12,12 @@ from pathlib import Path
 
 from torch.utils import cpp_extension
 
+from tools.setup_helpers.extension import cxx_flags
 from tools.setup_helpers.units import units
 from tools.torture.attack import Found
 
 ROOT = Path(__file__).parents[2]
-DEFINED = ("-DNDEBUG", "-DTORCH_EXTENSION_NAME=_C", "-DTORCH_API_INCLUDE_EXTENSION_H")
+DEFINED = ("-DTORCH_EXTENSION_NAME=_C", "-DTORCH_API_INCLUDE_EXTENSION_H")
 FINDING = r"^.*(?:warning|error): .*\[.*\]$"
 
 
@@ -33,13 +34,8 @@ def program() -> str:
 def findings(source: str) -> list[str]:
     """Of one translation unit, each once."""
     included = [*cpp_extension.include_paths(), sysconfig.get_path("include")]
-    flags = [
-        "-std=c++20",
-        "-Wall",
-        "-Wextra",
-        *DEFINED,
-        *(word for path in included for word in ("-isystem", path)),
-    ]
+    foreign = (word for path in included for word in ("-isystem", path))
+    flags = [*cxx_flags(), *DEFINED, *foreign]
     command = [program(), "--quiet", source, "--", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     found = re.findall(FINDING, done.stdout, re.M)
