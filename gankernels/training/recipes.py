@@ -272,7 +272,6 @@ _TOY_PENALISED = _TOY.but(
     beta2=0.99,
     decay=1.0,
     ema=0.99,
-    steps=2_800,
 )
 
 register(
@@ -280,7 +279,7 @@ register(
         "toy",
         "the paper's 3x3 mixture of Gaussians with perceptrons",
         {
-            "pairing": _TOY_PENALISED.but(loss="pairing", loss_options={}),
+            "pairing": _TOY_PENALISED.but(loss="pairing", loss_options={}, r1_every=4, steps=3_500),
             "realness": _TOY_PENALISED.but(
                 r1_gamma=0.5, r2_gamma=0.5, batch_size=100, d_lr=3e-3, steps=4_500
             ),
@@ -289,8 +288,8 @@ register(
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
         },
         {
-            "pairing": "relativistic pairing loss with R1 and R2 at every step, batch 256, learning rates "
-            "1e-2 and 4e-3 that fall to zero, EMA, 2,800 steps",
+            "pairing": "relativistic pairing loss with R1 and R2 at every fourth step, batch 256, learning "
+            "rates 1e-2 and 4e-3 that fall to zero, EMA, 3,500 steps",
             "realness": "the realness loss of five outcomes with five times the penalties, batch 100, "
             "learning rates 1e-2 and 3e-3, 4,500 steps",
             "article": "the authors' settings: five outcomes, anchors drawn anew at every step, three generator "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,9 @@ DECLARATION = re.compile(
     re.S,
 )
 LABEL = re.compile(r"([\w$%]+):(?!:)")
+GUARD = re.compile(r"@(!?)([\w%$]+)\s+(.*)", re.S)
+OPERATION = re.compile(r"([a-z][\w.:]*)\s*(.*)", re.S)
+LOCATION = re.compile(r"\.loc\s")
 BRACKET = re.compile(r"[{(\[]")
 BRACE = re.compile(r"[{}]")
 SPACE = re.compile(r"\s*")
@@ -173,7 +177,7 @@ class Program:
             end = text.index(";", at)
             statement = text[at:end].strip()
             at = end + 1
-            if re.match(r"\.loc\s", statement):
+            if LOCATION.match(statement):
                 location = tuple(int(x) for x in statement.split()[1:4])
             elif statement.startswith(".reg"):
                 declare_registers(kernel, statement, scopes, scope_id)
@@ -235,15 +239,23 @@ def declare_registers(
 def instruction(
     statement: str, location: tuple[int, ...] | None, scopes: list[dict[str, str]]
 ) -> Instruction:
-    text, pred = re.sub(r"\s+", " ", statement), None
-    if guard := re.match(r"@(!?)([\w%$]+)\s+(.*)", statement, re.S):
+    text, pred = " ".join(statement.split()), None
+    if statement[0] == "@":
+        guard = GUARD.match(statement)
+        assert guard is not None, statement
         pred, statement = (resolve(guard[2], scopes), bool(guard[1])), guard[3]
-    found = re.match(r"([a-z][\w.:]*)\s*(.*)", statement, re.S)
+    found = OPERATION.match(statement)
     assert found is not None, statement
-    # "::" belongs to one modifier (shared::cta); the dots separate them.
-    words = [w.replace("__", "::") for w in found[1].replace("::", "__").split(".")]
-    args = [operand(a, scopes) for a in split_operands(found[2])]
-    return Instruction(words[0], words[1:], args, pred, text, location)
+    op, *mods = words_of(found[1])
+    # Most operands are named outside of all scopes, and most of them again and again.
+    parse = outer_operand if len(scopes) == 1 else partial(operand, scopes=scopes)
+    return Instruction(op, mods, [parse(a) for a in split_operands(found[2])], pred, text, location)
+
+
+@cache
+def words_of(name: str) -> tuple[str, ...]:
+    """An opcode and its modifiers: "::" belongs to one of them (shared::cta), the dots separate them."""
+    return tuple(w.replace("__", "::") for w in name.replace("::", "__").split("."))
 
 
 def split_operands(text: str) -> list[str]:
@@ -264,7 +276,14 @@ def split_operands(text: str) -> list[str]:
 
 
 def resolve(name: str, scopes: list[dict[str, str]]) -> str:
+    if len(scopes) < 2:  # names outside of all scopes stay as they are
+        return name
     return next((scope[name] for scope in reversed(scopes) if name in scope), name)
+
+
+@cache
+def outer_operand(text: str) -> Operand:
+    return operand(text, [])
 
 
 def operand(text: str, scopes: list[dict[str, str]]) -> Operand:
