@@ -58,6 +58,7 @@ CONTESTANTS = {
 def play(name: str, seed: int, points: data.ImageData) -> list[dict[str, Any]]:
     """Train one seed, and score it after 500 steps and at the end."""
     config = CONTESTANTS[name].configuration(seed=seed, device="cpu", threads=1)
+    torch.set_num_threads(1)  # which ``train`` would do
     with tempfile.TemporaryDirectory() as folder:
         world = World(0, 1, torch.device("cpu"))
         trainer = Trainer(config, Path(folder), world, image_data=points)
