@@ -1,4 +1,4 @@
-"""Draws the committed results: `python -m benchmarks.plots` writes docs/images/bench_*.svg."""
+"""Draws the committed results: `python -m benchmarks.plots` writes docs/images/bench_* and quality_*."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
 
 from benchmarks import results
 from benchmarks.losses import is_rival
+from benchmarks.quality import LOSSES, PENALTIES
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -128,6 +131,25 @@ def _lines(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.loglog(*zip(*points, strict=True), "o-", label=name, markersize=3)
 
 
+def quality(name: str) -> None:
+    """The first samples of the first seed: a row for each loss, with the penalties and without them."""
+    with Image.open(results.RESULTS / f"quality-{name}.png") as opened:
+        sheet = np.asarray(opened)
+    strips = np.split(sheet, len(LOSSES) * len(PENALTIES))
+    figure, panels = plt.subplots(len(LOSSES), len(PENALTIES), figsize=(10, 4.4))
+    for strip, axes in zip(strips, panels.flat, strict=True):
+        axes.imshow(strip, interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for loss, axes in zip(LOSSES, panels[:, 0], strict=True):
+        axes.set_ylabel(loss, rotation=0, ha="right", va="center", fontsize=8)
+    for penalty, axes in zip(PENALTIES, panels[0], strict=True):
+        axes.set_title("no penalty" if penalty == "none" else penalty, fontsize=8)
+    figure.tight_layout(h_pad=0.2, w_pad=0.4)
+    figure.savefig(IMAGES / f"quality_{name}.png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     plt.switch_backend("svg")
@@ -135,6 +157,9 @@ def main() -> None:
     for draw in (losses, bandwidth, steps, scaling):
         draw()
         print(f"docs/images/bench_{draw.__name__}.svg")
+    for name in ("fashion-mnist", "npm-cifar10"):
+        quality(name)
+        print(f"docs/images/quality_{name}.png")
 
 
 if __name__ == "__main__":

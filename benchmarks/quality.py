@@ -55,7 +55,14 @@ COLOUR = {"image_size": 32, "channels": 3}
 SHAPES = {"cifar10": COLOUR, "npm-cifar10": COLOUR}  # of the others: the preset's 28 x 28, grey
 SAMPLES = 2_000
 SHOWN = 12  # of a cell
-SCORES = ("frechet_distance", "kid_mean", "precision", "recall", "classes_covered", "cpu_seconds")
+SCORES = {
+    "frechet_distance": "Fréchet distance",
+    "kid_mean": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "classes_covered": "classes",
+    "cpu_seconds": "CPU seconds",
+}
 
 
 def cells(seeds: list[int]) -> Iterator[Row]:
@@ -140,7 +147,7 @@ def table(rows: list[Row]) -> str:
             failed = f", {len(own) - len(done)} not finite" if len(own) > len(done) else ""
             shown = (_spread([float(r[name]) for r in done]) for name in SCORES)
             lines.append([loss, penalty, f"{len(own)}{failed}", *shown])
-    return results.table(["loss", "penalty", "seeds", *SCORES], lines)
+    return results.table(["loss", "penalty", "seeds", *SCORES.values()], lines)
 
 
 def _spread(values: list[float]) -> str:

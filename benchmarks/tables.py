@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, gpu_tables, results, switching, toy_modes, versions
+from benchmarks import accuracy, gpu_tables, quality, results, switching, toy_modes, versions
 from benchmarks import goals as goals_of_the_package
 from benchmarks.losses import is_rival
 from benchmarks.results import by_case, table
@@ -255,10 +255,32 @@ def toy() -> str:
     )
 
 
+# ------------------------------------------------------------------------------ docs/evidence.md
+
+
+def real_images(name: str) -> Callable[[], str]:
+    """The losses on one data set, from ``benchmarks/results/quality-NAME.json``."""
+
+    def section() -> str:
+        found = json.loads((results.RESULTS / f"quality-{name}.json").read_text(encoding="utf-8"))
+        rows = found["rows"]
+        dates, commits = (sorted({row[key] for row in rows}) for key in ("date", "commit"))
+        return (
+            f"{quality.table(rows)}\n\nMean ± standard deviation over the seeds. {found['steps']} steps of each "
+            f"network, scored on {found['samples']:,} samples; {rows[0]['feature_network']}. "
+            f"{found['processor']}, one thread beside other work, torch {found['torch']}, {' to '.join(dates)}, "
+            f"commit {', '.join(commits)}. Command: `python -m benchmarks.quality --data {found['data']}`; every "
+            f"run is in `benchmarks/results/quality-{name}.json`."
+        )
+
+    return section
+
+
 # ---------------------------------------------------------------------------------------- pages
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/gallery.md": {"toy": toy},
+    "docs/evidence.md": {name: real_images(name) for name in ("fashion-mnist", "npm-cifar10")},
     "README.md": {
         "benchmark table": losses,
         "steps table": short_steps,

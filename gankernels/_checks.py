@@ -78,6 +78,7 @@ def check_floating(name: str, x: Tensor) -> None:
 
 def check_dim(name: str, x: Tensor, dim: int) -> int:
     """Returns ``dim`` as a non-negative index."""
+    check_integer("dim", dim)
     if x.ndim == 0:
         raise ValueError(f"{name} must have at least 1 dimension, got a 0-dim tensor")
     if not -x.ndim <= dim < x.ndim:
@@ -180,6 +181,17 @@ def check_factor(name: str, value: float) -> float:
     if not isinstance(value, (int, float, np.number, torch.SymInt, torch.SymFloat)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)
+
+
+def check_integer(name: str, value: object, least: int | None = None, otherwise: str = "") -> int:
+    """A count, a size or a dimension of 64 bits; ``otherwise`` says what else would have been taken."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer, torch.SymInt)):
+        raise TypeError(f"{name} must be an integer{otherwise}, got {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}{otherwise}, got {value!r}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must fit 64 bits, got {value!r}")
+    return value  # type: ignore[return-value]
 
 
 def check_temperature(name: str, value: float) -> float:

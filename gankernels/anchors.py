@@ -79,8 +79,10 @@ def gaussian(
     """
     _check_bins(K)
     _check_range(low, high)
-    if not std > 0:
-        raise ValueError(f"std must be positive, got {std!r}")
+    if not math.isfinite(check.check_factor("mean", mean)):
+        raise ValueError(f"mean must be finite, got {mean!r}")
+    if not 0 < check.check_factor("std", std) < math.inf:
+        raise ValueError(f"std must be finite and positive, got {std!r}")
     edges = (torch.linspace(low, high, K + 1, dtype=torch.float64, device="cpu") - mean) / std
     a, b = edges[:-1], edges[1:]
     # Phi(b) - Phi(a) = Phi(-a) - Phi(-b): use the tail in which both terms are small.
@@ -292,10 +294,9 @@ def skew_matrix(
                 [0.0000, 0.7500, 0.2500],
                 [0.0000, 0.0000, 1.0000]])
     """
-    if K < 2:
-        raise ValueError(f"K must be at least 2 to move mass between atoms, got {K!r}")
+    check.check_integer("K", K, 2)
     _check_range(low, high)
-    if math.isnan(skew):
+    if math.isnan(check.check_factor("skew", skew)):
         raise ValueError(f"skew must be a number, got {skew!r}")
     atoms = torch.arange(K, dtype=torch.float64, device="cpu")
     # In units of the atoms' spacing; adding to whole numbers keeps a skew of 0 exact.
@@ -357,17 +358,18 @@ def smoothed(anchor: Tensor, eps: float) -> Tensor:
         tensor([0.0500, 0.9500])
     """
     check.check_logits("anchor", anchor, -1)
-    if not 0 <= eps <= 1:
+    if not 0 <= check.check_factor("eps", eps) <= 1:
         raise ValueError(f"eps must be in [0, 1], got {eps!r}")
     return (1 - eps) * anchor + eps / anchor.shape[-1]
 
 
 def _check_bins(K: int) -> None:
-    if K < 1:
-        raise ValueError(f"K must be at least 1, got {K!r}")
+    check.check_integer("K", K, 1)
 
 
 def _check_range(low: float, high: float) -> None:
+    check.check_factor("low", low)
+    check.check_factor("high", high)
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"low must be below high, both finite, got {low!r} and {high!r}")
 
@@ -395,4 +397,4 @@ def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Gen
         return generator
     if generator is not None:
         raise ValueError(f"generator must be None when seed is given, got both (seed={seed!r})")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(check.check_integer("seed", seed))

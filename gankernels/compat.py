@@ -103,6 +103,9 @@ class CategoricalLoss(nn.Module):
 
     def __init__(self, atoms: int = 51, v_max: float = 10, v_min: float = -10) -> None:
         super().__init__()
+        check.check_integer("atoms", atoms, 2)
+        check.check_factor("v_max", v_max)
+        check.check_factor("v_min", v_min)
         anchors.skew_matrix(atoms, 0.0, v_min, v_max)  # refuses bad arguments here, not in forward
         self.atoms = atoms
         self.v_max = v_max

@@ -95,7 +95,9 @@ class GradientReversal(nn.Module):
         schedule = schedule or "constant"
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {SCHEDULES} or None, got {schedule!r}")
-        if schedule != "constant" and (steps is None or steps < 1):
+        if steps is not None:
+            check.check_integer("steps", steps, 1, " or None")
+        elif schedule != "constant":
             raise ValueError(f"steps must be at least 1 for schedule {schedule!r}, got {steps}")
         own = {"lo": lo, "hi": hi, "slope": slope, "auto_step": auto_step, "clamp": clamp}
         _check_schedule(schedule, own)
@@ -137,7 +139,7 @@ class GradientReversal(nn.Module):
     @torch.no_grad()
     def advance(self, steps: int = 1) -> None:
         """Counts training steps; call it once per step."""
-        self.step += steps
+        self.step += check.check_integer("steps", steps)
         self._update()
 
     @torch.no_grad()
@@ -211,7 +213,7 @@ class FeatureResampling(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = check.check_integer("dim", dim)
         self.resample_in_eval = resample_in_eval
         self.generator = generator
 

@@ -112,10 +112,8 @@ class LeCamPenalty(nn.Module):
         super().__init__()
         if not 0 <= check.check_factor("decay", decay) < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay!r}")
-        if discriminators is not None and not isinstance(discriminators, int):
-            raise TypeError(f"discriminators must be None or an int, got {discriminators!r}")
-        if discriminators is not None and discriminators < 1:
-            raise ValueError(f"discriminators must be None or at least 1, got {discriminators!r}")
+        if discriminators is not None:
+            check.check_integer("discriminators", discriminators, 1, " or None")
         self.decay, self.discriminators, self.average = decay, discriminators, average
         shape = () if discriminators is None else (discriminators,)
         self.register_buffer("ema_real", torch.zeros(shape, dtype=torch.float32))

@@ -184,7 +184,8 @@ class RealnessLoss(GANLoss):
         super().__init__("mean" if reduction == "batchmean" else reduction)
         self.reduction = reduction
         self.scale = check.check_factor("scale", scale)
-        check.check_objective(objective)
+        check.check_objective(check.check_integer("objective", objective))
+        check.check_integer("dim", dim)
         for name, anchor in (("real_anchor", real_anchor), ("fake_anchor", fake_anchor)):
             check.check_floating(name, anchor)
             if validate:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gankernels._checks import check_integer
 from gankernels._extras import require
 from gankernels._files import write_whole
 from gankernels.plots import canvas
@@ -49,8 +50,7 @@ def save_grid(
     Image = require("PIL.Image")
     if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(f"images must be (N, 1 or 3, H, W), got {tuple(images.shape)}")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    check_integer("columns", columns, 1)
     canvas = _tile(_to_uint8(images.detach().cpu(), value_range), columns)
     array = canvas.permute(1, 2, 0).squeeze(-1).numpy()
     picture = Image.fromarray(array)
@@ -100,6 +100,7 @@ def save_animation(
         FileNotFoundError: A frame is missing.
     """
     Image = require("PIL.Image")
+    check_integer("milliseconds", milliseconds, 0)
     if not png_paths:
         raise ValueError("png_paths is empty; expected at least one picture")
     frames = []

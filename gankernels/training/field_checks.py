@@ -26,7 +26,7 @@ def check_types(config: object) -> None:
 
     Raises:
         TypeError: The type is another one.
-        ValueError: The number is NaN or infinite.
+        ValueError: The number is NaN or infinite, or an integer of more than 64 bits.
     """
     for name, types in _annotated(type(config)).items():  # type: ignore[arg-type]
         value = getattr(config, name)
@@ -36,6 +36,8 @@ def check_types(config: object) -> None:
         for number in value if isinstance(value, tuple | list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name} must be finite, got {value!r}")
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError(f"{name} must fit 64 bits, got {value!r}")
 
 
 @cache

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import gankernels as gk
+from gankernels._checks import check_integer
 
 __all__ = [
     "Maxout",
@@ -30,13 +31,18 @@ __all__ = [
 Pair = tuple[nn.Module, nn.Module]
 
 
+def _require_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        check_integer(name, size, 1)
+
+
 def _require_multiple(image_size: int, of: int, network: str) -> None:
-    if image_size < of or image_size % of:
+    if check_integer("image_size", image_size, 1) % of:
         raise ValueError(f"{network} needs an image_size that {of} divides, got {image_size}")
 
 
 def _require_power_of_two(image_size: int, network: str) -> None:
-    if image_size < 8 or image_size & (image_size - 1):
+    if check_integer("image_size", image_size, 1) < 8 or image_size & (image_size - 1):
         raise ValueError(f"{network} needs a power-of-two image_size >= 8, got {image_size}")
 
 
@@ -56,6 +62,7 @@ def realness_article(
     Images are in ``[0, 1]`` (sigmoid). The article's size is 32; any multiple of 8 works.
     """
     _require_multiple(image_size, 8, "realness_article")
+    _require_sizes(channels=channels, outcomes=outcomes, noise_dim=noise_dim)
     width, base = 32, image_size // 8
     down: list[nn.Module] = []
     for inputs in (channels, width, width):
@@ -113,6 +120,7 @@ def dcgan_article(
     shapes; :func:`dcgan_small` is the one that works.
     """
     _require_power_of_two(image_size, "dcgan_article")
+    _require_sizes(channels=channels, outcomes=outcomes, noise_dim=noise_dim, width=width)
     # Hidden widths at 2x2, 4x4, ... pixels: halved at every doubling of the image.
     widths = [width * 2**i for i in reversed(range(image_size.bit_length() - 2))]
     up: list[nn.Module] = []
@@ -147,6 +155,7 @@ def dcgan_small(
         d_batch_norm: False leaves D without normalisation, which the ratio step needs.
     """
     _require_multiple(image_size, 4, "dcgan_small")
+    _require_sizes(channels=channels, outcomes=outcomes, noise_dim=noise_dim, width=width)
     base = image_size // 4
     generator = nn.Sequential(
         nn.Linear(noise_dim, 2 * width * base * base),
@@ -179,6 +188,7 @@ def dcgan_spectral(
     G: BatchNorm, ReLU, tanh, from 4x4 pixels. D: spectral norm in every layer, LeakyReLU 0.2.
     """
     _require_power_of_two(image_size, "dcgan_spectral")
+    _require_sizes(channels=channels, outcomes=outcomes, noise_dim=noise_dim, width=width)
     widths = [width * 2**i for i in range(image_size.bit_length() - 3)]
     widest = widths[-1]
     up: list[nn.Module] = []
@@ -221,6 +231,8 @@ def grl_mlp(
     BatchNorm in G keeps its samples apart. Dropout in D keeps it from winning outright, which is
     where the minimax loss saturates.
     """
+    _require_sizes(image_size=image_size, channels=channels, outcomes=outcomes)
+    _require_sizes(noise_dim=noise_dim, width=width)
     shape = (channels, image_size, image_size)
     pixels = channels * image_size * image_size
     up: list[nn.Module] = []
@@ -260,7 +272,7 @@ class ReversalGAN(nn.Module):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
-        self.noise_dim = noise_dim
+        self.noise_dim = check_integer("noise_dim", noise_dim, 1)
 
     def forward(self, real: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if noise is None:
@@ -279,6 +291,7 @@ class Maxout(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, pieces: int = 5) -> None:
         super().__init__()
+        _require_sizes(inputs=inputs, outputs=outputs, pieces=pieces)
         self.linear = nn.Linear(inputs, outputs * pieces)
         self.pieces = pieces
 
@@ -291,6 +304,7 @@ def toy_mlp(
     outcomes: int = 5, noise_dim: int = 128, g_width: int = 400, d_width: int = 200
 ) -> Pair:
     """The RealnessGAN authors' toy networks: BatchNorm perceptron G, maxout perceptron D."""
+    _require_sizes(outcomes=outcomes, noise_dim=noise_dim, g_width=g_width, d_width=d_width)
     up: list[nn.Module] = []
     for inputs in (noise_dim, g_width, g_width, g_width):
         up += [nn.Linear(inputs, g_width), nn.BatchNorm1d(g_width), nn.ReLU()]

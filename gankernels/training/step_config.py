@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gankernels._checks import check_integer
 from gankernels.training.field_checks import check_choice, check_positive, check_types
 
 __all__ = ["StepConfig"]
@@ -86,6 +87,7 @@ class StepConfig:
 
     def penalty_due(self, iteration: int) -> bool:
         """Whether R1 and R2, so far as they have a weight, are applied at a step."""
+        check_integer("iteration", iteration, 0)
         return max(self.r1_gamma, self.r2_gamma) > 0 and iteration % self.r1_every == 0
 
     def check_kind(self, kind: str) -> None:

@@ -11,8 +11,8 @@ from gankernels.training import StepConfig, TrainConfig
 
 OTHERS: dict[str, list[Any]] = {
     "bool": [None, 0, 1.0, "False", []],
-    "int": [None, True, 1.5, "3", [1], float("nan"), float("inf")],
-    "int | None": [False, 1.5, "3", [1], float("nan")],
+    "int": [None, True, 1.5, "3", [1], float("nan"), float("inf"), 10**30],
+    "int | None": [False, 1.5, "3", [1], float("nan"), -(10**30)],
     "float": [None, True, "0.1", [0.1], float("nan"), float("inf"), -float("inf")],
     "float | None": [True, "0.1", [0.1], float("nan"), float("inf")],
     "str": [None, 3, ["digits"], b"digits"],

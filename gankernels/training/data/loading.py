@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from gankernels._checks import check_integer
 from gankernels.training.data.files import (
     load_cifar10,
     load_fashion_mnist,
@@ -76,9 +77,9 @@ def load(
     loader = LOADERS.get(kind)
     if loader is None:
         raise ValueError(f"unknown data {spec!r}; expected one of {', '.join(sorted(LOADERS))}")
-    if image_size is not None and (isinstance(image_size, bool) or image_size < 1):
-        raise ValueError(f"image_size must be a positive integer or None, got {image_size!r}")
-    if channels not in (None, 1, 3):
+    if image_size is not None:
+        check_integer("image_size", image_size, 1, " or None")
+    if channels is not None and check_integer("channels", channels, 1, " or None") not in (1, 3):
         raise ValueError(f"channels must be 1, 3 or None, got {channels!r}")
     if kind == "gaussians" and not (image_size is None and channels is None):
         raise ValueError("gaussians are points: image_size and channels do not apply to them")

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gankernels._checks import check_integer
 from gankernels.training.data.images import ImageData
+from gankernels.training.field_checks import check_seed
 
 __all__ = ["BatchStream"]
 
@@ -56,11 +58,11 @@ class BatchStream(Iterator[Tensor]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(
-                "expected batch_size >= 1 and 0 <= rank < world_size, got "
-                f"batch_size={batch_size}, rank={rank}, world_size={world_size}"
-            )
+        check_integer("batch_size", batch_size, 1)
+        check_integer("world_size", world_size, 1)
+        check_seed(seed)
+        if check_integer("rank", rank, 0) >= world_size:
+            raise ValueError(f"rank must be below world_size {world_size}, got {rank}")
         low, high = value_range
         if not low < high:
             raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")

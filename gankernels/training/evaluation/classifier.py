@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gankernels._checks import check_factor, check_integer
 from gankernels.training.data import ImageData
 from gankernels.training.evaluation.features import BATCH, standard
+from gankernels.training.field_checks import check_seed
 from gankernels.training.modes import plain_defaults, seeded
 
 __all__ = ["FeatureNetwork", "train_feature_network"]
@@ -31,6 +35,9 @@ class FeatureNetwork(nn.Module):
         self, channels: int, num_classes: int, num_features: int = 128, stride: int = 1
     ) -> None:
         super().__init__()
+        sizes = {"channels": channels, "num_classes": num_classes, "num_features": num_features}
+        for name, size in {**sizes, "stride": stride}.items():
+            check_integer(name, size, 1)
         self.num_features = num_features
         self.accuracy = float("nan")
         self.description = "classifier features (untrained)"
@@ -95,9 +102,12 @@ def train_feature_network(
         >>> network.accuracy > 0.9
         True
     """
+    check_seed(seed)
+    check_integer("steps", steps, 1)
+    check_integer("batch_size", batch_size, 1)
+    if not 0 < check_factor("learning_rate", learning_rate) < math.inf:
+        raise ValueError(f"learning_rate must be finite and positive, got {learning_rate!r}")
     train, test = _split(image_data, held_out, seed)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
     with seeded(seed, device):
         channels, _, width = image_data.sample_shape
         network = FeatureNetwork(channels, len(image_data.classes), stride=1 + (width >= 16))
@@ -128,6 +138,8 @@ def _split(image_data: ImageData, held_out: float, seed: int) -> tuple[Tensor, T
             f"{image_data.name} has no labelled images to train a classifier on; "
             "evaluate_run takes another feature network as features"
         )
+    if not 0 <= check_factor("held_out", held_out) <= 1:
+        raise ValueError(f"held_out must lie in [0, 1], got {held_out!r}")
     tests = int(len(image_data) * held_out)
     if not 1 <= tests <= len(image_data) - 2:
         raise ValueError(

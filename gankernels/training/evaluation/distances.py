@@ -7,7 +7,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from gankernels._checks import check_integer
 from gankernels._extras import require
+from gankernels.training.field_checks import check_seed
 from gankernels.training.modes import plain_defaults, seeded
 
 __all__ = ["frechet_distance", "kernel_distance", "precision_recall"]
@@ -94,6 +96,10 @@ def kernel_distance(
     kid = require("torchmetrics.image.kid")
 
     real, fake = _check_features(real_features, fake_features)
+    check_seed(seed)
+    check_integer("subsets", subsets, 1)
+    if subset_size is not None:
+        check_integer("subset_size", subset_size, 2, " or None")
     smaller = min(len(real), len(fake))
     size = min(1000, max(2, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
@@ -135,7 +141,8 @@ def precision_recall(
         Models".
     """
     real, fake = _check_features(real_features, fake_features)
-    if not 1 <= neighbours < min(len(real), len(fake)):
+    check_integer("block", block, 1)
+    if not check_integer("neighbours", neighbours, 1) < min(len(real), len(fake)):
         raise ValueError(
             f"neighbours must lie in 1..{min(len(real), len(fake)) - 1}, got {neighbours}"
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
+
+from gankernels._checks import check_factor
 
 __all__ = ["evaluate_mixture"]
 
@@ -47,8 +50,9 @@ def evaluate_mixture(
             f"points must be (N, D) like the centres {tuple(centres.shape)}, "
             f"got {tuple(points.shape)}"
         )
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    for name, value in (("sigma", sigma), ("radius", radius), ("minimum_share", minimum_share)):
+        if not 0 < check_factor(name, value) < math.inf:
+            raise ValueError(f"{name} must be finite and positive, got {value!r}")
     offsets = points.double().cpu().unsqueeze(1) - centres.double().cpu()
     distance, nearest = offsets.norm(dim=2).min(1)
     good = distance <= radius * sigma

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gankernels._checks import check_integer
 from gankernels.training.data import GAUSSIAN_SIGMA, ImageData
 from gankernels.training.evaluation.classifier import FeatureNetwork, train_feature_network
 from gankernels.training.evaluation.distances import (
@@ -130,8 +131,8 @@ def evaluate_run(
     Raises:
         ValueError: See there; also unlabelled images without ``features``.
     """
-    if n_samples < 2:
-        raise ValueError(f"n_samples must be at least 2, got {n_samples}")
+    check_integer("n_samples", n_samples, 2)
+    check_integer("feature_steps", feature_steps, 1)
     check_seed(seed)
     with torch.no_grad(), seeded(seed, device):
         counts = [BATCH] * (n_samples // BATCH) + [n_samples % BATCH] * (n_samples % BATCH > 0)
