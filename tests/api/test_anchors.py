@@ -210,7 +210,7 @@ def test_empty_bins_let_logits_drift_and_full_support_stops_them() -> None:
 
 BAD = [
     (lambda: anchors.gaussian(0, 0, 1, -1, 1), "K must be at least 1, got 0"),
-    (lambda: anchors.gaussian(5, 0, 0, -1, 1), "std must be positive, got 0"),
+    (lambda: anchors.gaussian(5, 0, 0, -1, 1), "std must be finite and positive, got 0"),
     (lambda: anchors.gaussian(5, 0, 1, 1, 1), "low must be below high, both finite, got 1 and 1"),
     (
         lambda: anchors.gaussian(5, 0, 1, -math.inf, 1),
@@ -236,7 +236,7 @@ BAD = [
     ),
     (
         lambda: anchors.skewed(torch.ones(1), 0.5, -1, 1),
-        "K must be at least 2 to move mass between atoms, got 1",
+        "K must be at least 2, got 1",
     ),
     (
         lambda: anchors.skewed(torch.ones(3), math.nan, -1, 1),

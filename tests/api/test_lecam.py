@@ -185,7 +185,7 @@ def test_bad_lists_are_refused() -> None:
         gk.LeCamPenalty(discriminators=2)([x], [x])
     with pytest.raises(ValueError, match="real_logits must be a tensor, got 2"):
         gk.LeCamPenalty()([x, x], [x, x])
-    with pytest.raises(ValueError, match="discriminators must be None or at least 1, got 0"):
+    with pytest.raises(ValueError, match="discriminators must be at least 1 or None, got 0"):
         gk.LeCamPenalty(discriminators=0)
-    with pytest.raises(TypeError, match=r"discriminators must be None or an int, got 2\.0"):
+    with pytest.raises(TypeError, match=r"discriminators must be an integer or None, got 2\.0"):
         gk.LeCamPenalty(discriminators=2.0)  # type: ignore[arg-type]

@@ -361,7 +361,7 @@ def test_gaussians_have_the_papers_moments():
         ("mnist", {}, "mnist needs a folder: mnist:DIR"),
         ("digits:here", {}, "digits takes no folder"),
         ("digits", {"train": False}, "no test split"),
-        ("digits", {"image_size": 0}, "image_size must be a positive integer"),
+        ("digits", {"image_size": 0}, "image_size must be at least 1 or None, got 0"),
         ("digits", {"channels": 2}, "channels must be 1, 3 or None"),
         ("gaussians", {"image_size": 8}, "points"),
     ],

@@ -170,8 +170,8 @@ def test_state_of_another_run_is_refused():
     [
         ({"batch_size": 11}, r"has 10 images.*11 x world_size 1 = 11"),
         ({"batch_size": 4, "world_size": 3}, "4 x world_size 3 = 12"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"batch_size": 2, "rank": 2, "world_size": 2}, "rank=2"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 2, "rank": 2, "world_size": 2}, "rank must be below world_size 2, got 2"),
         ({"batch_size": 2, "value_range": (1.0, 1.0)}, "value_range"),
         ({"batch_size": 2, "flip": True}, "numbers holds points"),
     ],

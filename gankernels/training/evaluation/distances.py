@@ -99,7 +99,7 @@ def kernel_distance(
     check_seed(seed)
     check_integer("subsets", subsets, 1)
     if subset_size is not None:
-        check_integer("subset_size", subset_size, 2, " or None")
+        check_integer("subset_size", subset_size, otherwise=" or None")
     smaller = min(len(real), len(fake))
     size = min(1000, max(2, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
