@@ -288,8 +288,8 @@ register(
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
         },
         {
-            "pairing": "relativistic pairing loss with R1 and R2 at every fourth step, batch 256, learning "
-            "rates 1e-2 and 4e-3 that fall to zero, EMA, 3,500 steps",
+            "pairing": "relativistic pairing loss with R1 and R2 at every fourth step, batch 200, learning "
+            "rates 1e-2 and 4e-3 that fall to zero, EMA, 3,700 steps",
             "realness": "the realness loss of five outcomes with five times the penalties, batch 100, "
             "learning rates 1e-2 and 3e-3, 4,500 steps",
             "article": "the authors' settings: five outcomes, anchors drawn anew at every step, three generator "
