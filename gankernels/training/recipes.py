@@ -265,7 +265,6 @@ _TOY_PENALISED = _TOY.but(
     r1_gamma=0.1,
     r2_gamma=0.1,
     r1_every=1,
-    batch_size=256,
     g_lr=1e-2,
     d_lr=4e-3,
     beta1=0.5,
@@ -279,10 +278,10 @@ register(
         "toy",
         "the paper's 3x3 mixture of Gaussians with perceptrons",
         {
-            "pairing": _TOY_PENALISED.but(loss="pairing", loss_options={}, r1_every=4, steps=3_500),
-            "realness": _TOY_PENALISED.but(
-                r1_gamma=0.5, r2_gamma=0.5, batch_size=100, d_lr=3e-3, steps=4_500
+            "pairing": _TOY_PENALISED.but(
+                loss="pairing", loss_options={}, r1_every=4, batch_size=200, steps=3_700
             ),
+            "realness": _TOY_PENALISED.but(r1_gamma=0.5, r2_gamma=0.5, d_lr=3e-3, steps=4_500),
             "article": _TOY.but(loss_options={**_TOY.loss_options, "redraw": True}),
             "standard": _TOY.but(loss="logistic", loss_options={}),
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
