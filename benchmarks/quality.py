@@ -153,7 +153,11 @@ def table(rows: list[Row]) -> str:
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
-    return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return _digits(mean(values), 3) + (f" ± {_digits(stdev(values), 2)}" if len(values) > 1 else "")
+
+
+def _digits(value: float, count: int) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{count}g}"
 
 
 def run(spec: str, steps: int, seeds: list[int], out: Path) -> None:

@@ -264,12 +264,13 @@ def real_images(name: str) -> Callable[[], str]:
     def section() -> str:
         found = json.loads((results.RESULTS / f"quality-{name}.json").read_text(encoding="utf-8"))
         rows = found["rows"]
+        spec = found["data"] + ":DIR" * (found["data"] in quality.SHAPES)
         dates, commits = (sorted({row[key] for row in rows}) for key in ("date", "commit"))
         return (
             f"{quality.table(rows)}\n\nMean ± standard deviation over the seeds. {found['steps']} steps of each "
             f"network, scored on {found['samples']:,} samples; {rows[0]['feature_network']}. "
             f"{found['processor']}, one thread beside other work, torch {found['torch']}, {' to '.join(dates)}, "
-            f"commit {', '.join(commits)}. Command: `python -m benchmarks.quality --data {found['data']}`; every "
+            f"commit {', '.join(commits)}. Command: `python -m benchmarks.quality --data {spec}`; every "
             f"run is in `benchmarks/results/quality-{name}.json`."
         )
 
