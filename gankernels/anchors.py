@@ -71,6 +71,7 @@ def gaussian(
         ``(K,)``, summing to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 1``, ``std <= 0`` or ``low >= high``.
 
     Example:
@@ -109,6 +110,7 @@ def uniform(
         ``(K,)``, summing to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 1``.
 
     Example:
@@ -147,6 +149,7 @@ def histogram(
         ``(K,)``, summing to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 1``, ``low >= high``, no sample in the range, or a sample that is NaN or
             inf.
 
@@ -200,6 +203,7 @@ def article(
         ``(real_anchor, fake_anchor)``, each ``(K,)``, each summing to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 1``, or both ``generator`` and ``seed`` are given.
 
     Example:
@@ -243,6 +247,7 @@ def official(
         ``(real_anchor, fake_anchor)``, each ``(K,)``, each summing to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 1``, or both ``generator`` and ``seed`` are given.
 
     Example:
@@ -286,6 +291,7 @@ def skew_matrix(
         ``(K, K)``; each row sums to 1.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``K < 2``, ``low >= high`` or a skew that is NaN.
 
     Example:

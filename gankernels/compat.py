@@ -86,6 +86,7 @@ class CategoricalLoss(nn.Module):
         v_min: Position of the first atom, below ``v_max``.
 
     Raises:
+        TypeError: an argument that is not of its type.
         ValueError: ``atoms < 2`` or ``v_min >= v_max``.
 
     Source: github.com/kam1107/RealnessGAN, ``training/loss.py``.

@@ -39,6 +39,7 @@ def save_grid(
         ``path``.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: The shape, the range or the number of columns is wrong.
 
     Example:
@@ -96,6 +97,7 @@ def save_animation(
         ``gif_path``.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: There is no frame, or one differs in size from the first.
         FileNotFoundError: A frame is missing.
     """
@@ -137,6 +139,7 @@ def save_samples(
         columns: Images in a row.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: Samples of another number of dimensions.
     """
     if samples.dim() == 4:

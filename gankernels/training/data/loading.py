@@ -64,6 +64,7 @@ def load(
         The images, their labels where the source has them, and its name.
 
     Raises:
+        TypeError: An argument is not of its type.
         FileNotFoundError: A file or folder is missing; the message names it.
         ValueError: The spec or an argument is wrong, a source has no test split, or a file is
             corrupt; the message names the file and what was expected in it.

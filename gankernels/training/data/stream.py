@@ -36,6 +36,7 @@ class BatchStream(Iterator[Tensor]):
         ``float32`` ``(batch_size, C, H, W)`` or ``(batch_size, D)``, on ``data.images``' device.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: An argument is out of range, or there are fewer images than one global batch.
 
     Example:

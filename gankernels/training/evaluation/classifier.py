@@ -93,6 +93,7 @@ def train_feature_network(
         one-line ``description``.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: The data have no labels or are not images, or ``steps`` or ``held_out`` leaves
             nothing to train or to measure on.
 

@@ -88,6 +88,7 @@ def kernel_distance(
         Mean and standard deviation over the subsets; the estimate is unbiased and may be below 0.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: As :func:`frechet_distance`, or a subset is smaller than 2 or larger than a set.
 
     Source:
@@ -134,6 +135,7 @@ def precision_recall(
         Precision and recall, each in 0..1.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: As :func:`frechet_distance`, or a set has no k-th neighbour.
 
     Source:

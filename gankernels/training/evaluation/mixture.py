@@ -38,6 +38,7 @@ def evaluate_mixture(
         ``modes_recovered`` (an integer) and ``high_quality_share`` (in 0..1).
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: A shape or ``sigma`` is wrong.
 
     Example:

@@ -59,6 +59,7 @@ def evaluate_samples(
         tenth of an equal share of the samples).
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: The shapes do not fit, there are too few images, or features are not finite.
     """
     if fake_images.dim() != 4 or fake_images.shape[1:] != real_images.shape[1:]:
@@ -129,6 +130,7 @@ def evaluate_run(
         See :func:`evaluate_samples`; for the ``gaussians`` see :func:`evaluate_mixture`.
 
     Raises:
+        TypeError: An argument is not of its type.
         ValueError: See there; also unlabelled images without ``features``.
     """
     check_integer("n_samples", n_samples, 2)
