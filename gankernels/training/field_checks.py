@@ -37,7 +37,9 @@ def check_types(config: object) -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name} must be finite, got {value!r}")
             if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                raise ValueError(f"{name} must fit 64 bits, got {value!r}")
+                raise ValueError(
+                    f"{name} must be an integer from -2**63 to 2**63 - 1, got {value!r}"
+                )
 
 
 @cache

@@ -41,7 +41,7 @@ def test_another_type_is_refused(owner: type[Any], field: Field[Any]) -> None:
         ("image_size", 0, "image_size must be at least 1, got 0"),
         ("channels", -3, "channels must be at least 1, got -3"),
         ("value_range", (1.0, -1.0), "value_range must be .*, got 1.0, -1.0"),
-        ("seed", 2**63, "seed must fit 64 bits, got 9223372036854775808"),
+        ("seed", 2**63, "seed must be an integer from"),
         ("ema", 1.5, r"ema must lie in \[0, 1\], got 1.5"),
     ],
 )

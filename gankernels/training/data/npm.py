@@ -65,9 +65,15 @@ def load_npm_cifar10(location: str, train: bool, shape: Shape) -> ImageData:
     label_file = folder / ("train_lables.json" if train else "test_lables.json")  # as it is spelt
     labels = _read_npm_labels(label_file)
     sheets = [folder / name for name in names]
-    rows = sum(_rows_of_sheet(sheet) for sheet in sheets)
+    rows = {sheet: _rows_of_sheet(sheet) for sheet in sheets}
+    if len(labels) != sum(rows.values()):
+        counted = ", ".join(f"{sheet} {count}" for sheet, count in rows.items())
+        raise ValueError(
+            f"{label_file}: {len(labels)} labels, expected {sum(rows.values())} as there are images "
+            f"({counted})"
+        )
     with naming(label_file):
-        check_labels(labels, rows, CIFAR10_NAMES)
+        check_labels(labels, len(labels), CIFAR10_NAMES)
     images = torch.cat([_read_sheet(sheet) for sheet in sheets])
     return ImageData(images, labels, "npm-cifar10", CIFAR10_NAMES)
 
