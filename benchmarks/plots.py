@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks import results
 from benchmarks.losses import is_rival
-from benchmarks.quality import LOSSES, PENALTIES
+from benchmarks.quality import LOSSES, PENALTIES, PUBLISHED
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -157,7 +157,7 @@ def main() -> None:
     for draw in (losses, bandwidth, steps, scaling):
         draw()
         print(f"docs/images/bench_{draw.__name__}.svg")
-    for name in ("fashion-mnist", "npm-cifar10"):
+    for name in PUBLISHED:
         quality(name)
         print(f"docs/images/quality_{name}.png")
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks import results
 from benchmarks.results import RESULTS, commit, processor
 from gankernels._files import write_whole
+from gankernels.plots.pictures import to_uint8
 from gankernels.training import TrainConfig, configuration, data, evaluation
 from gankernels.training.loop import load_generator, sampler, train
 from gankernels.training.metrics import NonFiniteError
@@ -53,6 +54,7 @@ LOSSES: dict[str, dict[str, Any]] = {
 PENALTIES = {"R1 + R2": 1.0, "none": 0.0}
 COLOUR = {"image_size": 32, "channels": 3}
 SHAPES = {"cifar10": COLOUR, "npm-cifar10": COLOUR}  # of the others: the preset's 28 x 28, grey
+PUBLISHED = ("fashion-mnist", "npm-cifar10")  # in docs/evidence.md
 SAMPLES = 2_000
 SHOWN = 12  # of a cell
 SCORES = {
@@ -112,8 +114,7 @@ def measure(
         generator, _ = load_generator(folder)
     if sheet is not None:
         shown = sampler(generator, config, "cpu", seed=cell["seed"])(SHOWN)
-        low, high = config.value_range
-        _put(sheet, cell, shown.sub(low).div(high - low).clamp(0, 1))
+        _put(sheet, cell, to_uint8(shown, config.value_range))
     draw = sampler(generator, config, "cpu", seed=cell["seed"])
     scores = evaluation.evaluate_run(
         draw, images, SAMPLES, "cpu", value_range=config.value_range, seed=0, features=features
@@ -125,9 +126,7 @@ def _put(sheet: Path, cell: Row, samples: Tensor) -> None:
     """One row of a picture that has a row for every loss and penalty; white where there is nothing yet."""
     kinds = list(product(LOSSES, PENALTIES))
     count, channels, height, width = samples.shape
-    strip = (
-        samples.mul(255).round().to(torch.uint8).permute(2, 0, 3, 1).reshape(height, -1, channels)
-    )
+    strip = samples.permute(2, 0, 3, 1).reshape(height, -1, channels)
     whole = Image.new("RGB", (count * width, len(kinds) * height), "white")
     if sheet.exists():
         with Image.open(sheet) as found:

@@ -262,7 +262,7 @@ def real_images(name: str) -> Callable[[], str]:
     """The losses on one data set, from ``benchmarks/results/quality-NAME.json``."""
 
     def section() -> str:
-        found = json.loads((results.RESULTS / f"quality-{name}.json").read_text(encoding="utf-8"))
+        found = results.load(f"quality-{name}")
         rows = found["rows"]
         spec = found["data"] + ":DIR" * (found["data"] in quality.SHAPES)
         dates, commits = (sorted({row[key] for row in rows}) for key in ("date", "commit"))
@@ -281,7 +281,7 @@ def real_images(name: str) -> Callable[[], str]:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/gallery.md": {"toy": toy},
-    "docs/evidence.md": {name: real_images(name) for name in ("fashion-mnist", "npm-cifar10")},
+    "docs/evidence.md": {name: real_images(name) for name in quality.PUBLISHED},
     "README.md": {
         "benchmark table": losses,
         "steps table": short_steps,

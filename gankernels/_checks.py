@@ -190,26 +190,26 @@ def check_integer(name: str, value: object, least: int | None = None, otherwise:
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least}{otherwise}, got {value!r}")
     if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} must fit 64 bits, got {value!r}")
+        raise ValueError(f"{name} must be an integer from -2**63 to 2**63 - 1, got {value!r}")
     return value  # type: ignore[return-value]
 
 
-def check_temperature(name: str, value: float) -> float:
-    """What logits are divided by."""
-    temperature = value if type(value) is float else check_factor(name, value)
-    if not 0 < temperature < float("inf"):
+def check_positive_number(name: str, value: float) -> float:
+    """What logits are divided by, a width, a rate: finite and above 0."""
+    number = value if type(value) is float else check_factor(name, value)
+    if not 0 < number < float("inf"):
         raise ValueError(f"{name} must be finite and positive, got {value!r}")
-    return temperature
+    return number
 
 
 def check_temperatures(both: float, of_p: float | None, of_q: float | None) -> tuple[float, float]:
     """One for both distributions, or one of its own for either."""
     if of_p is of_q is None:
-        temperature = check_temperature("temperature", both)
+        temperature = check_positive_number("temperature", both)
         return temperature, temperature
-    p = both if of_p is None else check_temperature("p_temperature", of_p)
-    q = both if of_q is None else check_temperature("q_temperature", of_q)
-    return check_temperature("temperature", p), check_temperature("temperature", q)
+    p = both if of_p is None else check_positive_number("p_temperature", of_p)
+    q = both if of_q is None else check_positive_number("q_temperature", of_q)
+    return check_positive_number("temperature", p), check_positive_number("temperature", q)
 
 
 def check_beta(beta: float) -> float:

@@ -28,7 +28,7 @@ def softmax_kl(
     index = check.check_logits("logits", logits, dim)
     check.check_target("target", target, "logits", logits, index)
     each = RowWeights(logits, index, weight, mask)
-    z = each.kept(_tempered(logits, check.check_temperature("temperature", temperature)))
+    z = each.kept(_tempered(logits, check.check_positive_number("temperature", temperature)))
     return each.reduce(_kl_rows(z, each.kept(target), index), reduction, scale)
 
 
@@ -69,7 +69,7 @@ def js_divergence(
     index = _check_pair("p_logits", p_logits, "q_logits", q_logits, dim, reduction)
     share = check.check_beta(beta)
     each = RowWeights(p_logits, index, weight, mask)
-    temperature = check.check_temperature("temperature", temperature)
+    temperature = check.check_positive_number("temperature", temperature)
     p, q = (each.kept(_tempered(z, temperature)) for z in (p_logits, q_logits))
     return each.reduce(_js_rows(*alike(p, q), share, index), reduction, scale)
 

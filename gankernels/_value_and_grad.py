@@ -178,7 +178,7 @@ def _softmax_kl(
         options = {"temperature": temperature, "weight": weight, "mask": mask, "scale": scale}
         args = (logits, target, dim, reduction)
         return _through_autograd(functional.softmax_kl, args, options, (0,), grad_scale)
-    temperature = _checks.check_temperature("temperature", temperature)
+    temperature = _checks.check_positive_number("temperature", temperature)
     code, scale = _backend.in_kernel(reduction, scale, logits, dim)
     loss, grad, _ = _backend.VALUE_AND_GRAD["softmax_kl"](
         logits, target, dim, code, True, False, True, grad_scale, temperature, scale

@@ -82,8 +82,7 @@ def gaussian(
     _check_range(low, high)
     if not math.isfinite(check.check_factor("mean", mean)):
         raise ValueError(f"mean must be finite, got {mean!r}")
-    if not 0 < check.check_factor("std", std) < math.inf:
-        raise ValueError(f"std must be finite and positive, got {std!r}")
+    check.check_positive_number("std", std)
     edges = (torch.linspace(low, high, K + 1, dtype=torch.float64, device="cpu") - mean) / std
     a, b = edges[:-1], edges[1:]
     # Phi(b) - Phi(a) = Phi(-a) - Phi(-b): use the tail in which both terms are small.

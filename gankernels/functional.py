@@ -162,7 +162,7 @@ def softmax_kl(
             mask=mask,
             scale=scale,
         )
-    temperature = _checks.check_temperature("temperature", temperature)
+    temperature = _checks.check_positive_number("temperature", temperature)
     if weight is not None or mask is not None:
         _checks.check_divergence_reduction(reduction)
         code, scale = _backend.in_kernel("none", scale, logits, dim)

@@ -52,13 +52,14 @@ def save_grid(
     if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(f"images must be (N, 1 or 3, H, W), got {tuple(images.shape)}")
     check_integer("columns", columns, 1)
-    canvas = _tile(_to_uint8(images.detach().cpu(), value_range), columns)
+    canvas = _tile(to_uint8(images.detach().cpu(), value_range), columns)
     array = canvas.permute(1, 2, 0).squeeze(-1).numpy()
     picture = Image.fromarray(array)
     return write_whole(path, lambda file: picture.save(file, format="PNG"))
 
 
-def _to_uint8(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+def to_uint8(images: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Floating-point images as bytes: clamped, NaN at the lower end; ``uint8`` as it is."""
     if images.dtype == torch.uint8:
         return images
     low, high = value_range

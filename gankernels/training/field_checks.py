@@ -8,6 +8,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from gankernels._checks import check_integer
+
 __all__ = ["check_choice", "check_positive", "check_seed", "check_share", "check_types"]
 
 _WORDS = {
@@ -36,10 +38,8 @@ def check_types(config: object) -> None:
         for number in value if isinstance(value, tuple | list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name} must be finite, got {value!r}")
-            if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                raise ValueError(
-                    f"{name} must be an integer from -2**63 to 2**63 - 1, got {value!r}"
-                )
+            if isinstance(number, int) and not isinstance(number, bool):
+                check_integer(name, number)
 
 
 @cache

@@ -231,8 +231,13 @@ def grl_mlp(
     BatchNorm in G keeps its samples apart. Dropout in D keeps it from winning outright, which is
     where the minimax loss saturates.
     """
-    _require_sizes(image_size=image_size, channels=channels, outcomes=outcomes)
-    _require_sizes(noise_dim=noise_dim, width=width)
+    _require_sizes(
+        image_size=image_size,
+        channels=channels,
+        outcomes=outcomes,
+        noise_dim=noise_dim,
+        width=width,
+    )
     shape = (channels, image_size, image_size)
     pixels = channels * image_size * image_size
     up: list[nn.Module] = []

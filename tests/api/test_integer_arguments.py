@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import gankernels as gk
-from gankernels import anchors, compat, plots, testing, training
+from gankernels import anchors, compat, plots, training
 from gankernels.testing import OPERATORS
 from gankernels.training import (
     ImageData,
@@ -26,6 +26,7 @@ from gankernels.training import (
     sampling,
 )
 
+# All but gankernels.testing and what is made for one backend.
 ROOMS = (gk, anchors, compat, plots, training, data, evaluation, networks, sampling)
 # Wrong calls of the operators and of the configurations have tables of their own.
 ELSEWHERE = {*(operator.functional.__name__ for operator in OPERATORS), "TrainConfig", "StepConfig"}
@@ -91,7 +92,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "sampler": {"network": nn.Linear(8, 2), "config": TrainConfig(noise_dim=8), "device": "cpu", "seed": 0},
     "Maxout": {"inputs": 3, "outputs": 4, "pieces": 2},
     "ReversalGAN": {"generator": nn.Linear(4, 2), "discriminator": nn.Linear(2, 1), "noise_dim": 4},
-    **{name: SIZES for name in ("realness_article",)},
+    "realness_article": SIZES,
     **{name: {**SIZES, "width": 8} for name in ("dcgan_article", "dcgan_small", "dcgan_spectral", "grl_mlp")},
     "toy_mlp": {"outcomes": 2, "noise_dim": 8, "g_width": 8, "d_width": 8},
     **{f"{kind}_step": {"iteration": 0} for kind in ("alternating", "one_pass", "ratio", "reversal")},
@@ -143,7 +144,6 @@ def call(name: str, folder: Path, **changed: Any) -> Any:
 
 def test_every_function_that_takes_an_integer_is_here() -> None:
     assert functions().keys() == CALLS.keys()
-    assert testing.__all__  # whose functions are for tests of kernels, and not asked here
 
 
 @pytest.mark.parametrize(("name", "argument"), [*cases()])

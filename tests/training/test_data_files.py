@@ -4,7 +4,6 @@ import gzip
 import json
 import pickle
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 
 from gankernels.training import data
 from gankernels.training.data import files
+from tools.torture.data_files import png
 
 RNG = np.random.default_rng(0)
 
@@ -192,17 +192,6 @@ def test_npm_cifar10_reads_the_sheets_of_the_package(tmp_path, inner):
         assert found.classes[6] == "frog"
 
 
-def long_png(rows):
-    """A PNG that says it has so many rows of 1,024 pixels, and holds none."""
-
-    def chunk(kind, content):
-        checked = kind + content
-        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    head = struct.pack(">IIBBBBB", 1024, rows, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
 NPM_CIFAR_DAMAGES = {
     "data_batch_3.png": {
         "no picture": (b"x", "expected a PNG of RGB pixels, 1024 wide"),
@@ -251,7 +240,7 @@ def test_damaged_files_of_npm_cifar10_are_named(tmp_path, name, damage):
 def test_a_sheet_is_not_unpacked_before_its_rows_are_counted(tmp_path):
     """80,000 rows of 3 KiB each would be 234 MiB."""
     write_npm_cifar(tmp_path)
-    (tmp_path / "data_batch_3.png").write_bytes(long_png(80_000))
+    (tmp_path / "data_batch_3.png").write_bytes(png(1024, 80_000, colour=2, depth=8))
     with pytest.raises(ValueError, match=r"15 labels, expected 80012 .*data_batch_3\.png 80000"):
         data.load(f"npm-cifar10:{tmp_path}")
 

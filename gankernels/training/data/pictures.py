@@ -18,7 +18,7 @@ from gankernels.training.data.image_folder import find_images
 from gankernels.training.data.images import ImageData
 from gankernels.training.data.sources import Shape, find_folder
 
-__all__ = ["common_white", "decode", "fit", "load_folder", "peak", "stack"]
+__all__ = ["common_white", "decode", "fit", "load_folder", "opened", "peak", "stack"]
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def _read_pictures(paths: list[Path], shape: Shape) -> list[Tensor]:
             found = peak(picture)
             return decode(picture, shape) if found is None else found
 
-        return _opened(path, look)
+        return opened(path, look)
 
     # Pillow releases the interpreter lock while it decodes, so threads are enough.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -57,12 +57,13 @@ def _read_pictures(paths: list[Path], shape: Shape) -> list[Tensor]:
         def read_again(path: Path, picture: Tensor | int) -> Tensor:
             if isinstance(picture, Tensor):
                 return picture
-            return _opened(path, lambda opened: decode(opened, shape, white))
+            return opened(path, lambda found: decode(found, shape, white))
 
         return list(pool.map(read_again, paths, found))
 
 
-def _opened(path: Path, use: Callable[[Any], T]) -> T:
+def opened(path: Path, use: Callable[[Any], T]) -> T:
+    """What ``use`` makes of an image file; a corrupt one is named."""
     Image = require("PIL.Image")
     try:
         with Image.open(path) as picture:

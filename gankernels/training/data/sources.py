@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Shape", "find_folder", "naming", "no_location"]
+__all__ = ["Shape", "find_file", "find_folder", "naming", "no_location"]
 
 
 class Shape(NamedTuple):
@@ -30,6 +30,13 @@ def no_location(kind: str, location: str) -> None:
     """Refuse a folder for what needs none."""
     if location:
         raise ValueError(f"{kind} takes no folder, got {location!r}")
+
+
+def find_file(path: Path, expected: str) -> Path:
+    """Return the file, or raise an error that names it and what should have been there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {expected}")
+    return path
 
 
 def find_folder(kind: str, location: str, default: Path | None = None) -> Path:

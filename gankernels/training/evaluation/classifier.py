@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gankernels._checks import check_factor, check_integer
+from gankernels._checks import check_factor, check_integer, check_positive_number
 from gankernels.training.data import ImageData
 from gankernels.training.evaluation.features import BATCH, standard
-from gankernels.training.field_checks import check_seed
+from gankernels.training.field_checks import check_seed, check_share
 from gankernels.training.modes import plain_defaults, seeded
 
 __all__ = ["FeatureNetwork", "train_feature_network"]
@@ -106,8 +104,7 @@ def train_feature_network(
     check_seed(seed)
     check_integer("steps", steps, 1)
     check_integer("batch_size", batch_size, 1)
-    if not 0 < check_factor("learning_rate", learning_rate) < math.inf:
-        raise ValueError(f"learning_rate must be finite and positive, got {learning_rate!r}")
+    check_positive_number("learning_rate", learning_rate)
     train, test = _split(image_data, held_out, seed)
     with seeded(seed, device):
         channels, _, width = image_data.sample_shape
@@ -139,8 +136,7 @@ def _split(image_data: ImageData, held_out: float, seed: int) -> tuple[Tensor, T
             f"{image_data.name} has no labelled images to train a classifier on; "
             "evaluate_run takes another feature network as features"
         )
-    if not 0 <= check_factor("held_out", held_out) <= 1:
-        raise ValueError(f"held_out must lie in [0, 1], got {held_out!r}")
+    check_share("held_out", check_factor("held_out", held_out))
     tests = int(len(image_data) * held_out)
     if not 1 <= tests <= len(image_data) - 2:
         raise ValueError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 
-from gankernels._checks import check_factor
+from gankernels._checks import check_positive_number
 
 __all__ = ["evaluate_mixture"]
 
@@ -52,8 +51,7 @@ def evaluate_mixture(
             f"got {tuple(points.shape)}"
         )
     for name, value in (("sigma", sigma), ("radius", radius), ("minimum_share", minimum_share)):
-        if not 0 < check_factor(name, value) < math.inf:
-            raise ValueError(f"{name} must be finite and positive, got {value!r}")
+        check_positive_number(name, value)
     offsets = points.double().cpu().unsqueeze(1) - centres.double().cpu()
     distance, nearest = offsets.norm(dim=2).min(1)
     good = distance <= radius * sigma
