@@ -24,6 +24,8 @@ RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # registers, for the logits, their exponentials and an anchor. Triton before 3.9 lays a warp across the
 # classes of such a tile, which takes 2 to 4 times the sectors, and spills: none there.
 WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 0
+# Triton 3.4 spills where two softmaxes of the longest rows in registers leave lanes without a class.
+PARTIAL_PAIRS = RELEASE >= (3, 5)
 STREAMED_BLOCK = 4096
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
@@ -113,7 +115,8 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
     if adjacent:
         return _tile_of_adjacent_rows(block, registers, operands)
     # An address for each element, as where rows are not aligned, takes registers too.
-    many = operands * registers >= 4 or classes % 4 != 0
+    partial = operands > 1 and classes < block and not PARTIAL_PAIRS
+    many = operands * registers >= 4 or classes % 4 != 0 or partial
     share = 4 if wide and operands > 1 else 2 if many else 1
     if block > RESIDENT_CLASSES // registers // share:
         return _tile_of_streamed_rows(classes, wide, operands)
