@@ -13,6 +13,12 @@ from gankernels import _backend, _checks, _scalar_run, functional, reference
 from gankernels._rows import alike
 from gankernels._scalar import SCALAR_LOSSES
 from gankernels._scalar_call import bound, by_name, check_outputs
+from gankernels.divergence_losses._arguments import (
+    differ_beyond_the_batch,
+    those_present,
+    validate_anchors,
+)
+from gankernels.resampling import noises_of
 
 Gradients = tuple[Tensor | None, ...]
 ValueAndGrad = Callable[..., tuple[Tensor, Gradients]]
@@ -243,12 +249,12 @@ def _realness_d_loss(
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     if validate:
-        functional._validate_anchors(real_anchor, fake_anchor)
+        validate_anchors(real_anchor, fake_anchor)
     tensors = (real_logits, fake_logits, real_anchor, fake_anchor)
     if (
         not (real_weight is fake_weight is real_mask is fake_mask is None)
         or _backend.reference_serves(*tensors)
-        or functional._differ_beyond_the_batch(reduction, real_logits, fake_logits)
+        or differ_beyond_the_batch(reduction, real_logits, fake_logits)
     ):
         options = {
             "real_weight": real_weight,
@@ -281,10 +287,10 @@ def _realness_g_loss(
     grad_scale: float = 1.0,
 ) -> tuple[Tensor, Gradients]:
     if validate:
-        functional._validate_anchors(real_anchor, fake_anchor)
+        validate_anchors(real_anchor, fake_anchor)
     used = real_logits if objective == 2 else None
     tensors = (used, fake_logits, real_anchor, fake_anchor)
-    if _backend.reference_serves(*functional._present(*tensors)):
+    if _backend.reference_serves(*those_present(*tensors)):
         args = (*tensors, objective, dim, reduction)
         return _through_autograd(
             reference.realness_g_loss, args, {"scale": scale}, (0, 1), grad_scale
@@ -312,12 +318,12 @@ def _resampled_realness_d_loss(
     if (
         _backend.reference_serves(*tensors)
         or _learnable(real_anchor, fake_anchor)
-        or functional._differ_beyond_the_batch(reduction, *tensors[:2])
+        or differ_beyond_the_batch(reduction, *tensors[:2])
     ):
         args = (*tensors, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_d_loss
         return _through_autograd(fn, args, {"scale": scale}, (0, 1), grad_scale)
-    noises = functional._noises(real_statistics, fake_statistics, dim, real_noise, fake_noise)
+    noises = noises_of(real_statistics, fake_statistics, dim, real_noise, fake_noise)
     code, scale = _backend.in_kernel(reduction, scale, real_statistics, dim)
     operator = _backend.VALUE_AND_GRAD["resampled_realness_d_loss"]
     arguments = (real_anchor, fake_anchor, *noises, dim, code)
@@ -340,12 +346,12 @@ def _resampled_realness_g_loss(
 ) -> tuple[Tensor, Gradients]:
     used = real_statistics if objective == 2 else None
     tensors = (used, fake_statistics, real_anchor, fake_anchor)
-    present = functional._present(*tensors)
+    present = those_present(*tensors)
     if _backend.reference_serves(*present) or _learnable(real_anchor, fake_anchor):
         args = (*tensors, objective, dim, reduction, real_noise, fake_noise)
         fn = functional.resampled_realness_g_loss
         return _through_autograd(fn, args, {"scale": scale}, (0, 1), grad_scale)
-    noises = functional._noises(used, fake_statistics, dim, real_noise, fake_noise)
+    noises = noises_of(used, fake_statistics, dim, real_noise, fake_noise)
     code, scale = _backend.in_kernel(reduction, scale, fake_statistics, dim)
     operator = _backend.VALUE_AND_GRAD["resampled_realness_g_loss"]
     arguments = (real_anchor, fake_anchor, *noises, objective, dim, code)
