@@ -193,10 +193,11 @@ def _kl_logits_rows(p_logits: Tensor, q_logits: Tensor, dim: int) -> Tensor:
 
 def _js_rows(p_logits: Tensor, q_logits: Tensor, beta: float, dim: int) -> Tensor:
     log_p, log_q = F.log_softmax(p_logits, dim), F.log_softmax(q_logits, dim)
-    # Where neither has mass, logaddexp has no derivative.
+    # Where neither has mass, log m has no derivative.
     neither = (log_p == -math.inf) & (log_q == -math.inf)
     log_p, log_q = log_p.masked_fill(neither, 0), log_q.masked_fill(neither, 0)
-    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    # Not logaddexp, whose second derivative overflows where the two are far apart.
+    log_m = torch.stack((log_p + math.log(beta), log_q + math.log1p(-beta))).logsumexp(0)
 
     rows = []
     for log_x in (log_p, log_q):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -224,12 +223,29 @@ def _softmax_kl_logits(
     return _of_two_logits(operator, *both, arguments, grad_scale, of_p, of_q, scale)
 
 
-def _js_divergence(*args: Any, grad_scale: float = 1.0, **kwargs: Any) -> tuple[Tensor, Gradients]:
-    given = _JS.bind(*args, **kwargs)
-    return _through_autograd(functional.js_divergence, given.args, given.kwargs, (0, 1), grad_scale)
-
-
-_JS = inspect.signature(functional.js_divergence)
+def _js_divergence(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    beta: float = 0.5,
+    dim: int = 1,
+    reduction: str = "mean",
+    *,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float = 1.0,
+    grad_scale: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    if _backend.reference_serves(p_logits, q_logits) or not (weight is None and mask is None):
+        options = {"temperature": temperature, "weight": weight, "mask": mask, "scale": scale}
+        args = (p_logits, q_logits, beta, dim, reduction)
+        return _through_autograd(functional.js_divergence, args, options, (0, 1), grad_scale)
+    share = _checks.check_beta(beta)
+    temperature = _checks.check_positive_number("temperature", temperature)
+    code, scale = _backend.in_kernel(reduction, scale, p_logits, dim)
+    operator = _backend.VALUE_AND_GRAD["js_divergence"]
+    both, arguments = (p_logits, q_logits), (share, dim, code)
+    return _of_two_logits(operator, *both, arguments, grad_scale, temperature, scale)
 
 
 def _realness_d_loss(

@@ -56,12 +56,15 @@ inline Tensor kl_to_target(const Tensor& target, const Tensor& logits, int64_t d
   return (a.masked_fill(empty, 1).log() + 1 - log_q).masked_fill(empty, 0);
 }
 
-// d/dp KL(P || Q) = P (log P - log Q - KL(P || Q)) for P = softmax(p_logits), Q = softmax(q_logits)
-inline Tensor kl_to_p_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim) {
-  const Tensor log_p = accumulate(p_logits).log_softmax(dim);
+// d/dp_logits KL(P || Q) = P (log P - log Q - KL(P || Q)) for P = softmax(p_logits)
+inline Tensor divergence_to_logits(const Tensor& log_p, const Tensor& log_q, int64_t dim) {
   const Tensor p = log_p.exp();
-  const Tensor difference = (log_p - accumulate(q_logits).log_softmax(dim)).masked_fill(p == 0, 0);
+  const Tensor difference = (log_p - log_q).masked_fill(p == 0, 0);
   return p * (difference - (p * difference).sum(dim, true));
+}
+
+inline Tensor kl_to_p_logits(const Tensor& p_logits, const Tensor& q_logits, int64_t dim) {
+  return divergence_to_logits(accumulate(p_logits).log_softmax(dim), accumulate(q_logits).log_softmax(dim), dim);
 }
 
 }  // namespace gankernels::formulas

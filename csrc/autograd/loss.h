@@ -24,14 +24,15 @@ struct Parameters {
   at::ArrayRef<double> real_term = {}, fake_term = {};
   // softmax(logits / temperature), p_temperature where these are the first of two logits; the loss's factor.
   double temperature = 1, p_temperature = 1, scale = 1;
+  double share = 0;  // of the first distribution in a mixture of two
 
   // Small numbers in one integer, with `present`, twelve bits of the node's own; terms one after the other, in no list
   // of their own, as compiled autograd tells nodes apart by a hash, which a list within a tuple has not.
   c10::IValue pack(uint64_t present) const {
     const auto code =
         static_cast<uint64_t>(dim) << 32 | present << 8 | static_cast<uint64_t>(objective << 4 | reduction);
-    if (temperature != 1 || p_temperature != 1 || scale != 1)
-      return c10::ivalue::Tuple::create(static_cast<int64_t>(code), temperature, p_temperature, scale);
+    if (temperature != 1 || p_temperature != 1 || scale != 1 || share != 0)
+      return c10::ivalue::Tuple::create(static_cast<int64_t>(code), temperature, p_temperature, scale, share);
     if (fake_term.empty()) return static_cast<int64_t>(code);
     std::vector<c10::IValue> kept{static_cast<int64_t>(code)};
     kept.reserve(1 + real_term.size() + fake_term.size());
@@ -53,7 +54,8 @@ struct SavedParameters : Parameters {
       const auto& elements = value.toTupleRef().elements();
       code = elements[0].toInt();
       if (elements.size() == kOfDistributions) {
-        temperature = elements[1].toDouble(), p_temperature = elements[2].toDouble(), scale = elements[3].toDouble();
+        temperature = elements[1].toDouble(), p_temperature = elements[2].toDouble();
+        scale = elements[3].toDouble(), share = elements[4].toDouble();
       } else {
         for (size_t i = 1; i < elements.size(); ++i) terms_.push_back(elements[i].toDouble());
         const at::ArrayRef<double> terms(terms_);
@@ -67,7 +69,7 @@ struct SavedParameters : Parameters {
   SavedParameters(const SavedParameters&) = delete;
 
  private:
-  static constexpr size_t kOfDistributions = 4;  // code, temperatures and factor
+  static constexpr size_t kOfDistributions = 5;  // code, temperatures, factor and share
   std::vector<double> terms_;
 };
 

@@ -78,6 +78,11 @@ inline void check_temperature(const char* name, double temperature) {
                     temperature);
 }
 
+// Of the first of two distributions in their mixture.
+inline void check_share(const char* name, double share) {
+  TORCH_CHECK_VALUE(share > 0 && share < 1, name, " must be in (0, 1), got ", share);
+}
+
 inline void check_same_device(const char* a_name, const at::Tensor& a, const char* b_name, const at::Tensor& b) {
   TORCH_CHECK(a.device() == b.device(), a_name, " and ", b_name, " must be on the same device, got ", a.device(),
               " and ", b.device());

@@ -11,6 +11,8 @@ constexpr const char* kPublic[] = {
     "float scale=1.0) -> Tensor",
     "softmax_kl_logits(Tensor p_logits, Tensor q_logits, int dim=1, int reduction=1, float p_temperature=1.0, "
     "float q_temperature=1.0, float scale=1.0) -> Tensor",
+    "js_divergence(Tensor p_logits, Tensor q_logits, float beta=0.5, int dim=1, int reduction=1, "
+    "float temperature=1.0, float scale=1.0) -> Tensor",
     "realness_d_loss(Tensor real_logits, Tensor fake_logits, Tensor real_anchor, Tensor fake_anchor, int dim=1, "
     "int reduction=1, float scale=1.0) -> Tensor",
     "realness_g_loss(Tensor? real_logits, Tensor fake_logits, Tensor? real_anchor, Tensor? fake_anchor, "

@@ -3,6 +3,7 @@
 
 #include "divergence.h"
 #include "gradient_scale.h"
+#include "js_divergence.h"
 #include "relativistic.h"
 #include "resample.h"
 #include "resampled.h"
@@ -11,7 +12,7 @@
 namespace gankernels {
 
 using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, ScalarLosses, RelativisticLoss>;
-using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
+using ComposedLosses = Operators<JsDivergence, ResampledRealnessD, ResampledRealnessG>;
 using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients, ScaleTerms>;
 
 // Of every operator that this library registers.

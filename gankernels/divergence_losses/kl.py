@@ -262,7 +262,9 @@ def js_divergence(
             not fit.
         RuntimeError: tensors on different devices.
 
-    Cost: no kernel of its own: some thirty operations of PyTorch on log-probabilities, and as many backward.
+    Cost: log-softmaxes of both and the logarithm of their mixture, in two tensors of their size and float32, then
+        one pass for each logits' divergence and gradient. The backward pass is one of
+        :func:`softmax_kl_logits`.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
 
@@ -275,14 +277,26 @@ def js_divergence(
         >>> gk.js_divergence(sequences, sequences, 0.1, dim=-1, reduction="none").shape
         torch.Size([2, 7])
     """
-    return reference.js_divergence(
-        p_logits,
-        q_logits,
-        beta,
-        dim,
-        reduction,
-        temperature=temperature,
-        weight=weight,
-        mask=mask,
-        scale=scale,
-    )
+    if _backend.reference_serves(p_logits, q_logits):
+        return reference.js_divergence(
+            p_logits,
+            q_logits,
+            beta,
+            dim,
+            reduction,
+            temperature=temperature,
+            weight=weight,
+            mask=mask,
+            scale=scale,
+        )
+    share = _checks.check_beta(beta)
+    temperature = _checks.check_positive_number("temperature", temperature)
+    if p_logits.dtype != q_logits.dtype:
+        p_logits, q_logits = alike(p_logits, q_logits)
+    if weight is not None or mask is not None:
+        _checks.check_divergence_reduction(reduction)
+        code, scale = _backend.in_kernel("none", scale, p_logits, dim)
+        rows = _backend.js_divergence(p_logits, q_logits, share, dim, code, temperature, scale)
+        return RowWeights(p_logits, dim % p_logits.ndim, weight, mask).reduce(rows, reduction)
+    code, scale = _backend.in_kernel(reduction, scale, p_logits, dim)
+    return _backend.js_divergence(p_logits, q_logits, share, dim, code, temperature, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,21 @@ def softmax_kl_logits(
 ) -> Tensor:
     rows = _kl_logits_rows(p_logits / p_temperature, q_logits / q_temperature, dim)
     return scale * _reduce(rows, reduction)
+
+
+def js_divergence(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    beta: float = 0.5,
+    dim: int = 1,
+    reduction: str = "mean",
+    temperature: float = 1.0,
+    scale: float = 1.0,
+) -> Tensor:
+    log_p, log_q = (F.log_softmax(z / temperature, dim) for z in (p_logits, q_logits))
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    of_p, of_q = ((x.exp() * (x - log_m)).sum(dim) for x in (log_p, log_q))
+    return scale * _reduce(beta * of_p + (1 - beta) * of_q, reduction)
 
 
 def realness_d_loss(

@@ -66,6 +66,15 @@ OPERATORS: tuple[Operator, ...] = (
         further=({"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6},),
     ),
     Operator(
+        name="js_divergence",
+        arguments=arguments.softmax_kl_logits,
+        eager=eager.js_divergence,
+        logits=("p_logits", "q_logits"),
+        weighs=("p_logits", "q_logits"),
+        constants={"beta": 0.5},
+        further=({"beta": 0.1, "temperature": 2.0, "scale": 0.6},),
+    ),
+    Operator(
         name="realness_d_loss",
         arguments=arguments.realness_d,
         eager=eager.realness_d_loss,

@@ -11,6 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from contract.common import (
     EXACT,
     call,
+    class_settings,
     dtype_name,
     every_setting,
     few_cases,
@@ -85,6 +86,45 @@ def test_three_derivatives_are_the_references(
             torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("reference", [False, True], ids=["operator", "reference"])
+@class_settings
+def test_three_derivatives_where_a_class_is_impossible(
+    operator: Operator, case: Case, reference: bool
+) -> None:
+    """A logit of -inf is the limit of one far off, for all derivatives."""
+    like = Case((3, 6), options=case.options)
+    function = operator.reference if reference else operator.functional
+    for reduction in in_turn(operator.reductions_of(like)):
+        drawn = operator.draw(like, torch.float64, reduction=reduction)
+        names = operator.inputs(drawn)
+        for impossible in (names, *([name] for name in operator.weighs if name in names)):
+            found = []
+            for far in (-torch.inf, -1e4):
+                arguments = dict(drawn)
+                for name in impossible:
+                    arguments[name] = drawn[name].index_fill(1, torch.tensor(2), far)
+                for name in operator.targets:
+                    if arguments[name] is not None:
+                        arguments[name] = drawn[name].index_fill(-1, torch.tensor(2), 0)
+                leaves = with_leaves(arguments, names)
+                scalar = call(operator, leaves, function).square().sum()
+                found.append([scalar, *three_derivatives(scalar, [leaves[n] for n in names])])
+            torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-11)
+
+
+def three_derivatives(scalar: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Each contracted with its own cosine, and then differentiated."""
+    found: list[Tensor] = []
+    for _ in range(3):
+        gradients = torch.autograd.grad(scalar, inputs, create_graph=True, materialize_grads=True)
+        found += [g.detach() for g in gradients]
+        weights = [torch.arange(g.numel(), dtype=g.dtype).cos().view_as(g) for g in gradients]
+        scalar = sum(((g * w).sum() for g, w in zip(gradients, weights, strict=True)))  # type: ignore[assignment]
+        if not scalar.requires_grad:
+            break
+    return found
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @every_setting
 def test_gradients_under_create_graph_are_those_without(
@@ -104,8 +144,9 @@ def test_gradients_under_create_graph_are_those_without(
             # Two formulas of the same gradient, each rounded to its dtype twice.
             eps = torch.finfo(dtype).eps
             size = float(b.abs().max())
-            if backend == "triton" and operator.has_classes:
-                # Other exponentials than PyTorch's, in a probability times a difference of logits.
+            of_differences = operator.weighs == operator.logits
+            if of_differences or (backend == "triton" and operator.has_classes):
+                # A probability times a difference of logits; Triton's has other exponentials than PyTorch.
                 scale = float(grad_output.abs().max()) / (3 if reduction == "mean" else 1)
                 size = max(size, scale * max(float(x.detach().abs().max()) for x in inputs))
             torch.testing.assert_close(a, b, rtol=4 * eps, atol=4 * eps * size)

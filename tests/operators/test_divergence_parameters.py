@@ -244,10 +244,13 @@ def test_value_and_gradients_of_mixed_dtypes() -> None:
 
 # --- the Jensen-Shannon divergence ---------------------------------------------------------------
 
+of_either = pytest.mark.parametrize("module", [gk, reference], ids=["operators", "reference"])
+
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("dim", [1, -1])
-def test_js_is_its_formula(beta: float, dim: int) -> None:
+@of_either
+def test_js_is_its_formula(module: Any, beta: float, dim: int) -> None:
     torch.manual_seed(8)
     a, b = draw(2, 6, 4).requires_grad_(), draw(2, 6, 4).requires_grad_()
     p, q = (a / T).softmax(dim), (b / T).softmax(dim)
@@ -256,9 +259,9 @@ def test_js_is_its_formula(beta: float, dim: int) -> None:
     rows = beta * kl_p + (1 - beta) * kl_q
     options = {"dim": dim, "temperature": T, "scale": 3.0}
     torch.testing.assert_close(
-        gk.js_divergence(a, b, beta, reduction="none", **options), 3 * rows, **EXACT
+        module.js_divergence(a, b, beta, reduction="none", **options), 3 * rows, **EXACT
     )
-    found = gk.js_divergence(a, b, beta, **options)
+    found = module.js_divergence(a, b, beta, **options)
     closed = (
         beta * p * ((p / m).log() - kl_p.unsqueeze(dim)) / T,
         (1 - beta) * q * ((q / m).log() - kl_q.unsqueeze(dim)) / T,
@@ -266,28 +269,31 @@ def test_js_is_its_formula(beta: float, dim: int) -> None:
     expected = tuple(3 * g / rows.numel() for g in closed)
     torch.testing.assert_close(gradients(found, a, b), expected, **EXACT)
     assert torch.autograd.gradgradcheck(
-        lambda x, y: gk.js_divergence(x, y, beta, **options), (a[:1], b[:1])
+        lambda x, y: module.js_divergence(x, y, beta, **options), (a[:1], b[:1])
     )
-    swapped = gk.js_divergence(b, a, 1 - beta, **options)
+    swapped = module.js_divergence(b, a, 1 - beta, **options)
     torch.testing.assert_close(swapped, found, **EXACT)
 
 
-def test_js_is_bounded_and_tends_to_kl() -> None:
+@of_either
+def test_js_is_bounded_and_tends_to_kl(module: Any) -> None:
     torch.manual_seed(9)
     a, b = draw(5, 6), draw(5, 6)
     far, farther = torch.tensor([[0.0, -1e4]]), torch.tensor([[-1e4, 0.0]])
     for beta in (0.2, 0.5):
         most = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
-        assert gk.js_divergence(far, farther, beta).item() == pytest.approx(most)
-        assert gk.js_divergence(a, b, beta).item() < most
+        assert module.js_divergence(far, farther, beta).item() == pytest.approx(most)
+        assert module.js_divergence(a, b, beta).item() < most
     small = 1e-7
-    limit = gk.js_divergence(a, b, small) / small
+    limit = module.js_divergence(a, b, small) / small
     torch.testing.assert_close(limit, gk.softmax_kl_logits(a, b), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("place", ["p", "q", "both"])
-def test_js_of_impossible_classes(place: str) -> None:
-    """A class without mass counts nothing, here or there, and takes no gradient."""
+@of_either
+def test_js_of_impossible_classes(module: Any, place: str) -> None:
+    """A class without mass counts nothing, here or there, and takes no gradient, nor one of that."""
+    torch.manual_seed(12)
     a, b = draw(2, 4), draw(2, 4)
     if place in ("p", "both"):
         a[:, 1] = -math.inf
@@ -296,8 +302,11 @@ def test_js_of_impossible_classes(place: str) -> None:
     results = []
     for floor in (-math.inf, -1e4):
         leaves = [x.clamp(min=floor).requires_grad_() for x in (a, b)]
-        value = gk.js_divergence(*leaves, 0.3)
-        results.append((value, *gradients(value, *leaves)))
+        value = module.js_divergence(*leaves, 0.3)
+        first = gradients(value, *leaves)
+        with_graph = torch.autograd.grad(value, leaves, create_graph=True)
+        mixed = sum((g * torch.arange(4.0)).sum() for g in with_graph)
+        results.append((value, *first, *with_graph, *gradients(mixed, *leaves)))
     torch.testing.assert_close(results[0], results[1], **EXACT)
 
 

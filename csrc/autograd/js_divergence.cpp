@@ -1,0 +1,103 @@
+// JSD(p, q) = beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q: two divergences from one mixture.
+#include "../operators/js_divergence.h"
+
+#include <ATen/ops/isneginf.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/logaddexp.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/stack.h>
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "formulas.h"
+#include "loss.h"
+
+namespace gankernels {
+
+namespace {
+
+double log_share(double beta, size_t which) { return which == 0 ? std::log(beta) : std::log1p(-beta); }
+double share(double beta, size_t which) { return which == 0 ? beta : 1 - beta; }
+
+}  // namespace
+
+// log m are logits whose softmax is m, and the derivatives with respect to m,
+// beta (m - p) + (1 - beta) (m - q) = 0, cancel: each logits' gradient is that of their own divergence.
+TwoGradients JsDivergence::compose(const Arguments& a) {
+  at::AutoDispatchBelowADInplaceOrView guard;  // plain values: the operators below must not look for derivatives
+  const Request& request = a.request;
+  check_reduction(request.reduction);
+  const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
+  check_floating("q_logits", a.q_logits);
+  check_alike("p_logits", a.p_logits, "q_logits", a.q_logits);
+  check_share("beta", a.beta);
+  check_temperature("temperature", a.temperature);
+
+  const std::array<Tensor, 2> logits{formulas::accumulate(a.p_logits), formulas::accumulate(a.q_logits)};
+  const auto log_part = [&](size_t i) {
+    return at::log_softmax(formulas::tempered(logits[i], a.temperature), dim).add_(log_share(a.beta, i));
+  };
+  Tensor log_m = log_part(0);
+  at::logaddexp_out(log_m, log_m, log_part(1));
+
+  const std::array<bool, 2> wanted{request.first_grad, request.second_grad};
+  Tensor loss;
+  std::array<Tensor, 2> gradients;
+  for (size_t i = 0; i < 2; ++i) {
+    auto [part, gradient, unused] =
+        Kernel<SoftmaxKlLogits>::call(logits[i], log_m, dim, request.reduction, wanted[i], false, request.fold_mean,
+                                      request.grad_scale, a.temperature, 1, a.scale * share(a.beta, i));
+    loss = i == 0 ? part : loss.add_(part);
+    gradients[i] = gradient.to(a.p_logits.scalar_type());
+  }
+  return {loss, gradients[0], gradients[1]};
+}
+
+namespace {
+
+struct JsDivergenceAutograd {
+  static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
+  static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
+
+  static Evaluated evaluate(const Inputs& in, const Needed& needed, const Parameters& p) {
+    return evaluated(Kernel<JsDivergence>::call(in[0], in[1], p.share, p.dim, p.reduction, needed[0], needed[1],
+                                                folds_mean(in[1]), 1.0, p.temperature, p.scale),
+                     needed[0], needed[1]);
+  }
+
+  static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
+    const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
+    std::array<Tensor, 2> logits, log_part;
+    for (size_t i = 0; i < 2; ++i) {
+      logits[i] = formulas::counted(formulas::tempered(in[i], p.temperature), grad_output, dim, p.reduction);
+      log_part[i] = logits[i].log_softmax(dim) + log_share(p.share, i);
+    }
+    // Where neither has mass, log m has no derivative; 0 log 0 = 0 leaves out what stands there instead.
+    const Tensor neither = at::isneginf(log_part[0]).logical_and(at::isneginf(log_part[1]));
+    for (Tensor& t : log_part) t = t.masked_fill(neither, 0);
+    // Not logaddexp, whose second derivative overflows where the two are far apart.
+    const Tensor log_m = at::logsumexp(at::stack({log_part[0], log_part[1]}), 0);
+    Inputs out;
+    for (size_t i = 0; i < 2; ++i) {
+      if (!needed[i]) continue;
+      const double factor = p.scale * share(p.share, i) / p.temperature;
+      const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction, factor);
+      out[i] = (g * formulas::divergence_to_logits(logits[i].log_softmax(dim), log_m, dim)).to(in[i].scalar_type());
+    }
+    return out;
+  }
+};
+
+Tensor js_divergence(const Tensor& p_logits, const Tensor& q_logits, double beta, int64_t dim, int64_t reduction,
+                     double temperature, double scale) {
+  return apply<JsDivergenceAutograd>(
+      {p_logits, q_logits},
+      {.reduction = reduction, .dim = dim, .temperature = temperature, .scale = scale, .share = beta});
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) { m.impl("js_divergence", TORCH_FN(js_divergence)); }
+
+}  // namespace gankernels
