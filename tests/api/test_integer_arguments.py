@@ -67,7 +67,6 @@ CALLS: dict[str, dict[str, Any]] = {
         "discriminator": nn.Linear(4, 4), "real_images": torch.rand(3, 4), "fake_images": torch.rand(3, 4),
         "outcomes": torch.arange(4.0), "dim": 1,
     },
-    "js_divergence": {"p_logits": FEATURES, "q_logits": FEATURES, "dim": 1},
     "r1_penalty": {"outcomes": torch.arange(4.0), "dim": 1},
     "r2_penalty": {"outcomes": torch.arange(4.0), "dim": 1},
     "save_animation": {"png_paths": None, "gif_path": None, "milliseconds": 9},
