@@ -279,7 +279,7 @@ register(
         "the paper's 3x3 mixture of Gaussians with perceptrons",
         {
             "pairing": _TOY_PENALISED.but(
-                loss="pairing", loss_options={}, r1_every=8, batch_size=224, steps=3_600
+                loss="pairing", loss_options={}, r1_every=8, batch_size=200, steps=3_600
             ),
             "realness": _TOY_PENALISED.but(r1_gamma=0.5, r2_gamma=0.5, d_lr=3e-3, steps=4_500),
             "article": _TOY.but(loss_options={**_TOY.loss_options, "redraw": True}),
@@ -287,7 +287,7 @@ register(
             "standard_1": _TOY.but(loss="logistic", loss_options={}, g_updates=1),
         },
         {
-            "pairing": "relativistic pairing loss with R1 and R2 at every eighth step, batch 224, learning "
+            "pairing": "relativistic pairing loss with R1 and R2 at every eighth step, batch 200, learning "
             "rates 1e-2 and 4e-3 that fall to zero, EMA, 3,600 steps",
             "realness": "the realness loss of five outcomes with five times the penalties, batch 100, "
             "learning rates 1e-2 and 3e-3, 4,500 steps",
