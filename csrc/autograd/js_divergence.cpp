@@ -68,22 +68,22 @@ struct JsDivergenceAutograd {
 
   static Inputs formula(const Inputs& in, const Needed& needed, const Tensor& grad_output, const Parameters& p) {
     const int64_t dim = at::maybe_wrap_dim(p.dim, in[0].dim());
-    std::array<Tensor, 2> logits, log_part;
+    std::array<Tensor, 2> logs;
     for (size_t i = 0; i < 2; ++i) {
-      logits[i] = formulas::counted(formulas::tempered(in[i], p.temperature), grad_output, dim, p.reduction);
-      log_part[i] = logits[i].log_softmax(dim) + log_share(p.share, i);
+      const Tensor z = formulas::tempered(in[i], p.temperature);
+      logs[i] = formulas::counted(z, grad_output, dim, p.reduction).log_softmax(dim);
     }
     // Where neither has mass, log m has no derivative; 0 log 0 = 0 leaves out what stands there instead.
-    const Tensor neither = at::isneginf(log_part[0]).logical_and(at::isneginf(log_part[1]));
-    for (Tensor& t : log_part) t = t.masked_fill(neither, 0);
+    const Tensor neither = at::isneginf(logs[0]).logical_and(at::isneginf(logs[1]));
+    const auto log_part = [&](size_t i) { return logs[i].masked_fill(neither, 0) + log_share(p.share, i); };
     // Not logaddexp, whose second derivative overflows where the two are far apart.
-    const Tensor log_m = at::logsumexp(at::stack({log_part[0], log_part[1]}), 0);
+    const Tensor log_m = at::logsumexp(at::stack({log_part(0), log_part(1)}), 0);
     Inputs out;
     for (size_t i = 0; i < 2; ++i) {
       if (!needed[i]) continue;
       const double factor = p.scale * share(p.share, i) / p.temperature;
       const Tensor g = formulas::per_row(grad_output, in[i], dim, p.reduction, factor);
-      out[i] = (g * formulas::divergence_to_logits(logits[i].log_softmax(dim), log_m, dim)).to(in[i].scalar_type());
+      out[i] = (g * formulas::divergence_to_logits(logs[i], log_m, dim)).to(in[i].scalar_type());
     }
     return out;
   }
