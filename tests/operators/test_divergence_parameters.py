@@ -276,6 +276,21 @@ def test_js_is_its_formula(module: Any, beta: float, dim: int) -> None:
 
 
 @of_either
+def test_js_of_distillation_as_it_is_written(module: Any) -> None:
+    """The three expressions of on-policy distillation, teacher first."""
+    torch.manual_seed(13)
+    teacher, student, beta = draw(2, 4, 6), draw(2, 4, 6).requires_grad_(), 0.1
+    log_p, log_q = (F.log_softmax(z / T, dim=-1) for z in (teacher, student))
+    log_m = torch.logsumexp(torch.stack([log_p + math.log(beta), log_q + math.log(1 - beta)]), 0)
+    of_teacher = F.kl_div(log_m, log_p, reduction="none", log_target=True)
+    of_student = F.kl_div(log_m, log_q, reduction="none", log_target=True)
+    expected = (beta * of_teacher + (1 - beta) * of_student).sum() / 8
+    found = module.js_divergence(teacher, student, beta, dim=-1, temperature=T)
+    torch.testing.assert_close(found, expected, **EXACT)
+    torch.testing.assert_close(gradients(found, student), gradients(expected, student), **EXACT)
+
+
+@of_either
 def test_js_is_bounded_and_tends_to_kl(module: Any) -> None:
     torch.manual_seed(9)
     a, b = draw(5, 6), draw(5, 6)
