@@ -51,7 +51,7 @@ struct SavedParameters : Parameters {
     if (value.isInt()) {
       code = value.toInt();
     } else {
-      const auto& elements = value.toTupleRef().elements();
+      const at::ArrayRef<c10::IValue> elements = value.toTupleRef().elements().asArrayRef();
       code = elements[0].toInt();
       if (elements.size() == kOfDistributions) {
         temperature = elements[1].toDouble(), p_temperature = elements[2].toDouble();
