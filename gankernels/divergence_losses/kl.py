@@ -263,8 +263,7 @@ def js_divergence(
         RuntimeError: tensors on different devices.
 
     Cost: log-softmaxes of both and the logarithm of their mixture, in two tensors of their size and float32, then
-        one pass for each logits' divergence and gradient. The backward pass is one of
-        :func:`softmax_kl_logits`.
+        one pass for each divergence with its gradient. The backward pass scales the gradients that were kept.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
 
