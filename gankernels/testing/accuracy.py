@@ -252,6 +252,10 @@ def _sharpness(arguments: Arguments) -> float:
 def _logit_magnitude(operator: Operator, arguments: Arguments) -> float:
     size = max(largest(arguments[name]) for name in operator.inputs(arguments))
     size *= _sharpness(arguments)
+    # A mixture's logits are those of its parts and the logarithms of their shares.
+    share = arguments.get("beta", operator.constants.get("beta"))
+    if share is not None:
+        size -= math.log(min(share, 1 - share))
     # Logits drawn from statistics: mean + noise exp(log-variance / 2).
     return size * math.exp(size / 2) if operator.overflows else size
 
