@@ -20,6 +20,16 @@ namespace {
 double log_share(double beta, size_t which) { return which == 0 ? std::log(beta) : std::log1p(-beta); }
 double share(double beta, size_t which) { return which == 0 ? beta : 1 - beta; }
 
+// On a CPU by the kernel: KL(A || softmax(z)) = lse(z) - max(z) where A is 1 at the maximum, c of them where these are
+// c. PyTorch's exponentials wait for ever in a child that was forked after the parent's threads had computed.
+Tensor log_probabilities(const Tensor& z, int64_t dim) {
+  if (!z.is_cpu()) return at::log_softmax(z, dim);
+  const Tensor top = z.amax(dim, true);
+  const Tensor at_top = (z == top).to(z.scalar_type());
+  const auto outputs = Kernel<SoftmaxKl>::call(z, at_top, dim, kNone, false, false, true, 1, 1, 1);
+  return z - top - std::get<0>(outputs).unsqueeze(dim) / at_top.sum(dim, true);
+}
+
 }  // namespace
 
 // log m are logits whose softmax is m, and the derivatives with respect to m,
@@ -36,7 +46,7 @@ TwoGradients JsDivergence::compose(const Arguments& a) {
 
   const std::array<Tensor, 2> logits{formulas::accumulate(a.p_logits), formulas::accumulate(a.q_logits)};
   const auto log_part = [&](size_t i) {
-    return at::log_softmax(formulas::tempered(logits[i], a.temperature), dim).add_(log_share(a.beta, i));
+    return log_probabilities(formulas::tempered(logits[i], a.temperature), dim).add_(log_share(a.beta, i));
   };
   Tensor log_m = log_part(0);
   at::logaddexp_out(log_m, log_m, log_part(1));
