@@ -38,9 +38,7 @@ TwoGradients JsDivergence::compose(const Arguments& a) {
   at::AutoDispatchBelowADInplaceOrView guard;  // plain values: the operators below must not look for derivatives
   const Request& request = a.request;
   check_reduction(request.reduction);
-  const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
-  check_floating("q_logits", a.q_logits);
-  check_alike("p_logits", a.p_logits, "q_logits", a.q_logits);
+  const int64_t dim = check_two_softmaxes(a.p_logits, a.q_logits, a.dim);
   check_share("beta", a.beta);
   check_temperature("temperature", a.temperature);
 

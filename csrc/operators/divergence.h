@@ -135,6 +135,14 @@ struct SoftmaxKl {
   }
 };
 
+// Returns the non-negative `dim`.
+inline int64_t check_two_softmaxes(const Tensor& p_logits, const Tensor& q_logits, int64_t dim) {
+  const int64_t index = check_logits("p_logits", p_logits, dim);
+  check_floating("q_logits", q_logits);
+  check_alike("p_logits", p_logits, "q_logits", q_logits);
+  return index;
+}
+
 struct SoftmaxKlLogits {
   static constexpr const char* kName = "softmax_kl_logits_value_and_grad";
   static constexpr const char* kSchema =
@@ -152,9 +160,7 @@ struct SoftmaxKlLogits {
 
   static Prepared prepare(const Arguments& a) {
     check_reduction(a.request.reduction);
-    const int64_t dim = check_logits("p_logits", a.p_logits, a.dim);
-    check_floating("q_logits", a.q_logits);
-    check_alike("p_logits", a.p_logits, "q_logits", a.q_logits);
+    const int64_t dim = check_two_softmaxes(a.p_logits, a.q_logits, a.dim);
     check_temperature("p_temperature", a.p_temperature);
     check_temperature("q_temperature", a.q_temperature);
     return {dim, empty_outputs(a.q_logits, dim, a.request, a.p_logits, a.q_logits)};

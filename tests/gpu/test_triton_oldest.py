@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose comp
 
 from gankernels.triton import OLDEST, release
 from tools.matrix import TRITONS
-from tools.ptxsim.toolchain import CACHE
+from tools.ptxsim.toolchain import CACHE, made_once
 
 pytestmark = [pytest.mark.emulated, pytest.mark.builds]
 
@@ -25,18 +24,14 @@ VERSION = TRITONS[0]
 @pytest.fixture(scope="module")
 def oldest() -> Path:
     """A folder with that Triton, installed once, whoever asks."""
-    folder = CACHE / f"triton-{VERSION}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be installing it
-        if not folder.exists():
-            wanted = ["--no-deps", "--target", f"{folder}.new", f"triton=={VERSION}"]
-            install = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
-            done = subprocess.run(install, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"pip finds no Triton {VERSION} for this Python and machine")
-            Path(f"{folder}.new").rename(folder)
-    return folder
+
+    def install(folder: Path) -> None:
+        wanted = ["--no-deps", "--target", str(folder), f"triton=={VERSION}"]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"pip finds no Triton {VERSION} for this Python and machine")
+
+    return made_once(CACHE / f"triton-{VERSION}", install)
 
 
 def test_it_is_the_oldest_that_serves() -> None:

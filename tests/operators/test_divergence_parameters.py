@@ -17,6 +17,8 @@ from gankernels import reference, value_and_grad
 EXACT = {"rtol": 1e-11, "atol": 1e-12}
 T = 2.5
 
+of_either = pytest.mark.parametrize("module", [gk, reference], ids=["operators", "reference"])
+
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, dtype=torch.float64).to(dtype)
@@ -30,7 +32,7 @@ def gradients(value: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
-@pytest.mark.parametrize("module", [gk, reference], ids=["operators", "reference"])
+@of_either
 def test_batchmean_is_that_of_pytorch(module: Any, dim: int) -> None:
     torch.manual_seed(0)
     z, target = draw(4, 5, 3).requires_grad_(), draw(4, 5, 3).softmax(dim)
@@ -106,7 +108,7 @@ def test_small_batchmean_gradients_survive_fp16() -> None:
 # --- temperature and scale -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [gk, reference], ids=["operators", "reference"])
+@of_either
 def test_distillation_as_it_is_written(module: Any) -> None:
     torch.manual_seed(4)
     teacher, student = draw(2, 7, 5), draw(2, 7, 5).requires_grad_()
@@ -243,8 +245,6 @@ def test_value_and_gradients_of_mixed_dtypes() -> None:
 
 
 # --- the Jensen-Shannon divergence ---------------------------------------------------------------
-
-of_either = pytest.mark.parametrize("module", [gk, reference], ids=["operators", "reference"])
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import triton
@@ -132,16 +133,23 @@ def nvcc(
     folder = (
         CACHE / f"{source.stem}-sm_{arch}-{digest(source, tree or source.parent, arch, options)}"
     )
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be compiling it
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as work:
-                compile_into(pathlib.Path(work), source, arch, options)
-                shutil.copytree(work, f"{folder}.new", dirs_exist_ok=True)
-            pathlib.Path(f"{folder}.new").rename(folder)
+    made_once(folder, lambda work: compile_into(work, source, arch, options))
     report = ptxas_report((folder / "k.log").read_text())
     return Compiled((folder / "k.ptx").read_text(), (folder / "k.cubin").read_bytes(), report)
+
+
+def made_once(folder: pathlib.Path, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """A folder of the cache, filled by the first who asks: it is what ``make`` was given once that is whole."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as work:
+                made = pathlib.Path(work) / "made"
+                made.mkdir()
+                make(made)
+                made.rename(folder)
+    return folder
 
 
 def compile_into(
