@@ -18,6 +18,7 @@ enum class Positive {
   kAnchor,   // broadcast anchors, already combined into one vector: `anchor` holds P - M
   kTarget,   // per-row targets
   kSoftmax,  // softmax of other logits; `anchor` holds a broadcast M, if there is one
+  kMixture,  // the same, and after the ||, of both divergences, their mixture
 };
 
 // loss_row = KL(P || q) - KL(M || q) with q = softmax(q_logits); P or M may be absent.
@@ -35,6 +36,7 @@ struct DivergenceProblem {
   const void* anchor = nullptr;  // shared by all rows, accumulation dtype, contiguous
   double entropy = 0, mass = 0;  // what `anchor` adds to sum P log P - sum M log M, and S, where known beforehand
   bool linear = false;           // S = 0: the loss is linear in t and needs no exponential of it
+  double share = 0;              // beta of kMixture: beta KL(P || m) + (1 - beta) KL(q || m), m = beta P + (1 - beta) q
   double q_inverse = 1, p_inverse = 1;
   Rows q_grad, p_grad, target_grad;                      // written where data is set
   double q_weight = 1, p_weight = 1, target_weight = 1;  // gradients are multiplied by them

@@ -3,7 +3,6 @@
 
 #include <ATen/ops/isneginf.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/logaddexp.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/stack.h>
 #include <torch/library.h>
@@ -19,50 +18,6 @@ namespace {
 
 double log_share(double beta, size_t which) { return which == 0 ? std::log(beta) : std::log1p(-beta); }
 double share(double beta, size_t which) { return which == 0 ? beta : 1 - beta; }
-
-// On a CPU by the kernel: KL(A || softmax(z)) = lse(z) - max(z) where A is 1 at the maximum, c of them where these are
-// c. PyTorch's exponentials wait for ever in a child that was forked after the parent's threads had computed.
-Tensor log_probabilities(const Tensor& z, int64_t dim) {
-  if (!z.is_cpu()) return at::log_softmax(z, dim);
-  const Tensor top = z.amax(dim, true);
-  const Tensor at_top = (z == top).to(z.scalar_type());
-  const auto outputs = Kernel<SoftmaxKl>::call(z, at_top, dim, kNone, false, false, true, 1, 1, 1);
-  return z - top - std::get<0>(outputs).unsqueeze(dim) / at_top.sum(dim, true);
-}
-
-}  // namespace
-
-// log m are logits whose softmax is m, and the derivatives with respect to m,
-// beta (m - p) + (1 - beta) (m - q) = 0, cancel: each logits' gradient is that of their own divergence.
-TwoGradients JsDivergence::compose(const Arguments& a) {
-  at::AutoDispatchBelowADInplaceOrView guard;  // plain values: the operators below must not look for derivatives
-  const Request& request = a.request;
-  check_reduction(request.reduction);
-  const int64_t dim = check_two_softmaxes(a.p_logits, a.q_logits, a.dim);
-  check_share("beta", a.beta);
-  check_temperature("temperature", a.temperature);
-
-  const std::array<Tensor, 2> logits{formulas::accumulate(a.p_logits), formulas::accumulate(a.q_logits)};
-  const auto log_part = [&](size_t i) {
-    return log_probabilities(formulas::tempered(logits[i], a.temperature), dim).add_(log_share(a.beta, i));
-  };
-  Tensor log_m = log_part(0);
-  at::logaddexp_out(log_m, log_m, log_part(1));
-
-  const std::array<bool, 2> wanted{request.first_grad, request.second_grad};
-  Tensor loss;
-  std::array<Tensor, 2> gradients;
-  for (size_t i = 0; i < 2; ++i) {
-    auto [part, gradient, unused] =
-        Kernel<SoftmaxKlLogits>::call(logits[i], log_m, dim, request.reduction, wanted[i], false, request.fold_mean,
-                                      request.grad_scale, a.temperature, 1, a.scale * share(a.beta, i));
-    loss = i == 0 ? part : loss.add_(part);
-    gradients[i] = gradient.to(a.p_logits.scalar_type());
-  }
-  return {loss, gradients[0], gradients[1]};
-}
-
-namespace {
 
 struct JsDivergenceAutograd {
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits

@@ -30,7 +30,8 @@ class Bound {
     problem.rows = d.logits.numel() / problem.classes;
     weigh(problem, d, request);
     operands_.input(d.logits, problem.q_logits);
-    if (d.p_logits != nullptr) softmax();
+    if (d.share.has_value()) mixture();
+    else if (d.p_logits != nullptr) softmax();
     else if (is_shared(d.positive) && is_shared(d.negative) && !wants_positive_grad()) anchors();
     else targets();
     operands_.output(d.p_grad, problem.p_grad);
@@ -80,6 +81,11 @@ class Bound {
     problem.entropy = -problem.entropy;
     problem.mass = 1 - problem.mass;
     problem.linear = std::abs(problem.mass) <= epsilon();
+  }
+
+  void mixture() {
+    problem.positive = Positive::kMixture;
+    operands_.input(*d_.p_logits, problem.p_logits);
   }
 
   void rows_of(const Tensor* target, Rows& rows) {

@@ -31,7 +31,7 @@ const Kernels& avx512_kernels();
 // Rows of up to this many classes are transposed, so that each lane holds one row.
 constexpr int64_t kTransposedClasses = 128;
 
-// Room for two intermediate values per class and lane of the widest vector, and for seven transposed operands.
+// Room for nine values per class and lane of the widest vector: transposed operands, and what a kernel keeps of a row.
 inline int64_t scratch_bytes(const DivergenceProblem& p) {
   const bool by_lanes = !p.class_contiguous || p.classes <= kTransposedClasses;
   return 9 * (p.classes + 16) * (by_lanes ? 16 : 1) * static_cast<int64_t>(sizeof(double));

@@ -95,6 +95,7 @@ void Cuda::divergences(const char* name, const Tensor& loss, int64_t dim, const 
     launch.wide = launch.wide && next.is_wide();
     launch.columns = launch.columns && next.is_columns();
     launch.softmax = next.term.p_logits.data != nullptr;
+    launch.mixture = d.share.has_value();
     launch.terms[launch.count++] = next.term;
   }
   std::optional<cuda::Workspace> workspace;

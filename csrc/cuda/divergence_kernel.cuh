@@ -1,6 +1,7 @@
 // The kernel around the rows of a divergence, and the choice of its instance for a layout and a number of classes.
 #pragma once
 
+#include "divergence_mixture.cuh"
 #include "divergence_packed.cuh"
 #include "divergence_split.cuh"
 
@@ -75,7 +76,8 @@ inline int threads_for(int classes, int values) {
 template <class T, Positive kPositive, class Group, int kValues, int kWidth>
 int start_in_registers(const DivergenceLaunch& problem, void* stream) {
   const int group = threads_for(problem.classes, kValues), threads = Group::kColumns ? group * kWarp : group;
-  using Body = InRegisters<T, kPositive, Group, kValues, kWidth>;
+  using Body = std::conditional_t<kPositive == Positive::kMixture, MixtureInRegisters<T, Group, kValues, kWidth>,
+                                  InRegisters<T, kPositive, Group, kValues, kWidth>>;
   return start<T, Group, Body>(problem, group, std::max(threads, kBlock), stream);
 }
 
@@ -83,7 +85,8 @@ template <class T, Positive kPositive, class Group, int kWidth>
 int start_online(const DivergenceLaunch& problem, void* stream) {
   constexpr int kMost = kMaxThreads<T>, kGroup = Group::kColumns ? kMost / kWarp : kMost;
   using All = std::conditional_t<Group::kColumns, Group, WholeBlock<Accumulate<T>, kMost>>;
-  using Body = Streamed<T, kPositive == Positive::kSoftmax, All, 8, kWidth>;
+  using Body = std::conditional_t<kPositive == Positive::kMixture, StreamedMixture<T, All, 8, kWidth>,
+                                  Streamed<T, kPositive == Positive::kSoftmax, All, 8, kWidth>>;
   return start<T, All, Body>(problem, kGroup, kMost, stream);
 }
 
@@ -114,7 +117,9 @@ int start_neighbours(const DivergenceLaunch& problem, void* stream) {
   // A gradient to the target is a template of its own only where registers are scarce, and has one instance of each.
   constexpr bool kTarget = kPositive == Positive::kTarget;
   constexpr Positive kOnline = kTarget ? Positive::kAnchor : kPositive;
-  if (problem.parts > 1) return start_split<T, kPositive == Positive::kSoftmax, kWidth>(problem, stream);
+  if constexpr (kPositive != Positive::kMixture) {
+    if (problem.parts > 1) return start_split<T, kPositive == Positive::kSoftmax, kWidth>(problem, stream);
+  }
   if (problem.wide) {
     constexpr int kLong = kMany<T, kPositive>, kShort = kTarget ? kLong : 8;
     if (threads_for(problem.classes, kShort) <= kWarp)
@@ -164,6 +169,7 @@ int start_layout(const DivergenceLaunch& problem, void* stream) {
 
 template <class T>
 int launch_divergence_as(const DivergenceLaunch& problem, void* stream) {
+  if (problem.mixture) return start_layout<T, Positive::kMixture>(problem, stream);
   if (problem.softmax) return start_layout<T, Positive::kSoftmax>(problem, stream);
   if (problem.terms[0].target_grad.data != nullptr) return start_layout<T, Positive::kTarget>(problem, stream);
   return start_layout<T, Positive::kAnchor>(problem, stream);

@@ -36,6 +36,7 @@ GK_DEVICE void select(DivergenceTerm& out, bool second, const DivergenceTerm& a,
   out.p_weight = second ? b.p_weight : a.p_weight;
   out.target_weight = second ? b.target_weight : a.target_weight;
   out.loss_scale = second ? b.loss_scale : a.loss_scale;
+  out.share = second ? b.share : a.share;
 }
 
 }  // namespace gankernels::cuda

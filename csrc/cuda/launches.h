@@ -25,6 +25,7 @@ struct DivergenceTerm {
   double q_inverse = 1, p_inverse = 1;                   // of the temperatures, which logits are multiplied by
   double q_weight = 1, p_weight = 1, target_weight = 1;  // gradients are multiplied by them
   double loss_scale = 1;                                 // and the losses, or their sum, by this: 1 / rows for a mean
+  double share = 0;  // beta of a mixture: beta KL(P || m) + (1 - beta) KL(q || m), m = beta P + (1 - beta) q
 };
 
 // Where a launch adds up what its blocks found.
@@ -43,6 +44,7 @@ struct DivergenceLaunch {
   int classes = 0;  // at most 2^31 - 1; offsets are 64-bit
   Dtype dtype = Dtype::kFloat;
   bool softmax = false;          // P = softmax(p_logits)
+  bool mixture = false;          // and both divergences are from the mixture
   bool wide = false;             // classes side by side and aligned for accesses of 16 bytes
   bool columns = false;          // rows side by side, classes apart
   bool one_after_other = false;  // the second term adds to the row losses of the first

@@ -81,6 +81,13 @@ GK_DEVICE A log1p_for(A e) {
   }
 }
 
+// log(x) of a normal number beside logits of T.
+template <class T, class A>
+GK_DEVICE A log_for(A x) {
+  if constexpr (sizeof(T) == 2) return log2_unit(x) * kLn2;
+  else return log_of(x);
+}
+
 // a / b beside logits of T.
 template <class T, class A>
 GK_DEVICE A quotient_for(A a, A b) {

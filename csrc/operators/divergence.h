@@ -62,6 +62,8 @@ struct Divergence {
   const Tensor* positive = nullptr;
   const Tensor* negative = nullptr;
   double temperature = 1, p_temperature = 1, scale = 1;
+  // beta, for scale (beta KL(P || m) + (1 - beta) KL(q || m)), m = beta P + (1 - beta) q.
+  std::optional<double> share = std::nullopt;
   // Outputs; one without elements was not asked for.
   const Tensor* grad = nullptr;
   const Tensor* p_grad = nullptr;
@@ -76,6 +78,9 @@ void weigh(Problem& problem, const Divergence& d, const Request& request) {
   problem.q_weight = weight * problem.q_inverse, problem.p_weight = weight * problem.p_inverse;
   problem.target_weight = weight;
   problem.loss_scale = d.scale;
+  if (!d.share.has_value()) return;
+  problem.share = *d.share;
+  problem.p_weight *= problem.share, problem.q_weight *= 1 - problem.share;
 }
 
 // The loss of the rows of `logits`, and the gradients that are asked for.

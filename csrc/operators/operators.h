@@ -11,8 +11,9 @@
 
 namespace gankernels {
 
-using Losses = Operators<SoftmaxKl, SoftmaxKlLogits, RealnessD, RealnessG, ScalarLosses, RelativisticLoss>;
-using ComposedLosses = Operators<JsDivergence, ResampledRealnessD, ResampledRealnessG>;
+using Losses =
+    Operators<SoftmaxKl, SoftmaxKlLogits, JsDivergence, RealnessD, RealnessG, ScalarLosses, RelativisticLoss>;
+using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
 using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients, ScaleTerms>;
 
 // Of every operator that this library registers.

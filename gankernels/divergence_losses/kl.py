@@ -262,8 +262,8 @@ def js_divergence(
             not fit.
         RuntimeError: tensors on different devices.
 
-    Cost: log-softmaxes of both and the logarithm of their mixture, in two tensors of their size and float32, then
-        one pass for each divergence with its gradient. The backward pass scales the gradients that were kept.
+    Cost: one kernel for value and both gradients; gradients that are not required are not computed.
+        Two exponentials and two logarithms per class; no other memory than the gradients.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
 

@@ -15,7 +15,6 @@ from gankernels.triton.kernels.divergence import (
     WHOLE,
     divergence_kernel,
 )
-from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
 from gankernels.triton.launching import (
     NONE,
     gradient_weight,
@@ -316,71 +315,3 @@ def in_parts(
             STAGE=stage,
             num_warps=tile.warps,
         )
-
-
-def softmax_pair(
-    call: Call, loss: Tensor, batch: Batch, temperatures: tuple[float, float] = (1.0, 1.0)
-) -> None:
-    """KL(softmax(a) || .) - KL(M || .); the batch's logits are a and z, its target M, if any."""
-    if call.reduction == NONE and loss.numel() == 0:
-        return
-    tile = batch.tile()
-    a, z = batch.logits
-    a_gradient, z_gradient = batch.gradients
-    minus = batch.targets[0] if batch.targets else a
-    unit = min(batch.unit, tile.at_once)
-    adjacent = batch.adjacent
-    row_unit, class_unit = (unit, 1) if adjacent else (1, unit)
-    before = (
-        a.tensor,
-        z.tensor,
-        minus.tensor,
-        a_gradient.tensor,
-        z_gradient.tensor,
-        loss,
-    )
-    after = (
-        batch.rows // row_unit,
-        batch.inner // row_unit,
-        batch.classes // class_unit,
-        *a.steps(unit, adjacent),
-        *z.steps(unit, adjacent),
-        *(minus.strides if batch.shared else minus.steps(unit, adjacent)),
-        *a_gradient.steps(unit, adjacent),
-        *z_gradient.steps(unit, adjacent),
-        *(1 / t for t in temperatures),
-        *(call.weight(batch.rows) / t for t in temperatures),
-        call.scale(batch.rows),
-    )
-    constants = dict(
-        ROWS=tile.rows,
-        BLOCK=tile.block,
-        HAS_MINUS=bool(batch.targets),
-        SHARED=batch.shared,
-        A_GRAD=batch.wants[0],
-        Z_GRAD=batch.wants[1],
-        STREAMED=tile.streamed,
-        PER_ROW=call.reduction == NONE,
-        EVEN=batch.classes % tile.block == 0,
-        UNIT=unit,
-        ADJACENT=adjacent,
-        WIDE=batch.wide,
-    )
-    tiles = [batch.tiles(tile)]
-    (programs,) = programs_of(
-        softmax_pair_kernel, loss, tiles, tile, before, (*after, 2), constants
-    )
-    partials, ticket = workspace(loss, programs)
-    launch(
-        softmax_pair_kernel,
-        programs,
-        *before,
-        partials,
-        ticket,
-        *after,
-        programs,
-        **constants,
-        SINGLE=programs == 1,
-        num_warps=tile.warps,
-    )
-    batch.walk.hand_back()

@@ -21,10 +21,10 @@ from gankernels.triton.divergence import (
     divergence,
     is_shared,
     of_each_row,
-    softmax_pair,
 )
 from gankernels.triton.launching import on_device_of
 from gankernels.triton.replays import replayed
+from gankernels.triton.softmax_pair import mixture, softmax_pair
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 
@@ -109,6 +109,31 @@ def softmax_kl_logits(
     call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale, scale)
     batch = Batch(call.dim, [p_logits.detach(), q_logits.detach()], [], gradients)
     softmax_pair(call, loss, batch, temperatures)
+    return outputs
+
+
+@on_device_of(0)
+@replayed(_checked("js_divergence_value_and_grad"))
+def js_divergence(
+    p_logits: Tensor,
+    q_logits: Tensor,
+    beta: float,
+    dim: int,
+    reduction: int,
+    p_grad: bool,
+    q_grad: bool,
+    fold_mean: bool,
+    grad_scale: float,
+    temperature: float = 1.0,
+    scale: float = 1.0,
+) -> Outputs:
+    flags = (p_grad, q_grad, fold_mean, grad_scale)
+    arguments = (p_logits, q_logits, beta, dim, reduction, *flags, temperature, scale)
+    outputs: Outputs = outputs_of("js_divergence_value_and_grad")(*arguments)
+    loss, *gradients = outputs
+    call = Call(dim % p_logits.ndim, reduction, fold_mean, grad_scale, scale)
+    batch = Batch(call.dim, [p_logits.detach(), q_logits.detach()], [], gradients)
+    mixture(call, loss, batch, beta, temperature)
     return outputs
 
 

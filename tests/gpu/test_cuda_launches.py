@@ -118,6 +118,19 @@ def test_streamed_logits_are_read_twice(classes: int) -> None:
     assert moved(found[0], "load") == 4 * size(logits)
 
 
+@pytest.mark.parametrize(("classes", "readings"), [(64, 1), (4099, 3), (8200, 3)])
+def test_a_mixture_is_one_launch(classes: int, readings: int) -> None:
+    """Of logits read once where a row stays in registers, or three times; gradients are written once."""
+    p, q = torch.randn(2, 2, classes)
+    with emulated.launches(90) as found:
+        loss, *gradients = emulated.operator("js_divergence_value_and_grad")(
+            p, q, 0.3, 1, 0, True, True, True, 1.0
+        )
+    (launch,) = found
+    assert moved(launch, "load") == readings * size(p, q)
+    assert moved(launch, "store") == size(loss, *gradients)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_of_8192_classes_are_read_once(dtype: torch.dtype) -> None:
     logits = torch.randn(1, 8192).to(dtype)

@@ -47,6 +47,7 @@ SLOW = torch.float64
 
 RESAMPLED = [(5, 7), (3, 32)]
 REDUCED = ["anchors", "softmax and anchor"]
+OF_MIXTURES = ("long aligned", "long odd", "streamed", "aligned, streamed")
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=cases.dtype_name)
 
@@ -97,18 +98,20 @@ def divergences(layout: str, dtype: torch.dtype, arch: int) -> Iterator[Problem]
         yield Problem(name, replace(case, shape=LAYOUTS[layout]), what)
 
 
-def long_rows(layout: str, dtype: torch.dtype, arch: int) -> Problem:
+def long_rows(layout: str, dtype: torch.dtype, arch: int) -> Iterator[Problem]:
     is_split = "split" in layout
     # Rows of one batch: two batches would be too many rows for the few multiprocessors.
     kinds = ("target", "softmax and anchor", "anchors")[: 2 if is_split else 3]
     number = list(LONG_LAYOUTS).index(layout) + DTYPES.index(dtype) + arch // 10
-    what = kinds[number % len(kinds)]
-    name, case = DIVERGENCES[what]
     shape = LONG_LAYOUTS[layout]
     if dtype == SLOW and not is_split:
         # The longest row in registers is a quarter as long, and rounded up to an odd or an aligned one.
         shape = (1, shape[1] // 4 + 4 + shape[1] % 2)
-    return Problem(name, replace(case, shape=shape), what)
+    # Mixtures are neither packed nor split.
+    mixed = ["mixture"] if arch == 90 and layout in OF_MIXTURES else []
+    for what in (kinds[number % len(kinds)], *mixed):
+        name, case = DIVERGENCES[what]
+        yield Problem(name, replace(case, shape=shape), what)
 
 
 def scalar_losses(reduction: str | None, dtype: torch.dtype, arch: int) -> Iterator[Problem]:
@@ -154,7 +157,8 @@ def test_divergences(layout: str, dtype: torch.dtype, arch: int) -> None:
 @every_program
 @pytest.mark.parametrize("layout", LONG_LAYOUTS)
 def test_long_rows(layout: str, dtype: torch.dtype, arch: int) -> None:
-    for problem in once(long_rows(layout, dtype, a) for a in architectures_of(arch, dtype)):
+    answered = architectures_of(arch, dtype)
+    for problem in once(p for a in answered for p in long_rows(layout, dtype, a)):
         run(problem, dtype, arch)
 
 
@@ -187,7 +191,7 @@ def test_no_kernel_is_left_out(dtype: torch.dtype) -> None:
     for arch in toolchain.ARCHITECTURES:
         for layout in LAYOUTS:
             problems += divergences(layout, dtype, arch)
-        problems += [long_rows(layout, dtype, arch) for layout in LONG_LAYOUTS]
+        problems += (p for layout in LONG_LAYOUTS for p in long_rows(layout, dtype, arch))
         problems += scalar_losses(None, dtype, arch)
     launched: set[str] = set()
 
@@ -284,6 +288,7 @@ def test_extremes(arch: int) -> None:
         calls = {
             "softmax_kl_value_and_grad": (logits, anchor, 1, 0, True, False, True, 1.0),
             "softmax_kl_logits_value_and_grad": (other, logits, 1, 0, True, True, True, 1.0),
+            "js_divergence_value_and_grad": (other, logits, 0.3, 1, 0, True, True, True, 1.0),
         }
         for name, arguments in calls.items():
             with emulated.launches(arch):

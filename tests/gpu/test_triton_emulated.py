@@ -113,7 +113,9 @@ LAYOUTS = (offset_by_one, padded, transposed, every_other)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", ["realness_d_loss", "softmax_kl_logits", "lsgan_d_loss"])
+@pytest.mark.parametrize(
+    "name", ["realness_d_loss", "softmax_kl_logits", "js_divergence", "lsgan_d_loss"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
 def test_layouts(name: str, layout, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]
     """Logits and targets wherever they lie; one of the two batches differently from the other."""
@@ -140,7 +142,7 @@ def test_one_batch_across_the_other() -> None:
 
 
 @pytest.mark.parametrize("classes", [12, 9000])
-@pytest.mark.parametrize("name", ["realness_g_loss", "softmax_kl_logits"])
+@pytest.mark.parametrize("name", ["realness_g_loss", "softmax_kl_logits", "js_divergence"])
 def test_rows_more_than_two_to_the_31_elements_apart(name: str, classes: int) -> None:
     operator = ROWS[name]
     options = {"objective": 1} if name == "realness_g_loss" else {}

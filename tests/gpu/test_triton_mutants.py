@@ -18,10 +18,12 @@ from gankernels.triton import divergence as divergence_launcher
 from gankernels.triton import layers, operators, plans
 from gankernels.triton import relativistic as relativistic_launcher
 from gankernels.triton import scalar as scalar_launcher
+from gankernels.triton import softmax_pair as pair_launcher
 from gankernels.triton.kernels import (
     common,
     divergence,
     functions,
+    mixture,
     relativistic,
     scalar,
     softmax_pair,
@@ -120,7 +122,8 @@ FEW = Case((33, 20))
 MANY = Case((1700, 20), second_batch=1000)  # several programs
 TEMPERED_KL = Case((33, 20), options={"temperature": 2.0, "scale": 0.6})
 TEMPERED_PAIR = Case((33, 20), options={"p_temperature": 2.0, "q_temperature": 0.5, "scale": -0.6})
-D, PAIR = "realness_d_loss", "softmax_kl_logits"
+D, PAIR, JS = "realness_d_loss", "softmax_kl_logits", "js_divergence"
+SHARED_OUT = {"beta": 0.1, "temperature": 2.0, "scale": 0.6}
 OUT_OF_BOUNDS = "out-of-bounds"
 
 MUTANTS = {
@@ -245,6 +248,30 @@ MUTANTS = {
         "row_sum(masked_product(a_kept, d_sums), ADJACENT)",
         loss(PAIR, Case((2, 9000))),
     ),
+    "rows beyond the last, of a mixture": Mutant(
+        mixture, "live = r < rows", "live = r >= 0", loss(JS, FEW), OUT_OF_BOUNDS
+    ),
+    "quotient of a mixture turned over": Mutant(
+        mixture, "return q / p", "return p / q", loss(JS, FEW)
+    ),
+    "shares of a mixture exchanged": Mutant(
+        mixture,
+        "number(a_share, ACC), least",
+        "number(z_share, ACC), least",
+        loss(JS, Case((33, 20), options=SHARED_OUT)),
+    ),
+    "mean of a mixture's parts forgotten": Mutant(
+        mixture, "weight * (of_p - p * divergence)", "weight * of_p", loss(JS, FEW)
+    ),
+    "a mixture's sums not rescaled": Mutant(
+        mixture, "a_sums = a_sums * kept + e", "a_sums = a_sums + e", loss(JS, Case((2, 9000)))
+    ),
+    "lanes of a mixture not brought to one maximum": Mutant(
+        mixture,
+        "z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), ADJACENT))",
+        "z_sums *= 1.0",
+        loss(JS, Case((2, 9000))),
+    ),
     "sigmoid of the wrong side": Mutant(
         functions,
         "tl.where(u < 0, e * inverse, inverse)",
@@ -286,7 +313,8 @@ MUTANTS = {
 # Who uses a kernel, and by which name.
 USERS = {
     divergence: [(divergence_launcher, "divergence_kernel")],
-    softmax_pair: [(divergence_launcher, "softmax_pair_kernel")],
+    softmax_pair: [(pair_launcher, "softmax_pair_kernel")],
+    mixture: [(pair_launcher, "mixture_kernel")],
     scalar: [
         (scalar_launcher, "term_sums_kernel"),
         (scalar_launcher, "term_rows_kernel"),

@@ -50,7 +50,7 @@ def outputs_of(operator: Operator) -> tuple[str, ...]:
     """What the gradients of a fused operator are gradients to."""
     if operator.name == "softmax_kl":
         return "logits", "target"
-    if operator.name == "softmax_kl_logits":
+    if operator.name in ("softmax_kl_logits", "js_divergence"):
         return "p_logits", "q_logits"
     return ("real_logits", "fake_logits") if operator.terms is None else operator.logits
 

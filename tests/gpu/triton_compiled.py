@@ -13,7 +13,15 @@ import torch
 import triton
 
 from gankernels._scalar_run import terms_against_means, terms_of
-from gankernels.triton import divergence, layers, operators, plans, relativistic, scalar
+from gankernels.triton import (
+    divergence,
+    layers,
+    operators,
+    plans,
+    relativistic,
+    scalar,
+    softmax_pair,
+)
 from tools.ptxsim import simulator, triton_driver
 from tools.ptxsim.execution import Execution
 from tools.ptxsim.loop_reductions import carried_reductions
@@ -21,7 +29,8 @@ from tools.ptxsim.loop_reductions import carried_reductions
 NONE, MEAN = 0, 1
 KERNELS = (
     (divergence, "divergence_kernel"),
-    (divergence, "softmax_pair_kernel"),
+    (softmax_pair, "softmax_pair_kernel"),
+    (softmax_pair, "mixture_kernel"),
     (scalar, "term_sums_kernel"),
     (scalar, "term_rows_kernel"),
     (scalar, "scale_terms_kernel"),
@@ -63,6 +72,7 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     operators.realness_g_loss(real, fake, None, anchor, 2, 1, MEAN, *gradients)
     operators.realness_g_loss(None, fake, rows, rows, 3, 1, MEAN, *gradients)
     operators.softmax_kl_logits(real, fake, 1, MEAN, *gradients)
+    operators.js_divergence(real, fake, 0.3, 1, MEAN, *gradients)
     operators.softmax_kl(real, rows, 1, MEAN, *gradients)
     terms = terms_against_means("relativistic_d_loss", 1.0)
     operators.relativistic_loss(real, fake, *terms, MEAN, *gradients)
@@ -118,8 +128,9 @@ def compile_heavy(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         operators.realness_g_loss(real, fake, None, anchor, 2, *gradients)
         operators.realness_g_loss(None, fake, rows, rows, 3, *gradients)
         operators.softmax_kl_logits(real, fake, *gradients)
+        operators.js_divergence(real, fake, 0.3, *gradients)
         operators.softmax_kl(fake, rows.to(dtype), *gradients)
-    assert len(compiled) == 5
+    assert len(compiled) == 6
     for execution in compiled:
         assert carried_reductions(execution.ir) == []
         left = 65536 // execution.threads > execution.registers < 255

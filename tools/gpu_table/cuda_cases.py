@@ -77,9 +77,16 @@ def _d_loss(
 
 
 def _pair(
-    rows: int, classes: int, dtype: torch.dtype, family: str, sample: int, reads: int
+    rows: int,
+    classes: int,
+    dtype: torch.dtype,
+    family: str,
+    sample: int,
+    reads: int,
+    name: str = "softmax_kl_logits",
+    share: tuple[float, ...] = (),
 ) -> Case:
-    """KL between two softmaxes, with both gradients."""
+    """A divergence of two softmaxes, with both gradients."""
     size = torch.empty((), dtype=dtype).element_size()
 
     def once(arch: int, n: int) -> tuple[emulated.Launch, int]:
@@ -87,8 +94,8 @@ def _pair(
         outputs: list[Tensor] = []
 
         def call() -> None:
-            outputs[:] = emulated.operator("softmax_kl_logits_value_and_grad")(
-                p, q, 1, MEAN, True, True, True, 1.0
+            outputs[:] = emulated.operator(f"{name}_value_and_grad")(
+                p, q, *share, 1, MEAN, True, True, True, 1.0
             )
 
         launch = _run(arch, call)
@@ -101,7 +108,7 @@ def _pair(
         return _execution(arch, launched), ideal
 
     return Case(
-        "softmax_kl_logits", family, f"{rows} × {classes}", NAMES[dtype], rows,
+        name, family, f"{rows} × {classes}", NAMES[dtype], rows,
         4 * classes * size, 2 * sample, launch,
     )  # fmt: skip
 
@@ -192,6 +199,8 @@ def cuda_cases() -> list[Case]:
         _d_loss(1024, (32768,), BF16, "packed", 1, 2),
         _pair(8192, 1024, BF16, "rows of several warps", 32, 1),
         _pair(1024, 32768, BF16, "streamed", 4, 2),
+        _pair(8192, 1024, BF16, "rows of several warps", 32, 1, "js_divergence", (0.5,)),
+        _pair(1024, 32768, BF16, "streamed", 4, 3, "js_divergence", (0.5,)),
         elements("scalar_loss", 1 << 22, BF16, 16384, 4),
         discriminators(1 << 22, BF16, 16384),
         elements("scale_gradients", 1 << 22, BF16, 16384, 4),

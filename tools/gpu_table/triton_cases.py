@@ -162,6 +162,19 @@ def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case
     return problem.case("softmax_kl_logits", family, run, tensors=4)
 
 
+def _js(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
+    problem = _Rows(rows, (classes,), dtype, operands=2)
+
+    def run(samples: int) -> int:
+        p, q = problem.logits(samples), problem.logits(samples)
+        loss, *gradients = operators.js_divergence(p, q, 0.5, 1, MEAN, True, True, True, 1.0)
+        walks = 3 if problem.walks == 2 else 1
+        moved = walks * bytes_of(p, q) + bytes_of(*gradients)
+        return moved + _of_sum(problem.programs(), loss)
+
+    return problem.case("js_divergence", family, run, tensors=4)
+
+
 def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
     problem = _Rows(rows, (classes,), dtype, operands=3)
 
@@ -268,6 +281,8 @@ def triton_cases() -> list[Case]:
         _g_loss(1024, 32768, BF16, "streamed"),
         _kl_logits(8192, 4096, BF16, "rows in registers"),
         _kl_logits(8192, 8192, FP32, "rows in registers"),
+        _js(8192, 4096, BF16, "rows in registers"),
+        _js(1024, 32768, BF16, "streamed"),
         _scalar("logistic_d_loss", 1 << 20, FP32),
         _discriminators(1 << 20, BF16),
         _scale(1 << 20, BF16),

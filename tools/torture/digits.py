@@ -39,6 +39,21 @@ def softmax_kl_logits(z: Numbers, y: Numbers) -> tuple[Any, Numbers]:
     return value, [mpmath.exp(a) * (r - value) for a, r in zip(log_p, ratios, strict=True)]
 
 
+def js_divergence(z: Numbers, y: Numbers) -> tuple[Any, Numbers]:
+    """(KL(p || m) + KL(q || m)) / 2 and its derivative p (log p - log m - KL(p || m)) / 2, p = softmax(z)."""
+    log_p, log_q = log_softmax(z), log_softmax(y)
+    log_m = [
+        mpmath.log((mpmath.exp(a) + mpmath.exp(b)) / 2) for a, b in zip(log_p, log_q, strict=True)
+    ]
+    from_m = [[a - m for a, m in zip(log, log_m, strict=True)] for log in (log_p, log_q)]
+    parts = [
+        mpmath.fsum(mpmath.exp(a) * r for a, r in zip(log, ratios, strict=True))
+        for log, ratios in zip((log_p, log_q), from_m, strict=True)
+    ]
+    slopes = [mpmath.exp(a) * (r - parts[0]) / 2 for a, r in zip(log_p, from_m[0], strict=True)]
+    return mpmath.fsum(parts) / 2, slopes
+
+
 def logistic(z: Numbers, _: Numbers) -> tuple[Any, Numbers]:
     """sum softplus(z) and its derivative sigmoid(z)."""
     value = mpmath.fsum(mpmath.log1p(mpmath.exp(x)) for x in z)
@@ -58,6 +73,7 @@ def _of_elements(module: Any, name: str) -> Callable[[Tensor, Tensor], Tensor]:
 FORMULAS = {
     "softmax_kl": (softmax_kl, _of_rows),
     "softmax_kl_logits": (softmax_kl_logits, _of_rows),
+    "js_divergence": (js_divergence, _of_rows),
     "logistic_d_fake_loss": (logistic, _of_elements),
 }
 

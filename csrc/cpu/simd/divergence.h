@@ -422,6 +422,66 @@ double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* 
   });
 }
 
+// ---- two softmaxes and their mixture -----------------------------------------------------------------------------
+
+// sum b log(b / m) over a row, m / b = own + rest (other / b); each class's part stays in `parts`.
+// The quotients of distributions near each other are exact where the difference of their logarithms is not.
+template <class A>
+GK_INLINE Vec<A> part_of_mixture(Vec<A> b, Vec<A> other, Vec<A> own, Vec<A> rest) {
+  return masked_product(b, Vec<A>(-log<A>(own + rest * (other / b))));
+}
+
+// m = beta p + (1 - beta) q, K_p = sum p log(p / m), K_q = sum q log(q / m):
+//   loss = beta K_p + (1 - beta) K_q,   d/dp_logits = beta p (log(p / m) - K_p), d/dq_logits likewise:
+// the derivatives by m are beta (m - p) + (1 - beta) (m - q) = 0.
+template <class T, bool kClassContiguous>
+double kl_mixture(const DivergenceProblem& p, int64_t begin, int64_t end, void* scratch) {
+  using A = Accumulate<T>;
+  constexpr A least = std::numeric_limits<A>::min();
+  const auto at_least = [](double share) { return splat<A>(share < least ? least : static_cast<A>(share)); };
+  const Vec<A> p_share = at_least(p.share), q_share = at_least(1 - p.share);
+  return for_each_tile<A, kClassContiguous>(p, begin, end, [&](const auto& tile) {
+    const auto p_probs = tile.buffer(scratch, 0), q_probs = tile.buffer(scratch, 1);
+    const auto p_parts = tile.buffer(scratch, 2), q_parts = tile.buffer(scratch, 3);
+    const auto exponentials = [&](const Rows& logits, auto exps) {
+      const auto z = tile.template operand<const T>(logits);
+      const Vec<A> top = row_max<A>(tile, z);
+      Vec<A> sum{};
+      tile.each([&](int64_t k, auto n) {
+        const Vec<A> e = exp_non_positive<A>(tile.get(z, k, n, -kInfinity<A>) - top);
+        sum += e;
+        tile.put(exps, k, e, Full<A>{});
+      });
+      return Vec<A>(A(1) / tile.sum(sum));
+    };
+    const Vec<A> p_scale = exponentials(p.p_logits, p_probs), q_scale = exponentials(p.q_logits, q_probs);
+    // Without subnormals, whose quotients may be infinite, and whose parts vanish.
+    const auto probability = [&](auto exps, int64_t k, Vec<A> scale) {
+      const Vec<A> x = tile.get(exps, k, Full<A>{}) * scale;
+      return Vec<A>(x < least ? Vec<A>{} : x);
+    };
+    Vec<A> p_divergence{}, q_divergence{};
+    tile.each([&](int64_t k, auto) {
+      const Vec<A> x = probability(p_probs, k, p_scale), y = probability(q_probs, k, q_scale);
+      const Vec<A> of_p = part_of_mixture<A>(x, y, p_share, q_share), of_q = part_of_mixture<A>(y, x, q_share, p_share);
+      p_divergence += of_p, q_divergence += of_q;
+      tile.put(p_probs, k, x, Full<A>{}), tile.put(q_probs, k, y, Full<A>{});
+      tile.put(p_parts, k, of_p, Full<A>{}), tile.put(q_parts, k, of_q, Full<A>{});
+    });
+    p_divergence = tile.sum(p_divergence), q_divergence = tile.sum(q_divergence);
+    const auto gradient = [&](const Rows& to, auto probs, auto parts, Vec<A> divergence, Vec<A> factor) {
+      const auto grad = tile.template operand<T>(to);
+      if (grad.p == nullptr) return;
+      tile.each([&](int64_t k, auto n) {
+        tile.put(grad, k, factor * (tile.get(parts, k, n) - tile.get(probs, k, n) * divergence), n);
+      });
+    };
+    gradient(p.p_grad, p_probs, p_parts, p_divergence, splat<A>(static_cast<A>(p.p_weight)));
+    gradient(p.q_grad, q_probs, q_parts, q_divergence, splat<A>(static_cast<A>(p.q_weight)));
+    return Vec<A>(p_share * p_divergence + q_share * q_divergence);
+  });
+}
+
 // ---- choosing the instance ---------------------------------------------------------------------------------------
 
 template <class T, bool kClassContiguous>
@@ -437,6 +497,7 @@ double kl_rows(const DivergenceProblem& p, int64_t begin, int64_t end, void* scr
     case Positive::kTarget:
       if (p.target_like_logits) return kl_target<T, T, kClassContiguous>(p, begin, end, scratch);
       return kl_target<T, A, kClassContiguous>(p, begin, end, scratch);
+    case Positive::kMixture: return kl_mixture<T, kClassContiguous>(p, begin, end, scratch);
     default:
       if (p.linear) return kl_softmax<T, kClassContiguous, true, false>(p, begin, end, scratch);
       if (p.m_target.data == nullptr) return kl_softmax<T, kClassContiguous, false, false>(p, begin, end, scratch);

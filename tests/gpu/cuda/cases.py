@@ -41,6 +41,7 @@ DIVERGENCES: dict[str, tuple[str, Case]] = {
     "target": ("softmax_kl", Case(target="rows")),
     "softmax": ("softmax_kl_logits", Case()),
     "softmax and anchor": ("realness_g_loss", Case(empty_bins=True, options={"objective": 2})),
+    "mixture": ("js_divergence", Case(options={"beta": 0.1, "temperature": 2.0, "scale": 0.6})),
 }
 
 ELEMENTS: dict[str, tuple[int, ...]] = {"aligned": (32, 16), "odd": (1037,)}

@@ -106,6 +106,40 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
   expect(softmax ? "softmax loss" : "anchor loss", classes, *loss, total);
 }
 
+// A quarter of KL(p || m) and three of KL(q || m), m = p / 4 + 3 q / 4.
+void mixture(int64_t rows, int64_t classes, bool columns) {
+  constexpr double kShare = 0.25;
+  Matrix q(rows, classes, columns, 1), p(rows, classes, columns, 2), g(rows, classes, columns, 0);
+  auto partials = std::make_unique<double[]>(kMaxBlocks);
+  auto loss = std::make_unique<float>();
+  DivergenceLaunch launch;
+  DivergenceTerm& term = launch.terms[0];
+  term.rows = rows, term.share = kShare, term.q_weight = 1 - kShare;
+  term.q_logits = q.view(), term.p_logits = p.view(), term.q_grad = g.view();
+  launch.classes = static_cast<int>(classes);
+  launch.softmax = launch.mixture = true;
+  launch.columns = columns;
+  launch.wide = !columns && classes % 4 == 0;
+  launch.total = {loss.get(), partials.get(), 0};
+  if (launch_divergence(launch, nullptr) != 0) ++failures;
+  double total = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::vector<double> x = p.softmax(r), y = q.softmax(r);
+    double of_p = 0, of_q = 0;
+    for (size_t k = 0; k < x.size(); ++k) {
+      const double m = kShare * x[k] + (1 - kShare) * y[k];
+      of_p += x[k] * std::log(x[k] / m), of_q += y[k] * std::log(y[k] / m);
+    }
+    total += kShare * of_p + (1 - kShare) * of_q;
+    for (size_t k = 0; k < x.size(); ++k) {
+      const double m = kShare * x[k] + (1 - kShare) * y[k];
+      expect("mixture gradient", classes, g.at(r, static_cast<int64_t>(k)),
+             (1 - kShare) * y[k] * (std::log(y[k] / m) - of_q));
+    }
+  }
+  expect("mixture loss", classes, *loss, total);
+}
+
 void relativistic(int64_t elements) {
   const auto n = static_cast<size_t>(elements);
   auto x = std::make_unique<float[]>(n), g = std::make_unique<float[]>(n);
@@ -198,6 +232,8 @@ int main() {
     for (const int64_t classes : {2, 20, 40, 150}) divergence(37, classes, true, softmax);
     for (const int64_t classes : {4100, 4103, 8204, 8207}) divergence(2, classes, false, softmax);
   }
+  for (const int64_t classes : {5, 64, 201, 600, 4100, 8207}) mixture(3, classes, false);
+  for (const int64_t classes : {2, 40, 300}) mixture(37, classes, true);
   divergence(0, 5, false, false);
   for (const int64_t elements : {int64_t{2051}, int64_t{2048}, kSingleBlockElements + 5}) relativistic(elements);
   for (const bool rows : {false, true})

@@ -40,7 +40,8 @@ LARGE = (
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_name)
 @pytest.mark.parametrize("case", LARGE, ids=lambda case: case.label)
 @pytest.mark.parametrize(
-    "name", ["softmax_kl", "softmax_kl_logits", "realness_d_loss", "realness_g_loss"]
+    "name",
+    ["softmax_kl", "softmax_kl_logits", "js_divergence", "realness_d_loss", "realness_g_loss"],
 )
 def test_sizes_that_fill_a_gpu(name: str, case: Case, dtype: torch.dtype) -> None:
     operator = ROWS[name]

@@ -9,6 +9,7 @@ EXTREMES = "contract/test_extremes.py"
 LONG = "contract/test_long_rows.py"
 DERIVATIVES = "contract/test_derivatives.py"
 MODES = "contract/test_modes.py"
+MIXTURE = "contract/test_mixture.py"
 GAPS = "operators/test_mutants_gaps.py"
 
 ROW_WEIGHTS = Tests(("contract/test_row_weights.py",), "")
@@ -19,6 +20,7 @@ SOFTMAX_KL = Tests((VALUES, EXTREMES), "softmax_kl and not softmax_kl_logits")
 LONG_ROWS = Tests((LONG,), "")
 SOFTMAX_KL_LOGITS = Tests((VALUES,), "softmax_kl_logits")
 JS_DIVERGENCE = Tests((VALUES, PARAMETERS), "js and not triton and not cuda")
+JS_EXTREMES = Tests((MIXTURE,), "cpu")
 REALNESS_D = Tests((VALUES,), "realness_d_loss")
 REALNESS_G = Tests((VALUES,), "realness_g_loss")
 EMPTY_BINS = Tests((VALUES, EXTREMES), "empty")
