@@ -490,7 +490,7 @@ def test_grids_are_what_the_device_holds_at_once() -> None:
     anchor = torch.softmax(torch.randn(5), 0)
     with emulated.launches(90, multiprocessors=1) as found:
         loss, g_real, _ = d_loss(logits, logits, anchor)
-    report = build.compiled(emulated.source_of(found[0].entry), 90).report[found[0].entry]
+    report = build.report(emulated.source_of(found[0].entry), 90)[found[0].entry]
     held = occupancy(90, found[0].block[0], report["regs"], report["smem"]).blocks
     assert found[0].grid == (held // 2, 2, 1)
     exact = torch.ops.gankernels.realness_d_loss_value_and_grad(

@@ -215,7 +215,7 @@ def test_no_kernel_is_left_out(dtype: torch.dtype) -> None:
         "bfloat16": "I13__nv_bfloat16",
     }
     of_dtype = f"kernel{mangled[cases.dtype_name(dtype)]}"
-    there = {e for s in build.KERNELS for e in build.compiled(s, 90).report if of_dtype in e}
+    there = {e for s in build.KERNELS for e in build.report(s, 90) if of_dtype in e}
     assert len(there) > 25
     missing = there - launched
     assert not missing, [emulated.demangled(entry) for entry in missing]
@@ -338,6 +338,6 @@ def test_approximate_instructions_may_err() -> None:
 @architectures
 def test_no_kernel_spills(arch: int) -> None:
     for source in build.KERNELS:
-        for entry, report in build.compiled(source, arch).report.items():
+        for entry, report in build.report(source, arch).items():
             spilled = report["spill_stores"] + report["spill_loads"] + report["stack"]
             assert spilled == 0, f"{emulated.demangled(entry)}: {spilled} bytes"

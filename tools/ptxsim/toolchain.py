@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import triton
@@ -56,6 +57,7 @@ def resource_usage(cubin: bytes) -> dict[str, dict[str, int]]:
     return found
 
 
+@lru_cache(maxsize=16)  # ten megabytes of text, and seconds, where it is of many kernels
 def disassemble(cubin: bytes) -> str:
     """SASS, with labels at the targets of branches."""
     return _of_cubin("nvdisasm", ["-c"], cubin)

@@ -194,7 +194,7 @@ def _resident_blocks(name: bytes, threads: int) -> int:
     setting, kernel = _current, name.decode()
     if setting is None:
         return 1
-    report = build.compiled(source_of(kernel), setting.arch).report[kernel]
+    report = build.report(source_of(kernel), setting.arch)[kernel]
     return occupancy(setting.arch, threads, report["regs"], report["smem"]).blocks
 
 
