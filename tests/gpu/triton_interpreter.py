@@ -91,6 +91,8 @@ class Interpreter:
         options = dataclasses.replace(builder.options, sanitize_overflow=False)
         self.scope.set_attr(builder, "options", options)
         self.scope.set_attr(interpreter, "_get_np_dtype", remembered(interpreter._get_np_dtype))
+        # That of Triton 3.6 asks NumPy for the number of an array of one element, which 2.4 refuses.
+        self.scope.set_attr(tl.tensor, "__index__", lambda x: int(x.handle.data.item()))
         self.scope.set_attr(JITFunction, "run", run)
         self.scope.set_attr(JITFunction, "__call__", lambda f, *a, **k: rewritten(f.fn)(*a, **k))
 
