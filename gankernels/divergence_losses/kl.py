@@ -262,9 +262,9 @@ def js_divergence(
             not fit.
         RuntimeError: tensors on different devices.
 
-    Cost: one kernel for value and both gradients; gradients that are not required are not computed. Two exponentials
-        and two logarithms per class, no other memory than the gradients. Logits are read once, on a GPU three times
-        where a row leaves the registers. The backward pass scales the gradients that were kept.
+    Cost: one kernel for value and both gradients; gradients that are not required are not computed. Two
+        exponentials and two logarithms per class, no other memory than the gradients. Logits are read once, on a
+        GPU three times where a row leaves the registers. The backward pass scales the gradients that were kept.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models" (GKD), the divergence JSD(beta).
 

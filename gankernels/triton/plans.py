@@ -124,6 +124,12 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
     return Tile(rows, block, warps_of(rows * block * registers), False, MOST_AT_ONCE)
 
 
+def tile_of_mixture(classes: int, adjacent: bool, wide: bool) -> Tile:
+    """Of two logits and what each class adds to two divergences: the longest rows side by side would spill."""
+    longest = adjacent and next_power_of_2(classes) > RESIDENT_CLASSES_OF_ADJACENT_ROWS // 2
+    return tile_of(classes, adjacent, wide, 4 if longest else 2)
+
+
 def _tile_of_streamed_rows(classes: int, wide: bool, operands: int) -> Tile:
     """At most 8 elements per thread and operand: each carries its own maximum and sums."""
     if wide:  # what exp and log work with takes twice the registers too

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gankernels.triton.divergence import Batch, Call, Operand, programs_of
 from gankernels.triton.kernels.mixture import mixture_kernel
 from gankernels.triton.kernels.softmax_pair import softmax_pair_kernel
 from gankernels.triton.launching import NONE, launch, workspace
+from gankernels.triton.plans import Tile, tile_of_mixture
 
 
 def softmax_pair(
@@ -18,7 +20,7 @@ def softmax_pair(
 ) -> None:
     """KL(softmax(a) || .) - KL(M || .); the batch's logits are a and z, its target M, if any."""
     minus = batch.targets[0] if batch.targets else batch.logits[0]
-    given = Given(batch)
+    given = Given(batch, batch.tile())
     tensors = (*(x.tensor for x in batch.logits), minus.tensor)
     strides = (
         *given.strides_of(batch.logits),
@@ -34,7 +36,8 @@ def softmax_pair(
 
 def mixture(call: Call, loss: Tensor, batch: Batch, beta: float, temperature: float) -> None:
     """beta KL(softmax(a) || m) + (1 - beta) KL(softmax(z) || m), m the mixture of both."""
-    given = Given(batch)
+    wide = batch.logits[0].tensor.dtype == torch.float64
+    given = Given(batch, tile_of_mixture(batch.classes, batch.adjacent, wide))
     tensors = tuple(x.tensor for x in batch.logits)
     shares, weight = (beta, 1 - beta), call.weight(batch.rows) / temperature
     numbers = (1 / temperature, *shares, *(weight * share for share in shares))
@@ -45,9 +48,9 @@ def mixture(call: Call, loss: Tensor, batch: Batch, beta: float, temperature: fl
 class Given:
     """What both kernels are given of a batch of two logits."""
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch, self.tile = batch, batch.tile()
-        self.unit = min(batch.unit, self.tile.at_once)
+    def __init__(self, batch: Batch, tile: Tile) -> None:
+        self.batch, self.tile = batch, tile
+        self.unit = min(batch.unit, tile.at_once)
 
     def strides_of(self, operands: Sequence[Operand]) -> tuple[int, ...]:
         return tuple(s for x in operands for s in x.steps(self.unit, self.batch.adjacent))

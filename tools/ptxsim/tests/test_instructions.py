@@ -101,9 +101,12 @@ CASES = {
     "fma.rn.f64 %d4, %d1, %d1, %d3": ("", (f64(-0.0), 0, f64(0.0)), f64(0.0)),
     "add.rn.f32x2 %d4, %d1, %d2": ("", (f32(1, 2), f32(3, -4)), f32(4, -2)),
     "neg.f32x2 %d4, %d1": ("", (f32(1, -2),), f32(-1, 2)),
+    # Arithmetic in float32 gives one NaN, whatever it is made of.
+    "add.f32 %r4, %r1, %r2": (FROM_32, (0xFFC00000, 0x7FC00001), 0x7FFFFFFF),
+    "sub.f32 %r4, %r1, %r2": (FROM_32, (f32(float("inf")), f32(float("inf"))), 0x7FFFFFFF),
     # A NaN loses against a number, unless .NaN asks for it; -0 is less than +0.
     "max.f32 %r4, %r1, %r2": (FROM_32, (NAN32, f32(-3)), f32(-3)),
-    "max.NaN.f32 %r4, %r1, %r2": (FROM_32, (f32(1), 0x7FC00000), 0x7FC00000),
+    "max.NaN.f32 %r4, %r1, %r2": (FROM_32, (f32(1), 0x7FC00000), 0x7FFFFFFF),
     "min.f32 %r4, %r1, %r2": (FROM_32, (f32(0.0), f32(-0.0)), f32(-0.0)),
     "max.f32 %r4, %r1, %r2, %r3": (FROM_32, (f32(1), f32(5), f32(2)), f32(5)),
     "neg.f32 %r4, %r1": (FROM_32, (0x7FC00001,), 0xFFC00001),

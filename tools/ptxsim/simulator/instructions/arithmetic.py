@@ -25,10 +25,18 @@ from ..types import (
 Binary = Callable[[Array, Array], Array]
 
 
+CANONICAL = np.uint32(0x7FFFFFFF).view(np.float32)
+
+
 def finish(ins: Instruction, value: Array, type_: str) -> Array:
-    """The modifiers .ftz and .sat of a result."""
-    if type_ in ("f32", "f32x2") and "ftz" in ins.mods:
-        value = flush_subnormals(np.asarray(value, np.float32))
+    """The modifiers .ftz and .sat of a result; a NaN in float32 is the canonical one, whatever it came from."""
+    if type_ in ("f32", "f32x2"):
+        value = np.asarray(value, np.float32)
+        if "ftz" in ins.mods:
+            value = flush_subnormals(value)
+        # A sum is finite in most calls: one pass tells.
+        if np.isnan(value.sum()) and (nan := np.isnan(value)).any():
+            value = np.where(nan, CANONICAL, value)
     if "sat" in ins.mods and type_[0] in "fb":
         value = np.clip(np.nan_to_num(value, nan=0.0), 0, 1).astype(value.dtype)
     return value
