@@ -120,16 +120,19 @@ class Batch:
         unused = Operand(self.logits[0].tensor, NOWHERE)
         self.gradients = [next(outputs) if wanted else unused for wanted in self.wants]
 
+    @property
+    def in_float64(self) -> bool:
+        return self.logits[0].tensor.dtype == torch.float64
+
     def tile(self) -> Tile:
         """The tile for these rows."""
-        wide = self.logits[0].tensor.dtype == torch.float64
         operands = len(self.logits)
         if not self.shared and operands == 1:
             operands += 2 * len(self.targets)  # read, and its entropy beside its difference
         else:
             # A shared target counts beside two logits, whose exponentials take registers too.
             operands += len(self.targets) if operands == 2 else 0
-        return tile_of(self.classes, self.adjacent, wide, operands)
+        return tile_of(self.classes, self.adjacent, self.in_float64, operands)
 
     def tiles(self, tile: Tile) -> int:
         return tiles_of(self.rows, tile)

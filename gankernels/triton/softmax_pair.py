@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gankernels.triton.divergence import Batch, Call, Operand, programs_of
@@ -36,8 +35,7 @@ def softmax_pair(
 
 def mixture(call: Call, loss: Tensor, batch: Batch, beta: float, temperature: float) -> None:
     """beta KL(softmax(a) || m) + (1 - beta) KL(softmax(z) || m), m the mixture of both."""
-    wide = batch.logits[0].tensor.dtype == torch.float64
-    given = Given(batch, tile_of_mixture(batch.classes, batch.adjacent, wide))
+    given = Given(batch, tile_of_mixture(batch.classes, batch.adjacent, batch.in_float64))
     tensors = tuple(x.tensor for x in batch.logits)
     shares, weight = (beta, 1 - beta), call.weight(batch.rows) / temperature
     numbers = (1 / temperature, *shares, *(weight * share for share in shares))

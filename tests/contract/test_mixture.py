@@ -10,6 +10,7 @@ from torch import Tensor
 
 import gankernels as gk
 from contract.common import dtype_name
+from gankernels.testing import differentiate
 
 pytestmark = pytest.mark.compiled
 # Rows side by side in memory, in registers, and beyond them.
@@ -18,9 +19,9 @@ every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def value_and_gradients(p: Tensor, q: Tensor, beta: float) -> tuple[Tensor, ...]:
-    leaves = [x.clone().requires_grad_() for x in (p, q)]
-    value = gk.js_divergence(*leaves, beta, reduction="sum")
-    return value.detach(), *torch.autograd.grad(value, leaves)
+    arguments = {"p_logits": p, "q_logits": q, "beta": beta, "reduction": "sum"}
+    value, gradients = differentiate(gk.js_divergence, arguments, ("p_logits", "q_logits"))
+    return value, *gradients.values()
 
 
 def draw(shape: tuple[int, ...]) -> Tensor:

@@ -150,29 +150,26 @@ def _g_loss(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
     return problem.case("realness_g_loss, objective 2", family, run, tensors=3)
 
 
-def _kl_logits(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
+def _pair(
+    rows: int,
+    classes: int,
+    dtype: torch.dtype,
+    family: str,
+    name: str = "softmax_kl_logits",
+    share: tuple[float, ...] = (),
+    readings: int = 1,
+) -> Case:
+    """A divergence of two softmaxes, with both gradients."""
     problem = _Rows(rows, (classes,), dtype, operands=2)
 
     def run(samples: int) -> int:
         p, q = problem.logits(samples), problem.logits(samples)
-        loss, *gradients = operators.softmax_kl_logits(p, q, 1, MEAN, True, True, True, 1.0)
-        moved = problem.walks * bytes_of(p, q) + bytes_of(*gradients)
+        launcher = getattr(operators, name)
+        loss, *gradients = launcher(p, q, *share, 1, MEAN, True, True, True, 1.0)
+        moved = readings * bytes_of(p, q) + bytes_of(*gradients)
         return moved + _of_sum(problem.programs(), loss)
 
-    return problem.case("softmax_kl_logits", family, run, tensors=4)
-
-
-def _js(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
-    problem = _Rows(rows, (classes,), dtype, operands=2)
-
-    def run(samples: int) -> int:
-        p, q = problem.logits(samples), problem.logits(samples)
-        loss, *gradients = operators.js_divergence(p, q, 0.5, 1, MEAN, True, True, True, 1.0)
-        walks = 3 if problem.walks == 2 else 1
-        moved = walks * bytes_of(p, q) + bytes_of(*gradients)
-        return moved + _of_sum(problem.programs(), loss)
-
-    return problem.case("js_divergence", family, run, tensors=4)
+    return problem.case(name, family, run, tensors=4)
 
 
 def _kl_rows(rows: int, classes: int, dtype: torch.dtype, family: str) -> Case:
@@ -279,10 +276,10 @@ def triton_cases() -> list[Case]:
         _kl_rows(8192, 1024, FP32, "rows in registers"),
         _g_loss(8192, 1024, BF16, "rows in registers"),
         _g_loss(1024, 32768, BF16, "streamed"),
-        _kl_logits(8192, 4096, BF16, "rows in registers"),
-        _kl_logits(8192, 8192, FP32, "rows in registers"),
-        _js(8192, 4096, BF16, "rows in registers"),
-        _js(1024, 32768, BF16, "streamed"),
+        _pair(8192, 4096, BF16, "rows in registers"),
+        _pair(8192, 8192, FP32, "rows in registers"),
+        _pair(8192, 4096, BF16, "rows in registers", "js_divergence", (0.5,)),
+        _pair(1024, 32768, BF16, "streamed", "js_divergence", (0.5,), 3),
         _scalar("logistic_d_loss", 1 << 20, FP32),
         _discriminators(1 << 20, BF16),
         _scale(1 << 20, BF16),

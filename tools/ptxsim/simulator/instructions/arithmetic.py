@@ -34,9 +34,9 @@ def finish(ins: Instruction, value: Array, type_: str) -> Array:
         value = np.asarray(value, np.float32)
         if "ftz" in ins.mods:
             value = flush_subnormals(value)
-        # A sum is finite in most calls: one pass tells.
-        if np.isnan(value.sum()) and (nan := np.isnan(value)).any():
-            value = np.where(nan, CANONICAL, value)
+        # A sum is a number in most calls: one pass tells.
+        if np.isnan(value.sum()):
+            value = np.where(np.isnan(value), CANONICAL, value)
     if "sat" in ins.mods and type_[0] in "fb":
         value = np.clip(np.nan_to_num(value, nan=0.0), 0, 1).astype(value.dtype)
     return value
