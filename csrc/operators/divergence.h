@@ -140,12 +140,20 @@ struct SoftmaxKl {
   }
 };
 
-// Returns the non-negative `dim`.
-inline int64_t check_two_softmaxes(const Tensor& p_logits, const Tensor& q_logits, int64_t dim) {
-  const int64_t index = check_logits("p_logits", p_logits, dim);
+inline Prepared prepare_two_softmaxes(const Tensor& p_logits, const Tensor& q_logits, int64_t dim,
+                                      const Request& request) {
+  check_reduction(request.reduction);
+  dim = check_logits("p_logits", p_logits, dim);
   check_floating("q_logits", q_logits);
   check_alike("p_logits", p_logits, "q_logits", q_logits);
-  return index;
+  return {dim, empty_outputs(q_logits, dim, request, p_logits, q_logits)};
+}
+
+// `d` but for its gradients, which are the prepared ones.
+template <class Backend>
+TwoGradients evaluate_two_softmaxes(const char* name, const Prepared& prepared, const Request& request, Divergence d) {
+  d.p_grad = &std::get<1>(prepared.outputs), d.grad = &std::get<2>(prepared.outputs);
+  return evaluate_divergences<Backend>(name, prepared, request, {d});
 }
 
 struct SoftmaxKlLogits {
@@ -164,25 +172,20 @@ struct SoftmaxKlLogits {
   };
 
   static Prepared prepare(const Arguments& a) {
-    check_reduction(a.request.reduction);
-    const int64_t dim = check_two_softmaxes(a.p_logits, a.q_logits, a.dim);
+    const Prepared out = prepare_two_softmaxes(a.p_logits, a.q_logits, a.dim, a.request);
     check_temperature("p_temperature", a.p_temperature);
     check_temperature("q_temperature", a.q_temperature);
-    return {dim, empty_outputs(a.q_logits, dim, a.request, a.p_logits, a.q_logits)};
+    return out;
   }
 
   template <class Backend>
   static TwoGradients evaluate(const Arguments& a) {
-    const Prepared out = prepare(a);
-    const auto& [loss, to_p, to_q] = out.outputs;
-    return evaluate_divergences<Backend>(kName, out, a.request,
-                                         {{.logits = a.q_logits,
-                                           .p_logits = &a.p_logits,
-                                           .temperature = a.q_temperature,
-                                           .p_temperature = a.p_temperature,
-                                           .scale = a.scale,
-                                           .grad = &to_q,
-                                           .p_grad = &to_p}});
+    return evaluate_two_softmaxes<Backend>(kName, prepare(a), a.request,
+                                           {.logits = a.q_logits,
+                                            .p_logits = &a.p_logits,
+                                            .temperature = a.q_temperature,
+                                            .p_temperature = a.p_temperature,
+                                            .scale = a.scale});
   }
 };
 

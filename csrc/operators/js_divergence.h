@@ -21,26 +21,21 @@ struct JsDivergence {
   };
 
   static Prepared prepare(const Arguments& a) {
-    check_reduction(a.request.reduction);
-    const int64_t dim = check_two_softmaxes(a.p_logits, a.q_logits, a.dim);
+    const Prepared out = prepare_two_softmaxes(a.p_logits, a.q_logits, a.dim, a.request);
     check_share("beta", a.beta);
     check_temperature("temperature", a.temperature);
-    return {dim, empty_outputs(a.q_logits, dim, a.request, a.p_logits, a.q_logits)};
+    return out;
   }
 
   template <class Backend>
   static TwoGradients evaluate(const Arguments& a) {
-    const Prepared out = prepare(a);
-    const auto& [loss, to_p, to_q] = out.outputs;
-    return evaluate_divergences<Backend>(kName, out, a.request,
-                                         {{.logits = a.q_logits,
-                                           .p_logits = &a.p_logits,
-                                           .temperature = a.temperature,
-                                           .p_temperature = a.temperature,
-                                           .scale = a.scale,
-                                           .share = a.beta,
-                                           .grad = &to_q,
-                                           .p_grad = &to_p}});
+    return evaluate_two_softmaxes<Backend>(kName, prepare(a), a.request,
+                                           {.logits = a.q_logits,
+                                            .p_logits = &a.p_logits,
+                                            .temperature = a.temperature,
+                                            .p_temperature = a.temperature,
+                                            .scale = a.scale,
+                                            .share = a.beta});
   }
 };
 

@@ -424,8 +424,8 @@ double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* 
 
 // ---- two softmaxes and their mixture -----------------------------------------------------------------------------
 
-// sum b log(b / m) over a row, m / b = own + rest (other / b); each class's part stays in `parts`.
-// The quotients of distributions near each other are exact where the difference of their logarithms is not.
+// A class's part of sum b log(b / m), m / b = own + rest (other / b): of distributions near each other the quotient
+// keeps digits that the difference of their logarithms loses.
 template <class A>
 GK_INLINE Vec<A> part_of_mixture(Vec<A> b, Vec<A> other, Vec<A> own, Vec<A> rest) {
   return masked_product(b, Vec<A>(-log<A>(own + rest * (other / b))));
