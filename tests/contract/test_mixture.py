@@ -43,8 +43,8 @@ def test_distributions_near_each_other(backend: str, shape: tuple[int, ...]) -> 
     q = p + 1e-3 * draw(shape).flip(0)
     _, to_p, to_q = value_and_gradients(p, q, 0.5)
     exact = value_and_gradients(p.double(), q.double(), 0.5)
-    # The quotients' own rounding, some units in the last place of 1 beside a difference of 1e-3.
-    allowed = 32 * torch.finfo(torch.float32).eps * p.double().softmax(1)
+    # Of two probabilities, their quotient and a sum; logarithms of 9001 classes, 9 and more, lose more.
+    allowed = 3 * torch.finfo(torch.float32).eps * p.double().softmax(1)
     for found, wanted in zip((to_p, to_q), exact[1:], strict=True):
         assert bool(((found - wanted).abs() <= allowed).all())
 
