@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 VENV ?= .venv
 JOBS ?= 2
 # What `make check` leaves to `make test`.
-SLOW := emulated or builds or inductor or processes
+SLOW := emulated or builds or dynamo or processes
 CPU_ALONE := GANKERNELS_TEST_BACKENDS=cpu
 
 BIN := $(VENV)/bin
@@ -26,7 +26,7 @@ build: $(STAMPS)/build
 train: build
 	$(BIN)/python -m gankernels train
 
-# The CPU's own kernels, without emulation, nested builds, Inductor and processes; OP=softmax_kl: of one operator.
+# The CPU's own kernels, without emulation, nested builds, torch.compile and processes; OP=softmax_kl: of one operator.
 check: build
 ifdef OP
 	$(CPU_ALONE) $(BIN)/python -m pytest -q tests/contract tests/operators/test_registration.py --operator $(OP) -m "not ($(SLOW))"

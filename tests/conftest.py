@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
+import sys
 import zlib
+from typing import Any
 
 import backends
 import pytest
@@ -34,6 +37,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--operator", help="only the tests of one row of the operator table")
     parser.addoption("--shard", default="0/1", help="i/n: every n-th test, from the i-th on")
+
+
+# `make check` leaves these to `make test`.
+STARTS_INTERPRETERS = ("processes", "builds", "emulated")
+running: list[pytest.Item] = []
+
+
+def a_test_that_starts_an_interpreter_says_so(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "subprocess.Popen" or not running:
+        return
+    program = arguments[0] or arguments[1][0]
+    if os.path.realpath(program) != os.path.realpath(sys.executable):
+        return
+    if not any(running[0].get_closest_marker(name) for name in STARTS_INTERPRETERS):
+        raise RuntimeError(f"{running[0].nodeid} starts an interpreter: mark it as `processes`")
+
+
+sys.addaudithook(a_test_that_starts_an_interpreter_says_so)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    running[:] = [item]
 
 
 def pytest_report_header() -> str:

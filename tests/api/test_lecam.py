@@ -104,7 +104,7 @@ def test_half_modules_keep_their_averages() -> None:
     assert layer.double().ema_fake.dtype == F64
 
 
-@pytest.mark.inductor
+@pytest.mark.dynamo
 def test_a_compiled_call_updates_the_averages_once() -> None:
     layer, eager = gk.LeCamPenalty(decay=0.5), gk.LeCamPenalty(decay=0.5)
     compiled = torch.compile(layer)

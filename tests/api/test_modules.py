@@ -190,6 +190,7 @@ def test_grad_scale_multiplies_the_gradients_alone() -> None:
             torch.testing.assert_close(s, 8 * g, **CLOSE)
 
 
+@pytest.mark.dynamo
 @every_row
 def test_modules_compile_and_print(row: Row) -> None:
     torch._dynamo.reset()

@@ -15,7 +15,7 @@ from gankernels import value_and_grad
 from gankernels.testing import OPERATORS, Arguments, Case, Operator, differentiate
 
 # What the compiler sees of an operator, its Meta kernel, is the same for every backend.
-pytestmark = pytest.mark.backends("cpu")
+pytestmark = [pytest.mark.backends("cpu"), pytest.mark.dynamo]
 
 # Dynamo before torch 2.9 says that there was an exception, and not which.
 TELLS_LITTLE = torch.__version__ < "2.9"
@@ -79,7 +79,6 @@ def test_whole_graph(
         assert_compiles(function, compiled, arguments, operator.inputs(arguments))
 
 
-@pytest.mark.inductor
 @pytest.mark.parametrize("surround", SURROUNDINGS, ids=lambda f: f.__name__)
 @every_setting
 def test_inductor(

@@ -150,6 +150,7 @@ def test_each_batch_of_a_discriminator_loss_has_its_own(reduction: str) -> None:
         torch.testing.assert_close(got, 2 * g, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.dynamo
 def test_weighted_losses_compile_and_transform() -> None:
     torch.manual_seed(4)
     z, other, weight = draw(2, 4, 5), draw(2, 4, 5), torch.rand(2, 4, dtype=torch.float64)

@@ -471,6 +471,7 @@ def of_everything(real: list[Tensor], fake: list[Tensor], weight: Tensor, mask: 
     return terms[0] + 2 * terms[1] + total + each.max() + matching + masked + elements
 
 
+@pytest.mark.dynamo
 @pytest.mark.backends("cpu", "reference")
 def test_compiles_whole(backend: str) -> None:
     shapes = ((3, 4), (2, 5))

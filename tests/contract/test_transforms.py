@@ -135,6 +135,7 @@ def test_functionalize(operator: Operator, case: Case) -> None:
 
 
 # Within a graph the reference serves every transform; outside, the tests above ask each backend.
+@pytest.mark.dynamo
 @pytest.mark.backends("cpu", "reference")
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 @loss_settings

@@ -85,7 +85,6 @@ def check_first_blocks(whole: list[Launch], some: list[Launch]) -> None:
         assert row[key] == pytest.approx(all_rows[key], rel=0.02)
 
 
-@pytest.mark.inductor
 @pytest.mark.parametrize("problem", [REALNESS, LOGISTIC], ids=lambda p: p.operator)
 def test_inductor(problem: Problem) -> None:
     """What it generates for a GPU computes the loss; its launches read the logits forward and backward."""

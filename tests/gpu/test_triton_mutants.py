@@ -24,6 +24,7 @@ from gankernels.triton.kernels import (
     divergence,
     functions,
     mixture,
+    pair,
     relativistic,
     scalar,
     softmax_pair,
@@ -144,7 +145,7 @@ MUTANTS = {
     "a class too many": Mutant(common, "k < classes", "k <= classes", loss(D, Case((33, 19)))),
     "every class of a block": Mutant(
         common,
-        "tl.full(k.shape, 1, tl.int1) if EVEN else k < classes",
+        "tl.full(k.shape, 1, tl.int1) if layout.EVEN else k < classes",
         "tl.full(k.shape, 1, tl.int1)",
         loss(D, Case((33, 19))),
         OUT_OF_BOUNDS,
@@ -153,7 +154,7 @@ MUTANTS = {
         divergence, "live = r < rows", "live = r >= 0", loss(D, FEW), OUT_OF_BOUNDS
     ),
     "rows beyond the last, of a pair": Mutant(
-        softmax_pair, "live = r < rows", "live = r >= 0", loss(PAIR, FEW), OUT_OF_BOUNDS
+        softmax_pair, "live = r < pair.extent.rows", "live = r >= 0", loss(PAIR, FEW), OUT_OF_BOUNDS
     ),
     "empty bins count": Mutant(
         common, "tl.where(b == 0, 0.0, b * t)", "b * t", loss(D, Case((33, 19)))
@@ -179,7 +180,7 @@ MUTANTS = {
     ),
     "lanes not brought to one maximum": Mutant(
         divergence,
-        "sums * exp_of(tops - along_rows(base_of(top), ADJACENT), inverse)",
+        "sums * exp_of(tops - along_rows(base_of(top), layout), inverse)",
         "sums",
         loss(D, Case((2, 9000))),
     ),
@@ -188,8 +189,8 @@ MUTANTS = {
     ),
     "the tile beyond the last": Mutant(
         divergence,
-        "mask = along_rows(r < rows, ADJACENT)",
-        "mask = along_rows(r >= 0, ADJACENT)",
+        "mask = along_rows(r < batch.extent.rows, layout)",
+        "mask = along_rows(r >= 0, layout)",
         loss(D, MANY),
     ),
     "parts not brought to one maximum": Mutant(
@@ -201,17 +202,17 @@ MUTANTS = {
     "entropy of every part": Mutant(divergence, "part == 0", "part >= 0", split),
     "a class of the next part": Mutant(
         divergence,
-        "tl.minimum(begin + span, classes)",
-        "tl.minimum(begin + span + 1, classes)",
+        "tl.minimum(begin + span, batch.extent.classes)",
+        "tl.minimum(begin + span + 1, batch.extent.classes)",
         split,
     ),
     "second batch weighted as the first": Mutant(
         divergence, "inverse, weight2, target", "inverse, weight, target", loss(D, MANY)
     ),
     "read before the other lanes wrote": Mutant(
-        divergence,
-        "                tl.debug_barrier()  # every lane",
-        "                pass  # every lane",
+        common,
+        "            tl.debug_barrier()  # every lane of",
+        "            pass  # every lane of",
         loss(D, Case((3, 1025)), "none"),
         "race",
     ),
@@ -219,22 +220,25 @@ MUTANTS = {
         divergence, "e = exp_of(t, inverse)", "e = exp_of(t, 1.0)", loss("softmax_kl", TEMPERED_KL)
     ),
     "temperatures exchanged": Mutant(
-        softmax_pair,
-        "(ACC) * a_inverse\n",
-        "(ACC) * z_inverse\n",
+        pair,
+        "a.to(a_inverse.dtype) * a_inverse",
+        "a.to(a_inverse.dtype) * z_inverse",
         loss(PAIR, TEMPERED_PAIR),
     ),
     "factors of the gradients exchanged": Mutant(
         softmax_pair,
-        "masked_product(a_weight * p",
-        "masked_product(z_weight * p",
+        "masked_product(factors.a_weight * p",
+        "masked_product(factors.z_weight * p",
         loss(PAIR, TEMPERED_PAIR),
     ),
     "factor of the rows forgotten": Mutant(
-        divergence, "losses *= number(scale, ACC)", "pass", loss("softmax_kl", TEMPERED_KL, "none")
+        common,
+        "losses *= number(scale, losses.dtype)",
+        "pass",
+        loss("softmax_kl", TEMPERED_KL, "none"),
     ),
     "mean difference forgotten": Mutant(
-        softmax_pair, "(u - t) - mean_d", "(u - t)", loss(PAIR, FEW)
+        softmax_pair, "(u - t) - along_rows(rows.mean_d, layout)", "(u - t)", loss(PAIR, FEW)
     ),
     "moved bases forgotten": Mutant(
         softmax_pair,
@@ -244,12 +248,12 @@ MUTANTS = {
     ),
     "lanes' bases forgotten": Mutant(
         softmax_pair,
-        "row_sum(masked_product(a_kept, d_sums + masked_product(a_sums, moved)), ADJACENT)",
-        "row_sum(masked_product(a_kept, d_sums), ADJACENT)",
+        "row_sum(masked_product(a_kept, d_sums + masked_product(a_sums, moved)), layout)",
+        "row_sum(masked_product(a_kept, d_sums), layout)",
         loss(PAIR, Case((2, 9000))),
     ),
     "rows beyond the last, of a mixture": Mutant(
-        mixture, "live = r < rows", "live = r >= 0", loss(JS, FEW), OUT_OF_BOUNDS
+        mixture, "live = r < pair.extent.rows", "live = r >= 0", loss(JS, FEW), OUT_OF_BOUNDS
     ),
     "quotient of a mixture turned over": Mutant(
         mixture, "return q / p", "return p / q", loss(JS, FEW)
@@ -261,14 +265,14 @@ MUTANTS = {
         loss(JS, Case((33, 20), options=SHARED_OUT)),
     ),
     "mean of a mixture's parts forgotten": Mutant(
-        mixture, "weight * (of_p - p * divergence)", "weight * of_p", loss(JS, FEW)
+        mixture, "(of_p - p * along_rows(divergence, layout))", "of_p", loss(JS, FEW)
     ),
     "a mixture's sums not rescaled": Mutant(
         mixture, "a_sums = a_sums * kept + e", "a_sums = a_sums + e", loss(JS, Case((2, 9000)))
     ),
     "lanes of a mixture not brought to one maximum": Mutant(
         mixture,
-        "z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), ADJACENT))",
+        "z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), layout))",
         "z_sums *= 1.0",
         loss(JS, Case((2, 9000))),
     ),
@@ -279,13 +283,15 @@ MUTANTS = {
         loss("logistic_d_loss", FEW),
     ),
     "mean of the wrong batch": Mutant(
-        relativistic, "(real_sum / ", "(fake_sum / ", loss("relativistic_d_loss", FEW)
+        relativistic, "= real_sum / ", "= fake_sum / ", loss("relativistic_d_loss", FEW)
     ),
     "no gradient through the mean": Mutant(
         relativistic, "(derivative + constant)", "derivative", loss("relativistic_d_loss", FEW)
     ),
-    "a weight for each element": Mutant(scalar, "weight + i // per_weight", "weight + i", listed),
-    "pairs that move together": Mutant(scalar, "(-slope).to(other", "slope.to(other", listed),
+    "a weight for each element": Mutant(
+        scalar, "weight + i // of.per_weight", "weight + i", listed
+    ),
+    "pairs that move together": Mutant(scalar, "(-slope).to(out", "slope.to(out", listed),
     "a weight's gradient weighted": Mutant(
         scalar,
         "weight_gradient + i, value * factor",
@@ -325,7 +331,7 @@ USERS = {
 }
 
 
-SHARED = {common: divergence, functions: scalar}
+SHARED = {common: divergence, functions: scalar, pair: softmax_pair}
 
 
 def load(name: str, source: str, folder: Path) -> ModuleType:

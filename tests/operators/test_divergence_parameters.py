@@ -325,6 +325,7 @@ def test_js_of_impossible_classes(module: Any, place: str) -> None:
     torch.testing.assert_close(results[0], results[1], **EXACT)
 
 
+@pytest.mark.dynamo
 def test_js_value_and_grad_and_compile() -> None:
     torch.manual_seed(10)
     a, b = draw(3, 5).requires_grad_(), draw(3, 5)
@@ -358,6 +359,7 @@ def test_the_module_hands_its_factor_on() -> None:
 # --- traced ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.dynamo
 def test_numbers_and_shapes_may_change_under_compile() -> None:
     torch.manual_seed(13)
 

@@ -195,6 +195,7 @@ def test_gradients_from_every_source(layer, memory) -> None:
     np.testing.assert_array_equal(x.detach().numpy(), values)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_batches_of_loader_workers(start: str) -> None:
     images = torch.randn(4, *SHAPE[1:])
@@ -373,6 +374,7 @@ def _ratio_step(images: Tensor, real_logits: Tensor) -> Tensor:
     return gk.logistic_d_loss(real_logits, logits)
 
 
+@pytest.mark.dynamo
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_deferred_factor_in_one_compiled_graph(dtype: torch.dtype) -> None:
     compiled = torch.compile(_ratio_step, fullgraph=True, backend="aot_eager")
@@ -384,6 +386,7 @@ def test_a_deferred_factor_in_one_compiled_graph(dtype: torch.dtype) -> None:
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+@pytest.mark.dynamo
 def test_a_compiled_factor_that_was_never_set_is_no_number() -> None:
     def forgotten(x: Tensor) -> Tensor:
         return gk.DeferredGradientScale()(x * 1).sum()

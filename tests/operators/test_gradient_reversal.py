@@ -260,6 +260,7 @@ def test_channels_last_is_kept() -> None:
     assert gk.gradient_reversal(x).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.dynamo
 def test_under_compile() -> None:
     x = torch.randn(4, 4, requires_grad=True)
     compiled_layer = torch.compile(
@@ -497,6 +498,7 @@ def test_auto_step_before_the_backward_pass_changes_only_the_next_step() -> None
     assert torch.autograd.grad(second, x)[0].item() == -0.625
 
 
+@pytest.mark.dynamo
 def test_auto_step_counts_in_a_compiled_call() -> None:
     layer = gk.GradientReversal(schedule="linear", steps=4, auto_step=True)
     compiled = torch.compile(layer, backend="aot_eager")

@@ -318,6 +318,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.dynamo
 @pytest.mark.parametrize("name", [*LOSSES, *LAYERS])
 def test_compiles_whole_with_dynamic_shapes(name: str) -> None:
     function = (LOSSES | LAYERS)[name]
@@ -333,6 +334,7 @@ def test_compiles_whole_with_dynamic_shapes(name: str) -> None:
             torch.testing.assert_close(got, want, **EXACT)
 
 
+@pytest.mark.dynamo
 def test_resampling_noise_is_drawn_under_compile() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(

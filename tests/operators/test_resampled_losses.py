@@ -117,6 +117,7 @@ def test_value_and_grad_gives_the_gradients_of_the_statistics() -> None:
     torch.testing.assert_close(list(grads), expected_grads)
 
 
+@pytest.mark.dynamo
 def test_under_compile() -> None:
     given = arguments(torch.float32)
     compiled = torch.compile(gk.resampled_realness_d_loss, fullgraph=True, backend="aot_eager")

@@ -136,6 +136,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_are_one_on_the_joined_batch(case: str, folder: Path) -> None:
     alone = play(case, 0, World(0, 1, torch.device("cpu")))
@@ -147,6 +148,7 @@ def test_two_processes_are_one_on_the_joined_batch(case: str, folder: Path) -> N
         torch.testing.assert_close(ranks[0][name], expected, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.processes
 def test_two_processes_resume_bit_for_bit(folder: Path) -> None:
     whole, broken = (checkpoint.load(folder / name) for name in ("whole", "broken"))
     assert len(whole["processes"]) == WORLD
@@ -168,6 +170,7 @@ def test_two_processes_resume_bit_for_bit(folder: Path) -> None:
     assert [record["step"] for record in numbers[0]] == [2, 4, 6]
 
 
+@pytest.mark.processes
 def test_a_run_of_two_processes_goes_on_with_one(folder: Path) -> None:
     """The data order and the noise are other ones from there on, which it says."""
     more = run_config().but(steps=8)
@@ -177,6 +180,7 @@ def test_a_run_of_two_processes_goes_on_with_one(folder: Path) -> None:
     assert len(checkpoint.load(folder / "broken")["processes"]) == 1
 
 
+@pytest.mark.processes
 def test_torchrun_trains_from_the_command_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -210,6 +214,7 @@ sys.exit(cli.main())
 """
 
 
+@pytest.mark.processes
 def test_a_restarted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     """torchrun --max-restarts, without --resume and without --out: the run of before, to the same bits."""
     (tmp_path / "script.py").write_text(MORTAL)

@@ -103,6 +103,7 @@ def test_inception_receives_colour_bytes(monkeypatch):
     assert "Inception" in features.description
 
 
+@pytest.mark.processes
 def test_importing_evaluation_does_not_import_torchmetrics():
     code = (
         "import sys; import gankernels.training.evaluation\n"

@@ -212,6 +212,7 @@ def test_curves_need_a_number(tmp_path):
         plots.save_curves(tmp_path)
 
 
+@pytest.mark.processes
 def test_plots_leave_pyplot_alone(tmp_path):
     """In a fresh process, so that no other test has imported pyplot."""
     write_metrics(tmp_path, [{"step": 1, "d_loss": 1.0}, {"step": 2, "d_loss": 1.0}])

@@ -108,6 +108,7 @@ def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.processes
 def test_a_killed_run_ends_as_the_undisturbed_one(
     command: list[str], whole: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     assert [r["step"] for r in lines(run)] == [*range(7, 60, 7), 60]
 
 
+@pytest.mark.processes
 def test_a_stopped_run_is_saved_and_goes_on(
     command: list[str], whole: Path, tmp_path: Path
 ) -> None:

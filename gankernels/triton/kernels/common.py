@@ -1,8 +1,15 @@
-"""What the kernels share: where rows lie, logarithms of nothing, and one sum from many programs."""
+"""What the kernels share: where rows lie, logarithms of nothing, and one sum from many programs.
+
+A kernel is launched with a flat list of arguments, since tuples cost time at every launch. It puts them into
+tuples, which cost nothing there: constants and values into tuples of their own, for a constant among values would
+become a value.
+"""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -12,6 +19,34 @@ SUM_BLOCK = tl.constexpr(1024)
 
 
 LOG2E = tl.constexpr(1.4426950408889634)
+
+
+class Layout(NamedTuple):
+    """How tiles lie over rows and classes; constants."""
+
+    ROWS: Any  # of a tile
+    BLOCK: Any  # of a row's classes, those of a tile
+    EVEN: Any  # whether every tile ends within the row
+    UNIT: Any  # divides all strides but 1, and the extent of what lies side by side
+    ADJACENT: Any  # whether that is rows, not classes
+    WIDE: Any  # whether an offset may exceed 2^31 - 1
+
+
+class Extent(NamedTuple):
+    """Of a batch. Row r is the r % inner-th of the r // inner-th outer row."""
+
+    rows: Any
+    inner: Any
+    classes: Any
+
+
+class Operand(NamedTuple):
+    """A tensor, and its strides of (outer row, inner row, class) in elements."""
+
+    pointer: Any
+    outer: Any
+    inner: Any
+    cls: Any
 
 
 @triton.jit
@@ -30,12 +65,12 @@ def number(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def row_numbers(tile, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """The ROWS rows of a tile; 64-bit where an offset may exceed 2^31 - 1."""
-    if WIDE:
-        return tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+def row_numbers(tile, layout: tl.constexpr):
+    """The rows of a tile; 64-bit where an offset may exceed 2^31 - 1."""
+    if layout.WIDE:
+        return tile.to(tl.int64) * layout.ROWS + tl.arange(0, layout.ROWS)
     else:
-        return tile * ROWS + tl.arange(0, ROWS)
+        return tile * layout.ROWS + tl.arange(0, layout.ROWS)
 
 
 @triton.jit
@@ -49,18 +84,31 @@ def units(count, UNIT: tl.constexpr, WIDE: tl.constexpr):
         return count * UNIT
 
 
+# What lies side by side is counted in UNITs, and so is every stride but its own: so as many elements move at
+# once, of a row's classes, or where ADJACENT of rows.
 @triton.jit
-def in_elements(
-    outer, inner, cls, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr
-):  # fmt: skip
-    """Strides of (outer row, inner row, class), handed over in UNITs but for what lies side by side.
+def extent(rows, inner, classes, layout: tl.constexpr):
+    UNIT: tl.constexpr = layout.UNIT
+    if layout.ADJACENT:
+        return Extent(units(rows, UNIT, layout.WIDE), units(inner, UNIT, layout.WIDE), classes)
+    else:
+        return Extent(rows, inner, units(classes, UNIT, False))
 
-    So as many elements move at once: of a row's classes, or where ADJACENT of rows.
-    """
-    if ADJACENT:
+
+@triton.jit
+def in_elements(outer, inner, cls, layout: tl.constexpr):
+    UNIT: tl.constexpr = layout.UNIT
+    WIDE: tl.constexpr = layout.WIDE
+    if layout.ADJACENT:
         return units(outer, UNIT, WIDE), inner, units(cls, UNIT, WIDE)
     else:
         return units(outer, UNIT, WIDE), units(inner, UNIT, WIDE), cls
+
+
+@triton.jit
+def operand(pointer, outer, inner, cls, layout: tl.constexpr):
+    outer, inner, cls = in_elements(outer, inner, cls, layout)
+    return Operand(pointer, outer, inner, cls)
 
 
 @triton.jit
@@ -75,45 +123,59 @@ def elements_from(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def along_rows(x, ADJACENT: tl.constexpr):
+def along_rows(x, layout: tl.constexpr):
     """A value per row as a tile: lanes lie along the last dimension, and that is what is adjacent."""
-    if ADJACENT:
+    if layout.ADJACENT:
         return x[None, :]
     else:
         return x[:, None]
 
 
 @triton.jit
-def row_sum(x, ADJACENT: tl.constexpr):
-    return tl.sum(x, 0 if ADJACENT else 1)
+def along_classes(x, layout: tl.constexpr):
+    if layout.ADJACENT:
+        return x[:, None]
+    else:
+        return x[None, :]
 
 
 @triton.jit
-def row_max(x, ADJACENT: tl.constexpr):
-    return tl.max(x, 0 if ADJACENT else 1)
+def row_sum(x, layout: tl.constexpr):
+    return tl.sum(x, 0 if layout.ADJACENT else 1)
 
 
 @triton.jit
-def rows_at(r, inner, strides, UNIT: tl.constexpr, ADJACENT: tl.constexpr):
-    """Where rows lie: row (o, i) at o * outer + i * inner."""
-    offsets = along_rows(r // inner * strides[0] + r % inner * strides[1], ADJACENT)
-    if ADJACENT:
+def row_max(x, layout: tl.constexpr):
+    return tl.max(x, 0 if layout.ADJACENT else 1)
+
+
+@triton.jit
+def each_lane(value, dtype: tl.constexpr, layout: tl.constexpr):
+    """A tile of it."""
+    if layout.ADJACENT:
+        return tl.full([layout.BLOCK, layout.ROWS], value, dtype)
+    else:
+        return tl.full([layout.ROWS, layout.BLOCK], value, dtype)
+
+
+@triton.jit
+def rows_at(operand, r, inner, layout: tl.constexpr):
+    """Where rows lie."""
+    offsets = along_rows(r // inner * operand.outer + r % inner * operand.inner, layout)
+    if layout.ADJACENT:
         # No more rows to a thread than it moves at once, or lanes would leave gaps between them.
-        return tl.max_contiguous(offsets, [1, UNIT])
+        return tl.max_contiguous(offsets, [1, layout.UNIT])
     else:
         return offsets
 
 
 @triton.jit
-def classes_from(
-    start, classes,
-    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """BLOCK class numbers, and which of them exist: all where EVEN."""
-    k = along_rows(start + tl.arange(0, BLOCK), not ADJACENT)
-    if WIDE:
+def classes_from(start, classes, layout: tl.constexpr):
+    """The class numbers of a tile, and which of them exist: all where EVEN."""
+    k = along_classes(start + tl.arange(0, layout.BLOCK), layout)
+    if layout.WIDE:
         k = k.to(tl.int64)
-    inside = tl.full(k.shape, 1, tl.int1) if EVEN else k < classes
+    inside = tl.full(k.shape, 1, tl.int1) if layout.EVEN else k < classes
     return k, inside
 
 
@@ -157,6 +219,24 @@ def rescaling(top, x):
 def base_of(top):
     """What is subtracted from logits: their maximum, but 0 where all of them are -inf."""
     return tl.where(top == -float("inf"), 0.0, top)
+
+
+@triton.jit
+def hand_over(
+    losses,  # of rows
+    total,  # float64: of this program's rows so far
+    loss, r, live, scale, PER_ROW: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    """The total with the losses in it; where PER_ROW they are stored instead, or where ADD added to what is."""
+    if PER_ROW:
+        losses *= number(scale, losses.dtype)
+        if ADD:
+            losses += tl.load(loss + r, mask=live)
+            tl.debug_barrier()  # every lane of a row has read it; one of them writes it
+        tl.store(loss + r, losses, mask=live)
+    else:
+        total += tl.where(live, losses, 0.0).to(tl.float64)
+    return total
 
 
 @triton.jit

@@ -17,24 +17,31 @@ Strides are those of (outer row, inner row, class), in elements.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from gankernels.triton.kernels.common import (
+    Layout,
     add_up,
+    along_classes,
     along_rows,
     base_of,
     classes_from,
+    each_lane,
     exp_of,
+    extent,
+    hand_over,
     in_elements,
     load_target,
     masked_product,
     number,
+    operand,
     row_max,
     row_numbers,
     row_sum,
     rows_at,
-    units,
     x_log_x,
 )
 
@@ -42,11 +49,84 @@ from gankernels.triton.kernels.common import (
 WHOLE, SUMS, GRADIENTS = 0, 1, 2
 
 
+class Given(NamedTuple):
+    """What a batch has; constants."""
+
+    P: Any
+    M: Any
+    SHARED: Any  # whether all rows have the same P and M
+    GRADIENT: Any
+    TARGET_GRADIENT: Any
+
+
+class Targets(NamedTuple):
+    """P and M, which lie alike."""
+
+    p: Any
+    m: Any
+    outer: Any
+    inner: Any
+    cls: Any
+
+
+class Batch(NamedTuple):
+    extent: Any
+    logits: Any
+    gradient: Any
+    targets: Any
+    target_gradient: Any
+    inverse: Any  # of the temperature
+    weight: Any  # of the gradients
+    target_weight: Any
+    scale: Any  # of the losses
+
+
+class Factors(NamedTuple):
+    """Of a batch, in the accumulation dtype."""
+
+    inverse: Any
+    weight: Any
+    target_weight: Any
+
+
+class Sums(NamedTuple):
+    """Of rows: the maximum of their logits, sum exp t, S and sum P log P - sum M log M."""
+
+    top: Any
+    s: Any
+    mass: Any
+    entropy: Any
+
+
 @triton.jit
-def combine(p, m, ADJACENT: tl.constexpr):
+def targets_at(p, m, outer, inner, cls, SHARED: tl.constexpr, layout: tl.constexpr):
+    if SHARED:
+        return Targets(p, m, outer, inner, cls)
+    else:
+        outer, inner, cls = in_elements(outer, inner, cls, layout)
+        return Targets(p, m, outer, inner, cls)
+
+
+@triton.jit
+def factors_of(batch, ACC: tl.constexpr):
+    return Factors(
+        number(batch.inverse, ACC), number(batch.weight, ACC), number(batch.target_weight, ACC)
+    )
+
+
+@triton.jit
+def load_targets(targets, offsets, mask, ACC: tl.constexpr, given: tl.constexpr):
+    """P and M."""
+    p = load_target(targets.p, offsets, mask, ACC, given.P)
+    m = load_target(targets.m, offsets, mask, ACC, given.M)
+    return p, m
+
+
+@triton.jit
+def combine(p, m, layout: tl.constexpr):
     """B, S and sum P log P - sum M log M of every row."""
     b = p - m
-    return b, row_sum(b, ADJACENT), row_sum(x_log_x(p) - x_log_x(m), ADJACENT)
+    return b, row_sum(b, layout), row_sum(x_log_x(p) - x_log_x(m), layout)
 
 
 @triton.jit
@@ -61,137 +141,124 @@ def logit_gradient(e, share, b, weight):
 
 
 @triton.jit
-def write_target_gradient(
-    pointer, offsets, mask, p, t, s, log_s, weight, ADJACENT: tl.constexpr
-):  # fmt: skip
+def write_target_gradient(pointer, offsets, mask, p, t, s, log_s, weight, layout: tl.constexpr):
     """log P + 1 - log q; where P = 0 nothing, but NaN in a row that log_softmax makes NaN."""
-    g = weight * (tl.log(p) + 1.0 - (t - along_rows(log_s, ADJACENT)))
-    g = tl.where(p == 0, along_rows(s - s, ADJACENT), g)
+    g = weight * (tl.log(p) + 1.0 - (t - along_rows(log_s, layout)))
+    g = tl.where(p == 0, along_rows(s - s, layout), g)
     tl.store(pointer + offsets, g.to(pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def resident_logits(
-    tile, rows, q, q_strides, inner, classes,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
+def resident_logits(tile, batch, layout: tl.constexpr):
     """A tile's logits as they lie in memory; nothing is read of a tile beyond the last."""
-    r = row_numbers(tile, ROWS, WIDE)
-    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
-    offsets = rows_at(r, inner, q_strides, UNIT, ADJACENT) + k * q_strides[2]
-    mask = along_rows(r < rows, ADJACENT) & inside
-    return tl.load(q + offsets, mask=mask, other=-float("inf"))
+    logits = batch.logits
+    r = row_numbers(tile, layout)
+    k, inside = classes_from(0, batch.extent.classes, layout)
+    offsets = rows_at(logits, r, batch.extent.inner, layout) + k * logits.cls
+    mask = along_rows(r < batch.extent.rows, layout) & inside
+    return tl.load(logits.pointer + offsets, mask=mask, other=-float("inf"))
 
 
 @triton.jit
 def resident_rows(
     r, live,  # (ROWS,): row numbers, and which exist
     logits,  # a tile
-    q_grad, grad_strides,
-    target, minus, target_strides, target_grad, target_grad_strides,
     b, mass, entropy,  # P - M (1, BLOCK) with its sum and entropy, where SHARED
-    inner, classes, inverse, weight, target_weight,
-    ACC: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    batch, factors, given: tl.constexpr, layout: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
-    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = along_rows(live, ADJACENT) & inside
-    if not SHARED:
-        offsets = rows_at(r, inner, target_strides, UNIT, ADJACENT) + k * target_strides[2]
-        p = load_target(target, offsets, mask, ACC, HAS_TARGET)
-        m = load_target(minus, offsets, mask, ACC, HAS_MINUS)
-        b, mass, entropy = combine(p, m, ADJACENT)
+    inner = batch.extent.inner
+    targets = batch.targets
+    inverse = factors.inverse
+    ACC: tl.constexpr = inverse.dtype
+    k, inside = classes_from(0, batch.extent.classes, layout)
+    mask = along_rows(live, layout) & inside
+    if not given.SHARED:
+        offsets = rows_at(targets, r, inner, layout) + k * targets.cls
+        p, m = load_targets(targets, offsets, mask, ACC, given)
+        b, mass, entropy = combine(p, m, layout)
     x = logits.to(ACC)
-    if ADJACENT:  # a thread with many elements has no register for the factor
+    if layout.ADJACENT:  # a thread with many elements has no register for the factor
         x *= inverse
         inverse = 1.0
-    t = x - along_rows(row_max(x, ADJACENT), ADJACENT)  # times the temperature
+    t = x - along_rows(row_max(x, layout), layout)  # times the temperature
     e = exp_of(t, inverse)
-    s = row_sum(e, ADJACENT)
+    s = row_sum(e, layout)
     log_s = tl.log(s)
     if ACC.primitive_bitwidth < 64:
-        dot = row_sum(masked_product(b, t), ADJACENT)
-    if Q_GRAD:
-        g = logit_gradient(e, along_rows(mass / s, ADJACENT), b, weight)
-        offsets = rows_at(r, inner, grad_strides, UNIT, ADJACENT) + k * grad_strides[2]
-        tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
-    if TARGET_GRAD:
-        offsets = (
-            rows_at(r, inner, target_grad_strides, UNIT, ADJACENT) + k * target_grad_strides[2]
-        )
+        dot = row_sum(masked_product(b, t), layout)
+    if given.GRADIENT:
+        out = batch.gradient
+        g = logit_gradient(e, along_rows(mass / s, layout), b, factors.weight)
+        offsets = rows_at(out, r, inner, layout) + k * out.cls
+        tl.store(out.pointer + offsets, g.to(out.pointer.dtype.element_ty), mask=mask)
+    if given.TARGET_GRADIENT:
+        out = batch.target_gradient
+        offsets = rows_at(out, r, inner, layout) + k * out.cls
         write_target_gradient(
-            target_grad, offsets, mask, p, t * inverse, s, log_s, target_weight, ADJACENT
+            out.pointer, offsets, mask, p, t * inverse, s, log_s, factors.target_weight, layout
         )
     if ACC.primitive_bitwidth == 64:  # later, or registers run out
-        dot = row_sum(masked_product(b, t), ADJACENT)
+        dot = row_sum(masked_product(b, t), layout)
     return entropy + mass * log_s - dot * inverse
 
 
 @triton.jit
-def streamed_logits(
-    start, end, live, q, q_row, stride,
-    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = along_rows(live, ADJACENT) & inside
-    return tl.load(q + q_row + k * stride, mask=mask, other=-float("inf"))
+def streamed_logits(start, end, live, logits, row, layout: tl.constexpr):
+    k, inside = classes_from(start, end, layout)
+    mask = along_rows(live, layout) & inside
+    return tl.load(logits.pointer + row + k * logits.cls, mask=mask, other=-float("inf"))
 
 
 @triton.jit
-def streamed_target(
-    start, end, live, target, minus, row, stride, ACC: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+def streamed_targets(
+    start, end, live, targets, row, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr
 ):  # fmt: skip
     """P and M."""
-    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = inside if SHARED else along_rows(live, ADJACENT) & inside
-    p = load_target(target, row + k * stride, mask, ACC, HAS_TARGET)
-    m = load_target(minus, row + k * stride, mask, ACC, HAS_MINUS)
-    return p, m
+    k, inside = classes_from(start, end, layout)
+    mask = inside if given.SHARED else along_rows(live, layout) & inside
+    return load_targets(targets, row + k * targets.cls, mask, ACC, given)
 
 
 @triton.jit
-def shared_sums(
-    target, minus, stride, classes, ACC: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr,
-    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr,
-):  # fmt: skip
+def target_rows(targets, r, inner, SHARED: tl.constexpr, layout: tl.constexpr):
+    """Where P and M of rows lie."""
+    if SHARED:
+        return tl.zeros([1, 1], r.dtype)
+    else:
+        return rows_at(targets, r, inner, layout)
+
+
+@triton.jit
+def shared_sums(targets, classes, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr):
     """Mass and entropy of the target that all rows share."""
-    TILE: tl.constexpr = [BLOCK, 1] if ADJACENT else [1, BLOCK]
-    masses, entropies = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
-    for start in range(0, classes, BLOCK):
-        p, m = streamed_target(
-            start, classes, True, target, minus, 0, stride, ACC, HAS_TARGET, HAS_MINUS, True,
-            BLOCK, EVEN, ADJACENT, False,
-        )  # fmt: skip
+    masses = along_classes(tl.zeros([layout.BLOCK], ACC), layout)
+    entropies = along_classes(tl.zeros([layout.BLOCK], ACC), layout)
+    for start in range(0, classes, layout.BLOCK):
+        p, m = streamed_targets(start, classes, True, targets, 0, ACC, given, layout)
         masses += p - m
         entropies += x_log_x(p) - x_log_x(m)
-    return row_sum(masses, ADJACENT), row_sum(entropies, ADJACENT)
+    return row_sum(masses, layout), row_sum(entropies, layout)
 
 
 @triton.jit
 def first_walk(
-    begin, end, live, q, q_row, q_stride, target, minus, target_row, target_stride, inverse,
-    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr, ANCHORS: tl.constexpr,
-    EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    begin, end, r, live, batch, inverse,
+    ANCHORS: tl.constexpr, given: tl.constexpr, layout: tl.constexpr,
 ):  # fmt: skip
-    """Of each row its maximum and the sum of exp relative to it; where ANCHORS also mass and entropy."""
+    """The sums of rows' classes from `begin` to `end`; where not ANCHORS without mass and entropy."""
+    targets = batch.targets
+    ACC: tl.constexpr = inverse.dtype
+    BLOCK: tl.constexpr = layout.BLOCK
+    row = rows_at(batch.logits, r, batch.extent.inner, layout)
+    target_row = target_rows(targets, r, batch.extent.inner, given.SHARED, layout)
     # Every lane carries its own maximum and sums: see common.py on reductions within loops.
-    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
-    tops = tl.full(TILE, -float("inf"), ACC)
-    sums = tl.zeros(TILE, ACC)
-    masses, entropies = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
+    tops = each_lane(-float("inf"), ACC, layout)
+    sums = each_lane(0.0, ACC, layout)
+    masses, entropies = each_lane(0.0, ACC, layout), each_lane(0.0, ACC, layout)
     for start in range(begin, end, 2 * BLOCK):  # one rescaling for two classes of a lane
-        x = streamed_logits(start, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
-        y = streamed_logits(
-            start + BLOCK, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE
-        )
+        x = streamed_logits(start, end, live, batch.logits, row, layout)
+        y = streamed_logits(start + BLOCK, end, live, batch.logits, row, layout)
         x, y = x.to(ACC), y.to(ACC)
         higher = tl.maximum(tops, tl.maximum(x, y))
         base = base_of(higher)
@@ -200,240 +267,158 @@ def first_walk(
         tops = higher
         if ANCHORS:
             for j in tl.static_range(2):
-                p, m = streamed_target(
-                    start + j * BLOCK, end, live, target, minus, target_row, target_stride, ACC,
-                    HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
-                )  # fmt: skip
+                p, m = streamed_targets(
+                    start + j * BLOCK, end, live, targets, target_row, ACC, given, layout
+                )
                 masses += p - m
                 entropies += x_log_x(p) - x_log_x(m)
-    top = row_max(tops, ADJACENT)
-    s = row_sum(sums * exp_of(tops - along_rows(base_of(top), ADJACENT), inverse), ADJACENT)
-    return top, s, row_sum(masses, ADJACENT), row_sum(entropies, ADJACENT)
+    top = row_max(tops, layout)
+    s = row_sum(sums * exp_of(tops - along_rows(base_of(top), layout), inverse), layout)
+    return Sums(top, s, row_sum(masses, layout), row_sum(entropies, layout))
 
 
 @triton.jit
 def write_tile(
-    start, end, live, x, p, m, top, s, log_s, share,
-    q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
-    inverse, weight, target_weight,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    start, end, live, x, p, m, row, target_row, log_s, share, sums, batch, factors,
+    given: tl.constexpr, layout: tl.constexpr,
 ):  # fmt: skip
-    """B t, times the temperature, of every class; the gradients are written."""
-    k, inside = classes_from(start, end, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = along_rows(live, ADJACENT) & inside
-    t = x.to(p.dtype) - along_rows(top, ADJACENT)
+    """B t, times the temperature, of every class; the gradients are written where rows of them lie."""
+    k, inside = classes_from(start, end, layout)
+    mask = along_rows(live, layout) & inside
+    t = x.to(p.dtype) - along_rows(sums.top, layout)
     b = p - m
-    if Q_GRAD:
-        g = logit_gradient(exp_of(t, inverse), along_rows(share, ADJACENT), b, weight)
-        offsets = grad_row + k * grad_stride
-        tl.store(q_grad + offsets, g.to(q_grad.dtype.element_ty), mask=mask)
-    if TARGET_GRAD:
-        offsets = target_grad_row + k * target_grad_stride
+    if given.GRADIENT:
+        out = batch.gradient
+        g = logit_gradient(exp_of(t, factors.inverse), along_rows(share, layout), b, factors.weight)
+        offsets = row + k * out.cls
+        tl.store(out.pointer + offsets, g.to(out.pointer.dtype.element_ty), mask=mask)
+    if given.TARGET_GRADIENT:
+        out = batch.target_gradient
         write_target_gradient(
-            target_grad, offsets, mask, p, t * inverse, s, log_s, target_weight, ADJACENT
-        )
+            out.pointer, target_row + k * out.cls, mask, p, t * factors.inverse,
+            sums.s, log_s, factors.target_weight, layout,
+        )  # fmt: skip
     return masked_product(b, t)
 
 
 @triton.jit
 def second_walk(
-    begin, end, live, top, s, mass,
-    q, q_row, q_stride, q_grad, grad_row, grad_stride,
-    target, minus, target_row, target_stride, target_grad, target_grad_row, target_grad_stride,
-    inverse, weight, target_weight,
-    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    begin, end, r, live, sums, batch, factors, given: tl.constexpr, layout: tl.constexpr
 ):  # fmt: skip
     """sum B t of each row; the gradients are written."""
-    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
-    dots = tl.zeros(TILE, ACC)
-    share, log_s = mass / s, tl.log(s)
+    inner = batch.extent.inner
+    targets = batch.targets
+    ACC: tl.constexpr = factors.inverse.dtype
+    BLOCK: tl.constexpr = layout.BLOCK
+    row = rows_at(batch.logits, r, inner, layout)
+    target_row = target_rows(targets, r, inner, given.SHARED, layout)
+    gradient_row = rows_at(batch.gradient, r, inner, layout)
+    target_gradient_row = rows_at(batch.target_gradient, r, inner, layout)
+    dots = each_lane(0.0, ACC, layout)
+    share, log_s = sums.mass / sums.s, tl.log(sums.s)
     for start in range(begin, end, 2 * BLOCK):
-        x = streamed_logits(start, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE)
-        y = streamed_logits(
-            start + BLOCK, end, live, q, q_row, q_stride, BLOCK, EVEN, ADJACENT, WIDE
-        )
+        x = streamed_logits(start, end, live, batch.logits, row, layout)
+        y = streamed_logits(start + BLOCK, end, live, batch.logits, row, layout)
         for j in tl.static_range(2):
             at = start + j * BLOCK
-            p, m = streamed_target(
-                at, end, live, target, minus, target_row, target_stride, ACC,
-                HAS_TARGET, HAS_MINUS, SHARED, BLOCK, EVEN, ADJACENT, WIDE,
-            )  # fmt: skip
+            p, m = streamed_targets(at, end, live, targets, target_row, ACC, given, layout)
             dots += write_tile(
-                at, end, live, x if j == 0 else y, p, m, top, s, log_s, share,
-                q_grad, grad_row, grad_stride, target_grad, target_grad_row, target_grad_stride,
-                inverse, weight, target_weight, Q_GRAD, TARGET_GRAD, BLOCK, EVEN, ADJACENT, WIDE,
+                at, end, live, x if j == 0 else y, p, m, gradient_row, target_gradient_row,
+                log_s, share, sums, batch, factors, given, layout,
             )  # fmt: skip
-    return row_sum(dots, ADJACENT) * inverse
+    return row_sum(dots, layout) * factors.inverse
 
 
 @triton.jit
 def streamed_rows(
-    r, live,
-    q, q_strides, q_grad, grad_strides,
-    target, minus, target_strides, target_grad, target_grad_strides,
-    mass, entropy,  # of the target, where SHARED
-    inner, classes, inverse, weight, target_weight,
-    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    r, live, mass, entropy, batch, factors, given: tl.constexpr, layout: tl.constexpr
 ):  # fmt: skip
     """The same for rows of any length: first maximum and sum, then loss and gradients."""
-    q_row = rows_at(r, inner, q_strides, UNIT, ADJACENT)
-    target_row = (
-        tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, ADJACENT)
-    )
-    top, s, row_mass, row_entropy = first_walk(
-        0, classes, live, q, q_row, q_strides[2], target, minus, target_row, target_strides[2],
-        inverse, ACC, ROWS, BLOCK, HAS_TARGET, HAS_MINUS, SHARED, not SHARED, EVEN, ADJACENT, WIDE,
-    )  # fmt: skip
+    SHARED: tl.constexpr = given.SHARED  # whose mass and entropy are known
+    classes = batch.extent.classes
+    sums = first_walk(0, classes, r, live, batch, factors.inverse, not SHARED, given, layout)
     if not SHARED:
-        mass, entropy = row_mass, row_entropy
-    s += top - top  # NaN where log_softmax is: a +inf, or nothing but -inf
-    dot = second_walk(
-        0, classes, live, top, s, mass, q, q_row, q_strides[2],
-        q_grad, rows_at(r, inner, grad_strides, UNIT, ADJACENT), grad_strides[2],
-        target, minus, target_row, target_strides[2],
-        target_grad, rows_at(r, inner, target_grad_strides, UNIT, ADJACENT), target_grad_strides[2],
-        inverse, weight, target_weight, ACC, ROWS, BLOCK,
-        HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, ADJACENT, WIDE,
-    )  # fmt: skip
+        mass, entropy = sums.mass, sums.entropy
+    s = sums.s + (sums.top - sums.top)  # NaN where log_softmax is: a +inf, or nothing but -inf
+    sums = Sums(sums.top, s, mass, entropy)
+    dot = second_walk(0, classes, r, live, sums, batch, factors, given, layout)
     return entropy + mass * tl.log(s) - dot
 
 
 @triton.jit
 def batch_total(
     loss, tile, step,  # this program's tiles: tile, tile + step, ...
-    q, q_strides, q_grad, grad_strides,
-    target, minus, target_strides, target_grad, target_grad_strides,
-    rows, inner, classes, inverse, weight, target_weight, scale,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr, STREAMED: tl.constexpr,
-    PER_ROW: tl.constexpr, ADD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    batch, given: tl.constexpr, layout: tl.constexpr,
+    STREAMED: tl.constexpr, PER_ROW: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     """The scaled sum of the losses of one program's rows, or each of them where PER_ROW."""
     ACC: tl.constexpr = loss.dtype.element_ty
-    if SHARED and not STREAMED:
+    rows, classes = batch.extent.rows, batch.extent.classes
+    if given.SHARED and not STREAMED:
         # Once for all of this program's rows.
-        k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, False)
-        p = load_target(target, k * target_strides[2], inside, ACC, HAS_TARGET)
-        m = load_target(minus, k * target_strides[2], inside, ACC, HAS_MINUS)
-        b, mass, entropy = combine(p, m, ADJACENT)
-    elif SHARED:
+        k, inside = classes_from(0, classes, layout)
+        p, m = load_targets(batch.targets, k * batch.targets.cls, inside, ACC, given)
+        b, mass, entropy = combine(p, m, layout)
+    elif given.SHARED:
         b = 0
-        mass, entropy = shared_sums(
-            target, minus, target_strides[2], classes, ACC, HAS_TARGET, HAS_MINUS,
-            BLOCK, EVEN, ADJACENT,
-        )  # fmt: skip
+        mass, entropy = shared_sums(batch.targets, classes, ACC, given, layout)
     else:
         b, mass, entropy = 0, 0, 0  # of each row
-    inverse, factor = number(inverse, ACC), number(weight, ACC)
-    target_factor = number(target_weight, ACC)
-    total = tl.zeros([ROWS], tl.float64)
-    tiles = tl.cdiv(rows, ROWS)
+    factors = factors_of(batch, ACC)
+    total = tl.zeros([layout.ROWS], tl.float64)
+    tiles = tl.cdiv(rows, layout.ROWS)
     # While a tile is computed the next one is on its way. There is no room for two of float64, of rows side by
     # side, of which a thread holds many elements, and where every element takes an address.
     AHEAD: tl.constexpr = (
-        not STREAMED and not ADJACENT and UNIT >= 4 and ACC.primitive_bitwidth < 64
+        not STREAMED and not layout.ADJACENT and layout.UNIT >= 4 and ACC.primitive_bitwidth < 64
     )
     if AHEAD:
-        following = resident_logits(
-            tile, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
-        )
+        following = resident_logits(tile, batch, layout)
     for i in range(tile, tiles, step):
-        r = row_numbers(i, ROWS, WIDE)
+        r = row_numbers(i, layout)
         live = r < rows
         if STREAMED:
-            losses = streamed_rows(
-                r, live, q, q_strides, q_grad, grad_strides,
-                target, minus, target_strides, target_grad, target_grad_strides,
-                mass, entropy, inner, classes, inverse, factor, target_factor, ACC, ROWS, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
-            )  # fmt: skip
+            losses = streamed_rows(r, live, mass, entropy, batch, factors, given, layout)
         else:
             if AHEAD:
                 logits = following
-                following = resident_logits(
-                    tl.minimum(i + step, tiles), rows, q, q_strides, inner, classes,
-                    ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE,
-                )  # fmt: skip
+                following = resident_logits(tl.minimum(i + step, tiles), batch, layout)
             else:
-                logits = resident_logits(
-                    i, rows, q, q_strides, inner, classes, ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE
-                )
-            losses = resident_rows(
-                r, live, logits, q_grad, grad_strides,
-                target, minus, target_strides, target_grad, target_grad_strides,
-                b, mass, entropy, inner, classes, inverse, factor, target_factor, ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, ADJACENT, WIDE,
-            )  # fmt: skip
-        if PER_ROW:
-            losses *= number(scale, ACC)
-            if ADD:
-                losses += tl.load(loss + r, mask=live)
-                tl.debug_barrier()  # every lane of a row has read it; one of them writes it
-            tl.store(loss + r, losses, mask=live)
-        else:
-            total += tl.where(live, losses, 0.0).to(tl.float64)
-    return tl.sum(total, 0) * number(scale, tl.float64)
+                logits = resident_logits(i, batch, layout)
+            losses = resident_rows(r, live, logits, b, mass, entropy, batch, factors, given, layout)
+        total = hand_over(losses, total, loss, r, live, batch.scale, PER_ROW, ADD)
+    return tl.sum(total, 0) * number(batch.scale, tl.float64)
 
 
 @triton.jit
 def part_total(
-    row, part, parts, sums_of_row, span,
-    q, q_strides, q_grad, grad_strides,
-    target, minus, target_strides, target_grad, target_grad_strides,
-    inner, classes, inverse, weight, target_weight, scale,
-    ACC: tl.constexpr, BLOCK: tl.constexpr,
-    HAS_TARGET: tl.constexpr, HAS_MINUS: tl.constexpr, SHARED: tl.constexpr,
-    Q_GRAD: tl.constexpr, TARGET_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
-    PARTS: tl.constexpr, STAGE: tl.constexpr,
+    row, part, parts, sums_of_row, span, batch, given: tl.constexpr, layout: tl.constexpr,
+    ACC: tl.constexpr, PARTS: tl.constexpr, STAGE: tl.constexpr,
 ):  # fmt: skip
     """SUMS: writes a part's maximum, sum, mass and entropy. GRADIENTS: the part's share of the scaled loss."""
-    r = row_numbers(row, 1, WIDE)
+    r = row_numbers(row, layout)
     live = r >= 0
     begin = part * span
-    end = tl.minimum(begin + span, classes)
-    q_row = rows_at(r, inner, q_strides, UNIT, False)
-    target_row = (
-        tl.zeros([1, 1], r.dtype) if SHARED else rows_at(r, inner, target_strides, UNIT, False)
-    )
-    inverse = number(inverse, ACC)
+    end = tl.minimum(begin + span, batch.extent.classes)
+    factors = factors_of(batch, ACC)
     total = tl.zeros([1], ACC)
     if STAGE == 1:
-        top, s, mass, entropy = first_walk(
-            begin, end, live, q, q_row, q_strides[2], target, minus, target_row, target_strides[2],
-            inverse, ACC, 1, BLOCK, HAS_TARGET, HAS_MINUS, SHARED, True, EVEN, False, WIDE,
-        )  # fmt: skip
+        sums = first_walk(begin, end, r, live, batch, factors.inverse, True, given, layout)
         mine = sums_of_row + 4 * part + tl.arange(0, 1)
-        tl.store(mine, top.to(tl.float64))
-        tl.store(mine + 1, s.to(tl.float64))
-        tl.store(mine + 2, mass.to(tl.float64))
-        tl.store(mine + 3, entropy.to(tl.float64))
+        tl.store(mine, sums.top.to(tl.float64))
+        tl.store(mine + 1, sums.s.to(tl.float64))
+        tl.store(mine + 2, sums.mass.to(tl.float64))
+        tl.store(mine + 3, sums.entropy.to(tl.float64))
     else:
-        top, s, mass, entropy = sums_of_parts(sums_of_row, parts, inverse, ACC, PARTS)
-        dot = second_walk(
-            begin, end, live, top, s, mass, q, q_row, q_strides[2],
-            q_grad, rows_at(r, inner, grad_strides, UNIT, False), grad_strides[2],
-            target, minus, target_row, target_strides[2],
-            target_grad, rows_at(r, inner, target_grad_strides, UNIT, False), target_grad_strides[2],
-            inverse, number(weight, ACC), number(target_weight, ACC), ACC, 1, BLOCK,
-            HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, False, WIDE,
-        )  # fmt: skip
-        total = tl.where(part == 0, entropy + mass * tl.log(s), 0.0) - dot
-    return tl.sum(total.to(tl.float64), 0) * number(scale, tl.float64)
+        sums = sums_of_parts(sums_of_row, parts, factors.inverse, ACC, PARTS)
+        dot = second_walk(begin, end, r, live, sums, batch, factors, given, layout)
+        total = tl.where(part == 0, sums.entropy + sums.mass * tl.log(sums.s), 0.0) - dot
+    return tl.sum(total.to(tl.float64), 0) * number(batch.scale, tl.float64)
 
 
 @triton.jit
 def sums_of_parts(sums_of_row, parts, inverse, ACC: tl.constexpr, PARTS: tl.constexpr):
-    """Maximum, sum, mass and entropy of a row, from those of its parts in their order.
+    """The sums of a row, from those of its parts in their order.
 
     They are reduced to scalars: a tensor of the layout that holds the parts would be spread over a tile in that
     layout, and go to the tile's own through shared memory, all of it by every thread.
@@ -447,7 +432,7 @@ def sums_of_parts(sums_of_row, parts, inverse, ACC: tl.constexpr, PARTS: tl.cons
     s = tl.sum(sums * exp_of(tops - base_of(top), inverse), 0) + (top - top)
     mass = tl.sum(tl.load(at + 2, mask=exists, other=0.0).to(ACC), 0)
     entropy = tl.sum(tl.load(at + 3, mask=exists, other=0.0).to(ACC), 0)
-    return (
+    return Sums(
         tl.full([1], top, ACC), tl.full([1], s, ACC), tl.full([1], mass, ACC),
         tl.full([1], entropy, ACC),
     )  # fmt: skip
@@ -523,26 +508,26 @@ def divergence_kernel(
     PARTS: tl.constexpr,  # `parts` or more, a power of 2
     STAGE: tl.constexpr,  # WHOLE: rows are not shared; else SUMS, GRADIENTS
 ):
-    if ADJACENT:
-        rows, inner = units(rows, UNIT, WIDE), units(inner, UNIT, WIDE)
-        rows2, inner2 = units(rows2, UNIT, WIDE), units(inner2, UNIT, WIDE)
-    else:
-        classes = units(classes, UNIT, False)
-    q_strides = in_elements(q_outer, q_inner, q_class, UNIT, ADJACENT, WIDE)
-    q2_strides = in_elements(q2_outer, q2_inner, q2_class, UNIT, ADJACENT, WIDE)
-    grad_strides = in_elements(grad_outer, grad_inner, grad_class, UNIT, ADJACENT, WIDE)
-    grad2_strides = in_elements(grad2_outer, grad2_inner, grad2_class, UNIT, ADJACENT, WIDE)
-    target_grad_strides = in_elements(
-        target_grad_outer, target_grad_inner, target_grad_class, UNIT, ADJACENT, WIDE
+    layout: tl.constexpr = Layout(ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE)
+    given: tl.constexpr = Given(HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD)
+    given2: tl.constexpr = Given(HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD)
+    target_gradient = operand(
+        target_grad, target_grad_outer, target_grad_inner, target_grad_class, layout
     )
-    if SHARED:
-        target_strides = (0, 0, target_class)
-        target2_strides = (0, 0, target2_class)
-    else:
-        target_strides = in_elements(target_outer, target_inner, target_class, UNIT, ADJACENT, WIDE)
-        target2_strides = in_elements(
-            target2_outer, target2_inner, target2_class, UNIT, ADJACENT, WIDE
-        )
+    batch = Batch(
+        extent(rows, inner, classes, layout),
+        operand(q, q_outer, q_inner, q_class, layout),
+        operand(q_grad, grad_outer, grad_inner, grad_class, layout),
+        targets_at(target, minus, target_outer, target_inner, target_class, SHARED, layout),
+        target_gradient, inverse, weight, target_weight, scale,
+    )  # fmt: skip
+    batch2 = Batch(
+        extent(rows2, inner2, classes, layout),
+        operand(q2, q2_outer, q2_inner, q2_class, layout),
+        operand(q2_grad, grad2_outer, grad2_inner, grad2_class, layout),
+        targets_at(target2, minus, target2_outer, target2_inner, target2_class, SHARED, layout),
+        target_gradient, inverse, weight2, target_weight, scale2,
+    )  # fmt: skip
     pid = tl.program_id(0)
     if STAGE != 0:
         row, part = pid // parts, pid % parts
@@ -550,43 +535,23 @@ def divergence_kernel(
         ACC: tl.constexpr = loss.dtype.element_ty
         if BATCHES == 1 or row < rows:
             total = part_total(
-                row, part, parts, mine, span, q, q_strides, q_grad, grad_strides,
-                target, minus, target_strides, target_grad, target_grad_strides,
-                inner, classes, inverse, weight, target_weight, scale, ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, EVEN, UNIT, WIDE, PARTS, STAGE,
-            )  # fmt: skip
+                row, part, parts, mine, span, batch, given, layout, ACC, PARTS, STAGE
+            )
         else:
             total = part_total(
-                row - rows, part, parts, mine, span, q2, q2_strides, q2_grad, grad2_strides,
-                target2, minus, target2_strides, target_grad, target_grad_strides,
-                inner2, classes, inverse, weight2, target_weight, scale2, ACC, BLOCK,
-                HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, EVEN, UNIT, WIDE, PARTS, STAGE,
-            )  # fmt: skip
+                row - rows, part, parts, mine, span, batch2, given2, layout, ACC, PARTS, STAGE
+            )
     elif BATCHES != 2 or pid < first_programs:
         total = batch_total(
-            loss, pid, first_programs, q, q_strides, q_grad, grad_strides,
-            target, minus, target_strides, target_grad, target_grad_strides,
-            rows, inner, classes, inverse, weight, target_weight, scale, ROWS, BLOCK,
-            HAS_TARGET, HAS_MINUS, SHARED, Q_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, UNIT, ADJACENT, WIDE,
-        )  # fmt: skip
+            loss, pid, first_programs, batch, given, layout, STREAMED, PER_ROW, False
+        )
     else:
         total = batch_total(
-            loss, pid - first_programs, programs - first_programs,
-            q2, q2_strides, q2_grad, grad2_strides,
-            target2, minus, target2_strides, target_grad, target_grad_strides,
-            rows2, inner2, classes, inverse, weight2, target_weight, scale2, ROWS, BLOCK,
-            HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, False,
-            EVEN, UNIT, ADJACENT, WIDE,
+            loss, pid - first_programs, programs - first_programs, batch2, given2, layout,
+            STREAMED, PER_ROW, False,
         )  # fmt: skip
     if BATCHES == 3 and STAGE == 0:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
-        total += batch_total(
-            loss, pid, programs, q2, q2_strides, q2_grad, grad2_strides,
-            target2, minus, target2_strides, target_grad, target_grad_strides,
-            rows2, inner2, classes, inverse, weight2, target_weight, scale2, ROWS, BLOCK,
-            HAS_TARGET, HAS_MINUS, SHARED, Q2_GRAD, TARGET_GRAD, STREAMED, PER_ROW, True,
-            EVEN, UNIT, ADJACENT, WIDE,
-        )  # fmt: skip
+        total += batch_total(loss, pid, programs, batch2, given2, layout, STREAMED, PER_ROW, True)
     if not PER_ROW and STAGE != 1:
         add_up(total, loss, partials, ticket, programs, SINGLE)

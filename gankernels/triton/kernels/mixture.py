@@ -15,27 +15,52 @@ Strides are those of (outer row, inner row, class), in elements.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from gankernels.triton.kernels.common import (
+    Layout,
     add_up,
     along_rows,
     base_of,
     classes_from,
-    in_elements,
+    each_lane,
+    extent,
+    hand_over,
     masked_product,
     number,
+    operand,
     rescaling,
     row_max,
     row_numbers,
     row_sum,
     rows_at,
-    units,
 )
+from gankernels.triton.kernels.pair import Pair, load_pair
 
 LEAST = tl.constexpr(1.1754943508222875e-38)
 LEAST_FLOAT64 = tl.constexpr(2.2250738585072014e-308)
+
+
+class Factors(NamedTuple):
+    """In the accumulation dtype."""
+
+    inverse: Any  # of the temperature
+    a_share: Any  # beta
+    z_share: Any  # 1 - beta
+    a_weight: Any  # of the gradients, beta and 1 - beta in them
+    z_weight: Any
+
+
+class Sums(NamedTuple):
+    """Of rows: the maxima of both logits, and sum exp relative to them."""
+
+    a_top: Any
+    z_top: Any
+    a_sum: Any
+    z_sum: Any
 
 
 @triton.jit
@@ -48,10 +73,10 @@ def least(dtype: tl.constexpr):
 
 
 @triton.jit
-def probability(e, scale, ACC: tl.constexpr):
+def probability(e, scale):
     """e * scale, without subnormals: their quotients may be infinite, and what they add vanishes."""
     p = e * scale
-    return tl.where(p < least(ACC), 0.0, p)
+    return tl.where(p < least(p.dtype), 0.0, p)
 
 
 @triton.jit
@@ -64,137 +89,132 @@ def quotient(q, p, u, total):
 
 
 @triton.jit
-def parts(p, q, u, t, a_sum, z_sum, a_share, z_share):
-    """p log(p / m) and q log(q / m), m / p = beta + (1 - beta) q / p: exact where p and q are near each other."""
-    of_p = -tl.log(a_share + z_share * quotient(q, p, u, a_sum))
-    of_q = -tl.log(z_share + a_share * quotient(p, q, t, z_sum))
-    return masked_product(p, of_p), masked_product(q, of_q)
+def parts(u, t, e, f, a_sum, z_sum, factors):
+    """p, q, p log(p / m) and q log(q / m).
+
+    m / p = beta + (1 - beta) q / p: exact where p and q are near each other.
+    """
+    p, q = probability(e, 1.0 / a_sum), probability(f, 1.0 / z_sum)
+    of_p = -tl.log(factors.a_share + factors.z_share * quotient(q, p, u, a_sum))
+    of_q = -tl.log(factors.z_share + factors.a_share * quotient(p, q, t, z_sum))
+    return p, q, masked_product(p, of_p), masked_product(q, of_q)
 
 
 @triton.jit
 def write_gradient(
-    grad, offsets, mask, p, of_p, divergence, weight, WANTED: tl.constexpr
+    out, row, k, mask, p, of_p, divergence, weight, WANTED: tl.constexpr, layout: tl.constexpr
 ):  # fmt: skip
     if WANTED:
-        g = weight * (of_p - p * divergence)
-        tl.store(grad + offsets, g.to(grad.dtype.element_ty), mask=mask)
+        g = weight * (of_p - p * along_rows(divergence, layout))
+        tl.store(out.pointer + (row + k * out.cls), g.to(out.pointer.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def resident_mixture(
     r, live,  # (ROWS,): row numbers, and which exist
-    a, a_strides, z, z_strides, a_grad, a_grad_strides, z_grad, z_grad_strides,
-    inner, classes, inverse, a_share, z_share, a_weight, z_weight,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
+    pair, factors, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr, layout: tl.constexpr,
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
-    k, inside = classes_from(0, classes, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = along_rows(live, ADJACENT) & inside
-    offsets = rows_at(r, inner, a_strides, UNIT, ADJACENT) + k * a_strides[2]
-    u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
-    offsets = rows_at(r, inner, z_strides, UNIT, ADJACENT) + k * z_strides[2]
-    t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
-    u -= along_rows(row_max(u, ADJACENT), ADJACENT)
-    t -= along_rows(row_max(t, ADJACENT), ADJACENT)
+    inner = pair.extent.inner
+    k, inside = classes_from(0, pair.extent.classes, layout)
+    mask = along_rows(live, layout) & inside
+    a_row, z_row = rows_at(pair.a, r, inner, layout), rows_at(pair.z, r, inner, layout)
+    u, t = load_pair(pair, a_row, z_row, k, mask, factors.inverse, factors.inverse)
+    u -= along_rows(row_max(u, layout), layout)
+    t -= along_rows(row_max(t, layout), layout)
     e, f = tl.exp(u), tl.exp(t)
-    a_sum = along_rows(row_sum(e, ADJACENT), ADJACENT)
-    z_sum = along_rows(row_sum(f, ADJACENT), ADJACENT)
-    p, q = probability(e, 1.0 / a_sum, ACC), probability(f, 1.0 / z_sum, ACC)
-    of_p, of_q = parts(p, q, u, t, a_sum, z_sum, a_share, z_share)
-    a_divergence, z_divergence = row_sum(of_p, ADJACENT), row_sum(of_q, ADJACENT)
-    offsets = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT) + k * a_grad_strides[2]
+    a_sum = along_rows(row_sum(e, layout), layout)
+    z_sum = along_rows(row_sum(f, layout), layout)
+    p, q, of_p, of_q = parts(u, t, e, f, a_sum, z_sum, factors)
+    a_divergence, z_divergence = row_sum(of_p, layout), row_sum(of_q, layout)
+    row = rows_at(pair.a_gradient, r, inner, layout)
     write_gradient(
-        a_grad, offsets, mask, p, of_p, along_rows(a_divergence, ADJACENT), a_weight, A_GRAD
-    )  # fmt: skip
-    offsets = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT) + k * z_grad_strides[2]
+        pair.a_gradient, row, k, mask, p, of_p, a_divergence, factors.a_weight, A_GRAD, layout
+    )
+    row = rows_at(pair.z_gradient, r, inner, layout)
     write_gradient(
-        z_grad, offsets, mask, q, of_q, along_rows(z_divergence, ADJACENT), z_weight, Z_GRAD
-    )  # fmt: skip
-    return a_share * a_divergence + z_share * z_divergence
+        pair.z_gradient, row, k, mask, q, of_q, z_divergence, factors.z_weight, Z_GRAD, layout
+    )
+    return factors.a_share * a_divergence + factors.z_share * z_divergence
 
 
 @triton.jit
-def block_of_parts(
-    start, live, a, a_row, a_class, z, z_row, z_class, classes, inverse,
-    a_top, a_sum, z_top, z_sum, a_share, z_share,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, EVEN: tl.constexpr, ADJACENT: tl.constexpr,
-    WIDE: tl.constexpr,
-):  # fmt: skip
+def block_of_parts(start, live, pair, a_row, z_row, sums, factors, layout: tl.constexpr):
     """Classes and mask of a block, p and q there, and their parts of the divergences."""
-    k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
-    mask = along_rows(live, ADJACENT) & inside
-    u = tl.load(a + a_row + k * a_class, mask=mask, other=-float("inf")).to(ACC) * inverse - a_top
-    t = tl.load(z + z_row + k * z_class, mask=mask, other=-float("inf")).to(ACC) * inverse - z_top
-    p, q = probability(tl.exp(u), 1.0 / a_sum, ACC), probability(tl.exp(t), 1.0 / z_sum, ACC)
-    of_p, of_q = parts(p, q, u, t, a_sum, z_sum, a_share, z_share)
+    k, inside = classes_from(start, pair.extent.classes, layout)
+    mask = along_rows(live, layout) & inside
+    u, t = load_pair(pair, a_row, z_row, k, mask, factors.inverse, factors.inverse)
+    u -= sums.a_top
+    t -= sums.z_top
+    p, q, of_p, of_q = parts(u, t, tl.exp(u), tl.exp(t), sums.a_sum, sums.z_sum, factors)
     return k, mask, p, q, of_p, of_q
 
 
 @triton.jit
-def streamed_mixture(
-    r, live,
-    a, a_strides, z, z_strides, a_grad, a_grad_strides, z_grad, z_grad_strides,
-    inner, classes, inverse, a_share, z_share, a_weight, z_weight,
-    ACC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr,
-    EVEN: tl.constexpr, UNIT: tl.constexpr, ADJACENT: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """The same for rows of any length: maxima and sums, then the divergences, then the gradients."""
-    a_row = rows_at(r, inner, a_strides, UNIT, ADJACENT)
-    z_row = rows_at(r, inner, z_strides, UNIT, ADJACENT)
+def sums_of_rows(live, pair, a_row, z_row, inverse, layout: tl.constexpr):
+    """As tiles."""
     # Every lane carries its own maxima and sums: see common.py on reductions within loops.
-    TILE: tl.constexpr = [BLOCK, ROWS] if ADJACENT else [ROWS, BLOCK]
-    a_tops = tl.full(TILE, -float("inf"), ACC)
-    z_tops = tl.full(TILE, -float("inf"), ACC)
-    a_sums = tl.zeros(TILE, ACC)
-    z_sums = tl.zeros(TILE, ACC)
-    for start in range(0, classes, BLOCK):
-        k, inside = classes_from(start, classes, BLOCK, EVEN, ADJACENT, WIDE)
-        mask = along_rows(live, ADJACENT) & inside
-        offsets = a_row + k * a_strides[2]
-        u = tl.load(a + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
-        offsets = z_row + k * z_strides[2]
-        t = tl.load(z + offsets, mask=mask, other=-float("inf")).to(ACC) * inverse
+    ACC: tl.constexpr = inverse.dtype
+    classes = pair.extent.classes
+    a_tops, z_tops = each_lane(-float("inf"), ACC, layout), each_lane(-float("inf"), ACC, layout)
+    a_sums, z_sums = each_lane(0.0, ACC, layout), each_lane(0.0, ACC, layout)
+    for start in range(0, classes, layout.BLOCK):
+        k, inside = classes_from(start, classes, layout)
+        mask = along_rows(live, layout) & inside
+        u, t = load_pair(pair, a_row, z_row, k, mask, inverse, inverse)
         kept, e = rescaling(a_tops, u)
         a_sums = a_sums * kept + e
         kept, e = rescaling(z_tops, t)
         z_sums = z_sums * kept + e
         a_tops, z_tops = tl.maximum(a_tops, u), tl.maximum(z_tops, t)
 
-    a_top, z_top = row_max(a_tops, ADJACENT), row_max(z_tops, ADJACENT)
-    a_sums *= tl.exp(a_tops - along_rows(base_of(a_top), ADJACENT))
-    z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), ADJACENT))
+    a_top, z_top = row_max(a_tops, layout), row_max(z_tops, layout)
+    a_sums *= tl.exp(a_tops - along_rows(base_of(a_top), layout))
+    z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), layout))
     # NaN where log_softmax is: a +inf, or nothing but -inf.
-    a_sum = along_rows(row_sum(a_sums, ADJACENT) + (a_top - a_top), ADJACENT)
-    z_sum = along_rows(row_sum(z_sums, ADJACENT) + (z_top - z_top), ADJACENT)
-    a_top, z_top = along_rows(a_top, ADJACENT), along_rows(z_top, ADJACENT)
-    a_parts, z_parts = tl.zeros(TILE, ACC), tl.zeros(TILE, ACC)
-    for start in range(0, classes, BLOCK):
+    a_sum, z_sum = (
+        row_sum(a_sums, layout) + (a_top - a_top),
+        row_sum(z_sums, layout) + (z_top - z_top),
+    )
+    return Sums(
+        along_rows(a_top, layout), along_rows(z_top, layout),
+        along_rows(a_sum, layout), along_rows(z_sum, layout),
+    )  # fmt: skip
+
+
+@triton.jit
+def streamed_mixture(
+    r, live, pair, factors, A_GRAD: tl.constexpr, Z_GRAD: tl.constexpr, layout: tl.constexpr
+):  # fmt: skip
+    """The same for rows of any length: maxima and sums, then the divergences, then the gradients."""
+    ACC: tl.constexpr = factors.inverse.dtype
+    inner, classes = pair.extent.inner, pair.extent.classes
+    a_row, z_row = rows_at(pair.a, r, inner, layout), rows_at(pair.z, r, inner, layout)
+    sums = sums_of_rows(live, pair, a_row, z_row, factors.inverse, layout)
+    a_parts, z_parts = each_lane(0.0, ACC, layout), each_lane(0.0, ACC, layout)
+    for start in range(0, classes, layout.BLOCK):
         k, mask, p, q, of_p, of_q = block_of_parts(
-            start, live, a, a_row, a_strides[2], z, z_row, z_strides[2], classes, inverse,
-            a_top, a_sum, z_top, z_sum, a_share, z_share, ACC, BLOCK, EVEN, ADJACENT, WIDE,
-        )  # fmt: skip
+            start, live, pair, a_row, z_row, sums, factors, layout
+        )
         a_parts += of_p
         z_parts += of_q
-    a_divergence, z_divergence = row_sum(a_parts, ADJACENT), row_sum(z_parts, ADJACENT)
+    a_divergence, z_divergence = row_sum(a_parts, layout), row_sum(z_parts, layout)
     if A_GRAD or Z_GRAD:
-        a_grad_row = rows_at(r, inner, a_grad_strides, UNIT, ADJACENT)
-        z_grad_row = rows_at(r, inner, z_grad_strides, UNIT, ADJACENT)
-        for start in range(0, classes, BLOCK):
+        a_grad_row = rows_at(pair.a_gradient, r, inner, layout)
+        z_grad_row = rows_at(pair.z_gradient, r, inner, layout)
+        for start in range(0, classes, layout.BLOCK):
             k, mask, p, q, of_p, of_q = block_of_parts(
-                start, live, a, a_row, a_strides[2], z, z_row, z_strides[2], classes, inverse,
-                a_top, a_sum, z_top, z_sum, a_share, z_share, ACC, BLOCK, EVEN, ADJACENT, WIDE,
+                start, live, pair, a_row, z_row, sums, factors, layout
+            )
+            write_gradient(
+                pair.a_gradient, a_grad_row, k, mask, p, of_p, a_divergence, factors.a_weight,
+                A_GRAD, layout,
             )  # fmt: skip
             write_gradient(
-                a_grad, a_grad_row + k * a_grad_strides[2], mask, p, of_p,
-                along_rows(a_divergence, ADJACENT), a_weight, A_GRAD,
+                pair.z_gradient, z_grad_row, k, mask, q, of_q, z_divergence, factors.z_weight,
+                Z_GRAD, layout,
             )  # fmt: skip
-            write_gradient(
-                z_grad, z_grad_row + k * z_grad_strides[2], mask, q, of_q,
-                along_rows(z_divergence, ADJACENT), z_weight, Z_GRAD,
-            )  # fmt: skip
-    return a_share * a_divergence + z_share * z_divergence
+    return factors.a_share * a_divergence + factors.z_share * z_divergence
 
 
 @triton.jit(do_not_specialize=["rows", "programs"])
@@ -241,38 +261,31 @@ def mixture_kernel(
     WIDE: tl.constexpr,
 ):
     ACC: tl.constexpr = loss.dtype.element_ty
-    if ADJACENT:
-        rows, inner = units(rows, UNIT, WIDE), units(inner, UNIT, WIDE)
-    else:
-        classes = units(classes, UNIT, False)
-    a_strides = in_elements(a_outer, a_inner, a_class, UNIT, ADJACENT, WIDE)
-    z_strides = in_elements(z_outer, z_inner, z_class, UNIT, ADJACENT, WIDE)
-    a_grad_strides = in_elements(a_grad_outer, a_grad_inner, a_grad_class, UNIT, ADJACENT, WIDE)
-    z_grad_strides = in_elements(z_grad_outer, z_grad_inner, z_grad_class, UNIT, ADJACENT, WIDE)
-    # A share that vanishes would make the quotients of its own distribution infinite.
-    p_share = tl.maximum(number(a_share, ACC), least(ACC))
-    q_share = tl.maximum(number(z_share, ACC), least(ACC))
-    factor, a_factor, z_factor = number(inverse, ACC), number(a_weight, ACC), number(z_weight, ACC)
+    layout: tl.constexpr = Layout(ROWS, BLOCK, EVEN, UNIT, ADJACENT, WIDE)
+    pair = Pair(
+        extent(rows, inner, classes, layout),
+        operand(a, a_outer, a_inner, a_class, layout),
+        operand(z, z_outer, z_inner, z_class, layout),
+        operand(a_grad, a_grad_outer, a_grad_inner, a_grad_class, layout),
+        operand(z_grad, z_grad_outer, z_grad_inner, z_grad_class, layout),
+    )
+    factors = Factors(
+        number(inverse, ACC),
+        # A share that vanishes would make the quotients of its own distribution infinite.
+        tl.maximum(number(a_share, ACC), least(ACC)),
+        tl.maximum(number(z_share, ACC), least(ACC)),
+        number(a_weight, ACC),
+        number(z_weight, ACC),
+    )
     total = tl.zeros([ROWS], tl.float64)
-    for i in range(tl.program_id(0), tl.cdiv(rows, ROWS), programs):
-        r = row_numbers(i, ROWS, WIDE)
-        live = r < rows
+    for i in range(tl.program_id(0), tl.cdiv(pair.extent.rows, ROWS), programs):
+        r = row_numbers(i, layout)
+        live = r < pair.extent.rows
         if STREAMED:
-            losses = streamed_mixture(
-                r, live, a, a_strides, z, z_strides, a_grad, a_grad_strides, z_grad, z_grad_strides,
-                inner, classes, factor, p_share, q_share, a_factor, z_factor,
-                ACC, ROWS, BLOCK, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
-            )  # fmt: skip
+            losses = streamed_mixture(r, live, pair, factors, A_GRAD, Z_GRAD, layout)
         else:
-            losses = resident_mixture(
-                r, live, a, a_strides, z, z_strides, a_grad, a_grad_strides, z_grad, z_grad_strides,
-                inner, classes, factor, p_share, q_share, a_factor, z_factor,
-                ACC, BLOCK, A_GRAD, Z_GRAD, EVEN, UNIT, ADJACENT, WIDE,
-            )  # fmt: skip
-        if PER_ROW:
-            tl.store(loss + r, losses * number(scale, ACC), mask=live)
-        else:
-            total += tl.where(live, losses, 0.0).to(tl.float64)
+            losses = resident_mixture(r, live, pair, factors, A_GRAD, Z_GRAD, layout)
+        total = hand_over(losses, total, loss, r, live, scale, PER_ROW, False)
     if not PER_ROW:
         sum_of_losses = tl.sum(total, 0) * number(scale, tl.float64)
         add_up(sum_of_losses, loss, partials, ticket, programs, SINGLE)

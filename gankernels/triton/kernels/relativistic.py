@@ -7,6 +7,8 @@ One program where both batches are small, and one launch per stage where not.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -17,16 +19,32 @@ from gankernels.triton.kernels.functions import value_and_slope
 ALL, MEANS, SLOPES, GRADIENTS = 0, 1, 2, 3
 
 
+class Term(NamedTuple):
+    """Of a batch's logits; constants."""
+
+    FUNCTION: Any
+    SIGN: Any
+    OFFSET: Any
+    WEIGHT: Any
+    SLOPE: Any  # whether there is one
+
+
+class Batch(NamedTuple):
+    logits: Any
+    gradient: Any
+    count: Any
+    weight: Any  # of the gradient
+    scale: Any  # of the sum of the losses
+    slope: Any
+
+
 @triton.jit
-def term(
-    x, offset, slope,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr, SLOPE: tl.constexpr,
-):  # fmt: skip
-    """One batch's term of every logit, and its derivative."""
-    value, derivative = value_and_slope((x - offset) * SIGN, FUNCTION)
-    value *= WEIGHT
-    derivative *= WEIGHT * SIGN
-    if SLOPE:  # 0 * inf is NaN: a slope of zero must not touch the loss
+def value_and_derivative(x, offset, slope, term: tl.constexpr):
+    """The term of every logit, and its derivative."""
+    value, derivative = value_and_slope((x - offset) * term.SIGN, term.FUNCTION)
+    value *= term.WEIGHT
+    derivative *= term.WEIGHT * term.SIGN
+    if term.SLOPE:  # 0 * inf is NaN: a slope of zero must not touch the loss
         value += x * slope
         derivative += slope
     return value, derivative
@@ -43,53 +61,52 @@ def column_sum(column, programs, STRIDE: tl.constexpr):
 
 
 @triton.jit
-def logit_sum(x, count, first, step, ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+def logit_sum(batch, first, step, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float64)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        total += tl.load(x + i, mask=live, other=0.0).to(tl.float64)
+    for tile in range(first, tl.cdiv(batch.count, BLOCK), step):
+        i, live = elements_from(tile, batch.count, BLOCK, WIDE)
+        total += tl.load(batch.logits + i, mask=live, other=0.0).to(tl.float64)
     return tl.sum(total, 0)
 
 
 @triton.jit
 def slope_sum(
-    x, count, offset, first, step,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+    batch, offset, first, step, term: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """Of the terms but for `slope`, which is of the logits themselves: no mean moves those."""
+    """Of the terms but for their slope, which is of the logits themselves: no mean moves those."""
+    apart: tl.constexpr = Term(term.FUNCTION, term.SIGN, term.OFFSET, term.WEIGHT, False)
     total = tl.zeros([BLOCK], tl.float64)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        _, derivative = term(logits, offset, 0.0, FUNCTION, SIGN, WEIGHT, False)
+    for tile in range(first, tl.cdiv(batch.count, BLOCK), step):
+        i, live = elements_from(tile, batch.count, BLOCK, WIDE)
+        logits = tl.load(batch.logits + i, mask=live, other=0.0).to(offset.dtype)
+        _, derivative = value_and_derivative(logits, offset, 0.0, apart)
         total += tl.where(live, derivative, 0.0).to(tl.float64)
     return tl.sum(total, 0)
 
 
 @triton.jit
-def relative_terms(
-    x, gradient, loss, count, offset, slope, constant, weight, first, step,
-    FUNCTION: tl.constexpr, SIGN: tl.constexpr, WEIGHT: tl.constexpr, SLOPE: tl.constexpr,
-    ACC: tl.constexpr, BLOCK: tl.constexpr, GRAD: tl.constexpr,
-    PER_ROW: tl.constexpr, ADD: tl.constexpr, WIDE: tl.constexpr,
+def batch_total(
+    batch, loss, offset, constant, first, step, term: tl.constexpr, GRAD: tl.constexpr,
+    PER_ROW: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The sum of the terms; writes (derivative + constant) * weight."""
+    """The scaled sum of the terms; writes (derivative + constant) * weight."""
+    ACC: tl.constexpr = offset.dtype
+    slope, weight = number(batch.slope, ACC), number(batch.weight, ACC)
     total = tl.zeros([BLOCK], ACC)
-    for tile in range(first, tl.cdiv(count, BLOCK), step):
-        i, live = elements_from(tile, count, BLOCK, WIDE)
-        logits = tl.load(x + i, mask=live, other=0.0).to(ACC)
-        value, derivative = term(logits, offset, slope, FUNCTION, SIGN, WEIGHT, SLOPE)
+    for tile in range(first, tl.cdiv(batch.count, BLOCK), step):
+        i, live = elements_from(tile, batch.count, BLOCK, WIDE)
+        logits = tl.load(batch.logits + i, mask=live, other=0.0).to(ACC)
+        value, derivative = value_and_derivative(logits, offset, slope, term)
         if GRAD:
-            g = ((derivative + constant) * weight).to(gradient.dtype.element_ty)
-            tl.store(gradient + i, g, mask=live)
+            g = ((derivative + constant) * weight).to(batch.gradient.dtype.element_ty)
+            tl.store(batch.gradient + i, g, mask=live)
         if PER_ROW:
             if ADD:
                 value += tl.load(loss + i, mask=live)
             tl.store(loss + i, value, mask=live)
         else:
             total += tl.where(live, value, 0.0)
-    return tl.sum(total.to(tl.float64), 0)
+    return number(batch.scale, tl.float64) * tl.sum(total.to(tl.float64), 0)
 
 
 @triton.jit(do_not_specialize=["real_count", "fake_count", "programs"])
@@ -137,12 +154,21 @@ def relativistic_kernel(
     d/dr_i of the fake terms = -(1 / N_r) sum_j f'_j, and the same with the roles exchanged.
     """
     ACC: tl.constexpr = loss.dtype.element_ty
-    real_count, fake_count = units(real_count, UNIT, WIDE), units(fake_count, UNIT, WIDE)
+    of_real: tl.constexpr = Term(FUNCTION, SIGN, OFFSET, WEIGHT, SLOPE)
+    of_fake: tl.constexpr = Term(FUNCTION2, SIGN2, OFFSET2, WEIGHT2, SLOPE2)
+    reals = Batch(
+        real, real_gradient, units(real_count, UNIT, WIDE), real_weight, real_scale,
+        real_slope_of_logits,
+    )  # fmt: skip
+    fakes = Batch(
+        fake, fake_gradient, units(fake_count, UNIT, WIDE), fake_weight, fake_scale,
+        fake_slope_of_logits,
+    )  # fmt: skip
     pid = tl.program_id(0)
     here = sums + pid * 4
     if STAGE <= 1:
-        real_sum = logit_sum(real, real_count, pid, programs, ACC, BLOCK, WIDE)
-        fake_sum = logit_sum(fake, fake_count, pid, programs, ACC, BLOCK, WIDE)
+        real_sum = logit_sum(reals, pid, programs, BLOCK, WIDE)
+        fake_sum = logit_sum(fakes, pid, programs, BLOCK, WIDE)
         if STAGE == 1:
             tl.store(here, real_sum)
             tl.store(here + 1, fake_sum)
@@ -150,15 +176,13 @@ def relativistic_kernel(
     else:
         real_sum = column_sum(sums, programs, 4)
         fake_sum = column_sum(sums + 1, programs, 4)
-    of_fake = (real_sum / number(real_count, tl.float64)).to(ACC) + OFFSET2
-    of_real = (fake_sum / number(fake_count, tl.float64)).to(ACC) + OFFSET
+    real_mean = real_sum / number(reals.count, tl.float64)
+    fake_mean = fake_sum / number(fakes.count, tl.float64)
+    real_offset = fake_mean.to(ACC) + of_real.OFFSET
+    fake_offset = real_mean.to(ACC) + of_fake.OFFSET
     if STAGE == 0 or STAGE == 2:
-        real_slope = slope_sum(
-            real, real_count, of_real, pid, programs, FUNCTION, SIGN, WEIGHT, ACC, BLOCK, WIDE
-        )
-        fake_slope = slope_sum(
-            fake, fake_count, of_fake, pid, programs, FUNCTION2, SIGN2, WEIGHT2, ACC, BLOCK, WIDE
-        )
+        real_slope = slope_sum(reals, real_offset, pid, programs, of_real, BLOCK, WIDE)
+        fake_slope = slope_sum(fakes, fake_offset, pid, programs, of_fake, BLOCK, WIDE)
         if STAGE == 2:
             tl.store(here + 2, real_slope)
             tl.store(here + 3, fake_slope)
@@ -166,17 +190,17 @@ def relativistic_kernel(
     else:
         real_slope = column_sum(sums + 2, programs, 4)
         fake_slope = column_sum(sums + 3, programs, 4)
-    total = number(real_scale, tl.float64) * relative_terms(
-        real, real_gradient, loss, real_count, of_real, number(real_slope_of_logits, ACC),
-        (-fake_slope * number(real_share, tl.float64)).to(ACC), number(real_weight, ACC), pid, programs,
-        FUNCTION, SIGN, WEIGHT, SLOPE, ACC, BLOCK, REAL_GRAD, PER_ROW, False, WIDE,
+    of_fakes = (-fake_slope * number(real_share, tl.float64)).to(ACC)
+    of_reals = (-real_slope * number(fake_share, tl.float64)).to(ACC)
+    total = batch_total(
+        reals, loss, real_offset, of_fakes, pid, programs, of_real, REAL_GRAD,
+        PER_ROW, False, BLOCK, WIDE,
     )  # fmt: skip
     if PER_ROW:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
-    total += number(fake_scale, tl.float64) * relative_terms(
-        fake, fake_gradient, loss, fake_count, of_fake, number(fake_slope_of_logits, ACC),
-        (-real_slope * number(fake_share, tl.float64)).to(ACC), number(fake_weight, ACC), pid, programs,
-        FUNCTION2, SIGN2, WEIGHT2, SLOPE2, ACC, BLOCK, FAKE_GRAD, PER_ROW, True, WIDE,
+    total += batch_total(
+        fakes, loss, fake_offset, of_reals, pid, programs, of_fake, FAKE_GRAD,
+        PER_ROW, True, BLOCK, WIDE,
     )  # fmt: skip
     if not PER_ROW:
         add_up(total, loss, partials, ticket, programs, STAGE == 0)

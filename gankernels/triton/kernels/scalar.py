@@ -7,6 +7,8 @@ A term's tensors, counts and numbers stand at one place of each tuple; loops ove
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -17,15 +19,35 @@ from gankernels.triton.kernels.functions import value_and_slope
 OTHER, WEIGHT, GRAD, OTHER_GRAD, WEIGHT_GRAD, FOLD = 0, 1, 2, 3, 4, 5
 
 
+class Tensors(NamedTuple):
+    """Of a term, or tuples of those of all; one that a term has not is its logits again."""
+
+    x: Any
+    other: Any
+    weight: Any
+    gradient: Any
+    other_gradient: Any
+    weight_gradient: Any
+    per_weight: Any  # of neighbours that share a weight
+
+
+@triton.jit
+def tensors_of(lists, j: tl.constexpr):
+    """Of the j-th term."""
+    return Tensors(
+        lists.x[j], lists.other[j], lists.weight[j],
+        lists.gradient[j], lists.other_gradient[j], lists.weight_gradient[j], lists.per_weight[j],
+    )  # fmt: skip
+
+
 @triton.jit
 def term_value(
-    x, other, weight, gradient, other_gradient, weight_gradient, per_weight, factor, scale, i, live,
-    TERM: tl.constexpr, FLAGS: tl.constexpr, ACC: tl.constexpr,
+    of, factor, scale, i, live, TERM: tl.constexpr, FLAGS: tl.constexpr, ACC: tl.constexpr
 ):  # fmt: skip
     """One term of the elements i: writes its gradients, times `factor`, and gives its losses."""
-    z = tl.load(x + i, mask=live, other=0.0).to(ACC)
+    z = tl.load(of.x + i, mask=live, other=0.0).to(ACC)
     if FLAGS[0]:
-        z -= tl.load(other + i, mask=live, other=0.0).to(ACC)
+        z -= tl.load(of.other + i, mask=live, other=0.0).to(ACC)
     SIGN: tl.constexpr = TERM[1]
     value, slope = value_and_slope((z - TERM[2]) * SIGN, TERM[0])
     value *= TERM[3]
@@ -36,16 +58,17 @@ def term_value(
     value *= scale
     slope *= scale
     if FLAGS[1]:
-        w = tl.load(weight + i // per_weight, mask=live, other=0.0).to(ACC)
+        w = tl.load(of.weight + i // of.per_weight, mask=live, other=0.0).to(ACC)
         if FLAGS[4]:
-            tl.store(weight_gradient + i, value * factor, mask=live)
+            tl.store(of.weight_gradient + i, value * factor, mask=live)
         value = tl.where(w == 0, 0.0, value * w)
         slope = tl.where(w == 0, 0.0, slope * w)
     slope *= factor
     if FLAGS[2]:
-        tl.store(gradient + i, slope.to(gradient.dtype.element_ty), mask=live)
+        tl.store(of.gradient + i, slope.to(of.gradient.dtype.element_ty), mask=live)
     if FLAGS[3]:
-        tl.store(other_gradient + i, (-slope).to(other_gradient.dtype.element_ty), mask=live)
+        out = of.other_gradient
+        tl.store(out + i, (-slope).to(out.dtype.element_ty), mask=live)
     return tl.where(live, value, 0.0)
 
 
@@ -57,8 +80,7 @@ def float_of(count, dtype: tl.constexpr):
 
 @triton.jit
 def term_total(
-    x, other, weight, gradient, other_gradient, weight_gradient, count, per_weight,
-    grad_scale, scale, first, step,
+    of, count, grad_scale, scale, first, step,
     TERM: tl.constexpr, FLAGS: tl.constexpr, MEAN: tl.constexpr, ACC: tl.constexpr,
     BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -71,10 +93,7 @@ def term_total(
     sums = tl.zeros([BLOCK], ACC)
     for tile in range(first, tl.cdiv(count, BLOCK), step):
         i, live = elements_from(tile, count, BLOCK, WIDE)
-        sums += term_value(
-            x, other, weight, gradient, other_gradient, weight_gradient, per_weight, factor,
-            number(scale, ACC), i, live, TERM, FLAGS, ACC,
-        )  # fmt: skip
+        sums += term_value(of, factor, number(scale, ACC), i, live, TERM, FLAGS, ACC)
     total = tl.sum(sums.to(tl.float64), 0)
     if MEAN:
         total = total / elements  # 0 / 0 is the NaN that the mean of nothing is
@@ -114,12 +133,12 @@ def term_sums_kernel(
     ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)
     COUNT: tl.constexpr = len(TERMS)
+    lists = Tensors(xs, others, weights, gradients, other_gradients, weight_gradients, per_weights)
     if SINGLE:
         loss = number(0.0, tl.float64)
         for j in tl.static_range(COUNT):
             total = term_total(
-                xs[j], others[j], weights[j], gradients[j], other_gradients[j], weight_gradients[j],
-                counts[j], per_weights[j], grad_scale, scale, 0, 1,
+                tensors_of(lists, j), counts[j], grad_scale, scale, 0, 1,
                 tl.constexpr(TERMS[j]), tl.constexpr(FLAGS[j]), MEAN, ACC, BLOCK, WIDE,
             )  # fmt: skip
             if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:
@@ -133,8 +152,7 @@ def term_sums_kernel(
         for j in tl.static_range(COUNT):
             if (pid >= firsts[j]) & (pid < firsts[j + 1]):
                 total = term_total(
-                    xs[j], others[j], weights[j], gradients[j], other_gradients[j],
-                    weight_gradients[j], counts[j], per_weights[j], grad_scale, scale,
+                    tensors_of(lists, j), counts[j], grad_scale, scale,
                     pid - firsts[j], firsts[j + 1] - firsts[j],
                     tl.constexpr(TERMS[j]), tl.constexpr(FLAGS[j]), MEAN, ACC, BLOCK, WIDE,
                 )  # fmt: skip
@@ -191,6 +209,7 @@ def term_rows_kernel(
     ACC: tl.constexpr = losses[0].dtype.element_ty
     pid = tl.program_id(0)
     COUNT: tl.constexpr = len(TERMS)
+    lists = Tensors(xs, others, weights, gradients, other_gradients, weight_gradients, per_weights)
     factor = number(grad_scale, ACC)
     for j in tl.static_range(COUNT):
         if j == 0 or OUTPUTS[j] != OUTPUTS[j - 1]:  # a constant
@@ -201,8 +220,7 @@ def term_rows_kernel(
                 for k in tl.static_range(j, COUNT):
                     if OUTPUTS[k] == OUTPUTS[j]:
                         rows += term_value(
-                            xs[k], others[k], weights[k], gradients[k], other_gradients[k],
-                            weight_gradients[k], per_weights[k], factor, number(scale, ACC),
+                            tensors_of(lists, k), factor, number(scale, ACC),
                             i, live, tl.constexpr(TERMS[k]), tl.constexpr(FLAGS[k]), ACC,
                         )  # fmt: skip
                 tl.store(losses[OUTPUTS[j]] + i, rows, mask=live)
