@@ -44,6 +44,7 @@ def command(code: str, name: str = "it") -> Any:
     return contact.Command(name, [sys.executable, "-c", code])
 
 
+@pytest.mark.processes
 def test_no_stage_stops_the_next_and_each_has_its_limit(tmp_path: Path) -> None:
     results = contact.Results(tmp_path, {}, [])
     fails = contact.Stage("fails", 60, (command("print('before'); raise SystemExit(3)"),))
@@ -112,6 +113,7 @@ def test_what_is_missing_is_named() -> None:
     assert "Python.h" in without[0]
 
 
+@pytest.mark.processes
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
