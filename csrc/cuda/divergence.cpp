@@ -18,7 +18,10 @@ class Bound {
   DivergenceTerm term;
 
   Bound(const Divergence& d, int64_t dim, const Request& request)
-      : logits_(d.logits), dim_(dim), accumulate_(accumulate_type(d.logits.scalar_type())) {
+      : logits_(d.logits),
+        dim_(dim),
+        mixture_(d.share.has_value()),
+        accumulate_(accumulate_type(d.logits.scalar_type())) {
     term.rows = d.logits.numel() / d.logits.size(dim);
     weigh(term, d, request);
     if (request.reduction == kMean) term.loss_scale /= static_cast<double>(term.rows);
@@ -35,6 +38,12 @@ class Bound {
   }
 
   void hand_back() const { operands_.hand_back(); }
+
+  Positive positive() const {
+    if (mixture_) return Positive::kMixture;
+    if (term.p_logits.data != nullptr) return Positive::kSoftmax;
+    return term.target_grad.data != nullptr ? Positive::kTarget : Positive::kAnchor;
+  }
 
   // Whether all operands can be read and written 16 bytes at a time.
   bool is_wide() const {
@@ -69,6 +78,7 @@ class Bound {
 
   const Tensor& logits_;
   int64_t dim_;
+  bool mixture_;
   at::ScalarType accumulate_;
   Operands operands_;
   c10::SmallVector<Tensor, 2> shared_;
@@ -94,8 +104,7 @@ void Cuda::divergences(const char* name, const Tensor& loss, int64_t dim, const 
     const Bound& next = bound[launch.count].emplace(d, dim, request);
     launch.wide = launch.wide && next.is_wide();
     launch.columns = launch.columns && next.is_columns();
-    launch.softmax = next.term.p_logits.data != nullptr;
-    launch.mixture = d.share.has_value();
+    launch.positive = next.positive();
     launch.terms[launch.count++] = next.term;
   }
   std::optional<cuda::Workspace> workspace;

@@ -12,7 +12,7 @@ int parts_of(const DivergenceLaunch& problem) {
   // Classes of a part, and parts of a row, for which a second launch pays.
   constexpr int64_t kLeastClasses = 8192, kLeastParts = 4;
   const int64_t rows = problem.rows();
-  if (!problem.wide || problem.mixture || rows == 0) return 1;
+  if (!problem.wide || problem.positive == Positive::kMixture || rows == 0) return 1;
   const int64_t blocks = 2 * static_cast<int64_t>(multiprocessors());
   const int64_t parts = std::min(blocks / rows, ceil_div(problem.classes, kLeastClasses));
   return parts < kLeastParts ? 1 : static_cast<int>(parts);

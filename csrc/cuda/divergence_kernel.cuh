@@ -169,10 +169,12 @@ int start_layout(const DivergenceLaunch& problem, void* stream) {
 
 template <class T>
 int launch_divergence_as(const DivergenceLaunch& problem, void* stream) {
-  if (problem.mixture) return start_layout<T, Positive::kMixture>(problem, stream);
-  if (problem.softmax) return start_layout<T, Positive::kSoftmax>(problem, stream);
-  if (problem.terms[0].target_grad.data != nullptr) return start_layout<T, Positive::kTarget>(problem, stream);
-  return start_layout<T, Positive::kAnchor>(problem, stream);
+  switch (problem.positive) {
+    case Positive::kMixture: return start_layout<T, Positive::kMixture>(problem, stream);
+    case Positive::kSoftmax: return start_layout<T, Positive::kSoftmax>(problem, stream);
+    case Positive::kTarget: return start_layout<T, Positive::kTarget>(problem, stream);
+    default: return start_layout<T, Positive::kAnchor>(problem, stream);
+  }
 }
 
 }  // namespace gankernels::cuda

@@ -43,12 +43,11 @@ struct DivergenceLaunch {
   int count = 1;    // of terms
   int classes = 0;  // at most 2^31 - 1; offsets are 64-bit
   Dtype dtype = Dtype::kFloat;
-  bool softmax = false;          // P = softmax(p_logits)
-  bool mixture = false;          // and both divergences are from the mixture
-  bool wide = false;             // classes side by side and aligned for accesses of 16 bytes
-  bool columns = false;          // rows side by side, classes apart
-  bool one_after_other = false;  // the second term adds to the row losses of the first
-  void* row_loss = nullptr;      // accumulation dtype, in row order, where set
+  Positive positive = Positive::kAnchor;  // kTarget where a gradient to P is wanted
+  bool wide = false;                      // classes side by side and aligned for accesses of 16 bytes
+  bool columns = false;                   // rows side by side, classes apart
+  bool one_after_other = false;           // the second term adds to the row losses of the first
+  void* row_loss = nullptr;               // accumulation dtype, in row order, where set
   Total total;
   int parts = 1;              // of each row, a block for each: two launches
   void* part_sums = nullptr;  // kPartBytes for every part of every row

@@ -89,7 +89,7 @@ void divergence(int64_t rows, int64_t classes, bool columns, bool softmax) {
   target.rows = {anchor.get(), 0, 0, 1};
   if (softmax) term.p_logits = p.view();
   launch.classes = static_cast<int>(classes);
-  launch.softmax = softmax;
+  if (softmax) launch.positive = Positive::kSoftmax;
   launch.columns = columns;
   launch.wide = !columns && classes % 4 == 0;
   launch.total = {loss.get(), partials.get(), 0};
@@ -117,7 +117,7 @@ void mixture(int64_t rows, int64_t classes, bool columns) {
   term.rows = rows, term.share = kShare, term.q_weight = 1 - kShare;
   term.q_logits = q.view(), term.p_logits = p.view(), term.q_grad = g.view();
   launch.classes = static_cast<int>(classes);
-  launch.softmax = launch.mixture = true;
+  launch.positive = Positive::kMixture;
   launch.columns = columns;
   launch.wide = !columns && classes % 4 == 0;
   launch.total = {loss.get(), partials.get(), 0};
