@@ -39,8 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shard", default="0/1", help="i/n: every n-th test, from the i-th on")
 
 
-# `make check` leaves these to `make test`.
-STARTS_INTERPRETERS = ("processes", "builds", "emulated")
+# `make check` leaves these to `make test`; Inductor compiles in interpreters of its own.
+STARTS_INTERPRETERS = ("processes", "builds", "emulated", "dynamo")
 running: list[pytest.Item] = []
 
 
