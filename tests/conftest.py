@@ -61,6 +61,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     running[:] = [item]
 
 
+def pytest_runtest_teardown() -> None:
+    running.clear()
+
+
 def pytest_report_header() -> str:
     if _backend.EXTENSION is None:
         return f"gankernels: PyTorch reference ({_backend.REASON})"
