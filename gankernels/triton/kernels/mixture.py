@@ -152,7 +152,7 @@ def block_of_parts(start, live, pair, a_row, z_row, sums, factors, layout: tl.co
 
 @triton.jit
 def sums_of_rows(live, pair, a_row, z_row, inverse, layout: tl.constexpr):
-    """As tiles."""
+    """Along rows, as tiles take them."""
     # Every lane carries its own maxima and sums: see common.py on reductions within loops.
     ACC: tl.constexpr = inverse.dtype
     classes = pair.extent.classes
@@ -172,10 +172,8 @@ def sums_of_rows(live, pair, a_row, z_row, inverse, layout: tl.constexpr):
     a_sums *= tl.exp(a_tops - along_rows(base_of(a_top), layout))
     z_sums *= tl.exp(z_tops - along_rows(base_of(z_top), layout))
     # NaN where log_softmax is: a +inf, or nothing but -inf.
-    a_sum, z_sum = (
-        row_sum(a_sums, layout) + (a_top - a_top),
-        row_sum(z_sums, layout) + (z_top - z_top),
-    )
+    a_sum = row_sum(a_sums, layout) + (a_top - a_top)
+    z_sum = row_sum(z_sums, layout) + (z_top - z_top)
     return Sums(
         along_rows(a_top, layout), along_rows(z_top, layout),
         along_rows(a_sum, layout), along_rows(z_sum, layout),

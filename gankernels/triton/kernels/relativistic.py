@@ -190,16 +190,16 @@ def relativistic_kernel(
     else:
         real_slope = column_sum(sums + 2, programs, 4)
         fake_slope = column_sum(sums + 3, programs, 4)
-    of_fakes = (-fake_slope * number(real_share, tl.float64)).to(ACC)
-    of_reals = (-real_slope * number(fake_share, tl.float64)).to(ACC)
+    real_constant = (-fake_slope * number(real_share, tl.float64)).to(ACC)
+    fake_constant = (-real_slope * number(fake_share, tl.float64)).to(ACC)
     total = batch_total(
-        reals, loss, real_offset, of_fakes, pid, programs, of_real, REAL_GRAD,
+        reals, loss, real_offset, real_constant, pid, programs, of_real, REAL_GRAD,
         PER_ROW, False, BLOCK, WIDE,
     )  # fmt: skip
     if PER_ROW:
         tl.debug_barrier()  # this program wrote the losses that it now adds to
     total += batch_total(
-        fakes, loss, fake_offset, of_reals, pid, programs, of_fake, FAKE_GRAD,
+        fakes, loss, fake_offset, fake_constant, pid, programs, of_fake, FAKE_GRAD,
         PER_ROW, True, BLOCK, WIDE,
     )  # fmt: skip
     if not PER_ROW:
