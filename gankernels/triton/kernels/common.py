@@ -112,6 +112,15 @@ def operand(pointer, outer, inner, cls, layout: tl.constexpr):
 
 
 @triton.jit
+def target_operand(pointer, outer, inner, cls, SHARED: tl.constexpr, layout: tl.constexpr):
+    """P or M; the strides of one that all rows share are handed over in elements."""
+    if SHARED:
+        return Operand(pointer, outer, inner, cls)
+    else:
+        return operand(pointer, outer, inner, cls, layout)
+
+
+@triton.jit
 def elements_from(tile, count, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """The BLOCK element numbers of a tile, and which of them exist."""
     i = (
@@ -167,6 +176,15 @@ def rows_at(operand, r, inner, layout: tl.constexpr):
         return tl.max_contiguous(offsets, [1, layout.UNIT])
     else:
         return offsets
+
+
+@triton.jit
+def target_rows(target, r, inner, SHARED: tl.constexpr, layout: tl.constexpr):
+    """Where P or M of rows lie."""
+    if SHARED:
+        return tl.zeros([1, 1], r.dtype)
+    else:
+        return rows_at(target, r, inner, layout)
 
 
 @triton.jit

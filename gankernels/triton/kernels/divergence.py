@@ -33,7 +33,6 @@ from gankernels.triton.kernels.common import (
     exp_of,
     extent,
     hand_over,
-    in_elements,
     load_target,
     masked_product,
     number,
@@ -42,6 +41,8 @@ from gankernels.triton.kernels.common import (
     row_numbers,
     row_sum,
     rows_at,
+    target_operand,
+    target_rows,
     x_log_x,
 )
 
@@ -59,21 +60,12 @@ class Given(NamedTuple):
     TARGET_GRADIENT: Any
 
 
-class Targets(NamedTuple):
-    """P and M, which lie alike."""
-
-    p: Any
-    m: Any
-    outer: Any
-    inner: Any
-    cls: Any
-
-
 class Batch(NamedTuple):
     extent: Any
     logits: Any
     gradient: Any
-    targets: Any
+    p: Any
+    m: Any  # lies as P does
     target_gradient: Any
     inverse: Any  # of the temperature
     weight: Any  # of the gradients
@@ -99,15 +91,6 @@ class Sums(NamedTuple):
 
 
 @triton.jit
-def targets_at(p, m, outer, inner, cls, SHARED: tl.constexpr, layout: tl.constexpr):
-    if SHARED:
-        return Targets(p, m, outer, inner, cls)
-    else:
-        outer, inner, cls = in_elements(outer, inner, cls, layout)
-        return Targets(p, m, outer, inner, cls)
-
-
-@triton.jit
 def factors_of(batch, ACC: tl.constexpr):
     return Factors(
         number(batch.inverse, ACC), number(batch.weight, ACC), number(batch.target_weight, ACC)
@@ -115,10 +98,10 @@ def factors_of(batch, ACC: tl.constexpr):
 
 
 @triton.jit
-def load_targets(targets, offsets, mask, ACC: tl.constexpr, given: tl.constexpr):
+def load_targets(batch, offsets, mask, ACC: tl.constexpr, given: tl.constexpr):
     """P and M."""
-    p = load_target(targets.p, offsets, mask, ACC, given.P)
-    m = load_target(targets.m, offsets, mask, ACC, given.M)
+    p = load_target(batch.p.pointer, offsets, mask, ACC, given.P)
+    m = load_target(batch.m.pointer, offsets, mask, ACC, given.M)
     return p, m
 
 
@@ -168,14 +151,13 @@ def resident_rows(
 ):  # fmt: skip
     """The losses of rows that BLOCK holds; their gradients are written."""
     inner = batch.extent.inner
-    targets = batch.targets
     inverse = factors.inverse
     ACC: tl.constexpr = inverse.dtype
     k, inside = classes_from(0, batch.extent.classes, layout)
     mask = along_rows(live, layout) & inside
     if not given.SHARED:
-        offsets = rows_at(targets, r, inner, layout) + k * targets.cls
-        p, m = load_targets(targets, offsets, mask, ACC, given)
+        offsets = rows_at(batch.p, r, inner, layout) + k * batch.p.cls
+        p, m = load_targets(batch, offsets, mask, ACC, given)
         b, mass, entropy = combine(p, m, layout)
     x = logits.to(ACC)
     if layout.ADJACENT:  # a thread with many elements has no register for the factor
@@ -212,30 +194,22 @@ def streamed_logits(start, end, live, logits, row, layout: tl.constexpr):
 
 @triton.jit
 def streamed_targets(
-    start, end, live, targets, row, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr
+    start, end, live, batch, row, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr
 ):  # fmt: skip
     """P and M."""
     k, inside = classes_from(start, end, layout)
     mask = inside if given.SHARED else along_rows(live, layout) & inside
-    return load_targets(targets, row + k * targets.cls, mask, ACC, given)
+    return load_targets(batch, row + k * batch.p.cls, mask, ACC, given)
 
 
 @triton.jit
-def target_rows(targets, r, inner, SHARED: tl.constexpr, layout: tl.constexpr):
-    """Where P and M of rows lie."""
-    if SHARED:
-        return tl.zeros([1, 1], r.dtype)
-    else:
-        return rows_at(targets, r, inner, layout)
-
-
-@triton.jit
-def shared_sums(targets, classes, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr):
+def shared_sums(batch, ACC: tl.constexpr, given: tl.constexpr, layout: tl.constexpr):
     """Mass and entropy of the target that all rows share."""
+    classes = batch.extent.classes
     masses = along_classes(tl.zeros([layout.BLOCK], ACC), layout)
     entropies = along_classes(tl.zeros([layout.BLOCK], ACC), layout)
     for start in range(0, classes, layout.BLOCK):
-        p, m = streamed_targets(start, classes, True, targets, 0, ACC, given, layout)
+        p, m = streamed_targets(start, classes, True, batch, 0, ACC, given, layout)
         masses += p - m
         entropies += x_log_x(p) - x_log_x(m)
     return row_sum(masses, layout), row_sum(entropies, layout)
@@ -247,11 +221,10 @@ def first_walk(
     ANCHORS: tl.constexpr, given: tl.constexpr, layout: tl.constexpr,
 ):  # fmt: skip
     """The sums of rows' classes from `begin` to `end`; where not ANCHORS without mass and entropy."""
-    targets = batch.targets
     ACC: tl.constexpr = inverse.dtype
     BLOCK: tl.constexpr = layout.BLOCK
     row = rows_at(batch.logits, r, batch.extent.inner, layout)
-    target_row = target_rows(targets, r, batch.extent.inner, given.SHARED, layout)
+    target_row = target_rows(batch.p, r, batch.extent.inner, given.SHARED, layout)
     # Every lane carries its own maximum and sums: see common.py on reductions within loops.
     tops = each_lane(-float("inf"), ACC, layout)
     sums = each_lane(0.0, ACC, layout)
@@ -268,7 +241,7 @@ def first_walk(
         if ANCHORS:
             for j in tl.static_range(2):
                 p, m = streamed_targets(
-                    start + j * BLOCK, end, live, targets, target_row, ACC, given, layout
+                    start + j * BLOCK, end, live, batch, target_row, ACC, given, layout
                 )
                 masses += p - m
                 entropies += x_log_x(p) - x_log_x(m)
@@ -307,11 +280,10 @@ def second_walk(
 ):  # fmt: skip
     """sum B t of each row; the gradients are written."""
     inner = batch.extent.inner
-    targets = batch.targets
     ACC: tl.constexpr = factors.inverse.dtype
     BLOCK: tl.constexpr = layout.BLOCK
     row = rows_at(batch.logits, r, inner, layout)
-    target_row = target_rows(targets, r, inner, given.SHARED, layout)
+    target_row = target_rows(batch.p, r, inner, given.SHARED, layout)
     gradient_row = rows_at(batch.gradient, r, inner, layout)
     target_gradient_row = rows_at(batch.target_gradient, r, inner, layout)
     dots = each_lane(0.0, ACC, layout)
@@ -321,7 +293,7 @@ def second_walk(
         y = streamed_logits(start + BLOCK, end, live, batch.logits, row, layout)
         for j in tl.static_range(2):
             at = start + j * BLOCK
-            p, m = streamed_targets(at, end, live, targets, target_row, ACC, given, layout)
+            p, m = streamed_targets(at, end, live, batch, target_row, ACC, given, layout)
             dots += write_tile(
                 at, end, live, x if j == 0 else y, p, m, gradient_row, target_gradient_row,
                 log_s, share, sums, batch, factors, given, layout,
@@ -357,11 +329,11 @@ def batch_total(
     if given.SHARED and not STREAMED:
         # Once for all of this program's rows.
         k, inside = classes_from(0, classes, layout)
-        p, m = load_targets(batch.targets, k * batch.targets.cls, inside, ACC, given)
+        p, m = load_targets(batch, k * batch.p.cls, inside, ACC, given)
         b, mass, entropy = combine(p, m, layout)
     elif given.SHARED:
         b = 0
-        mass, entropy = shared_sums(batch.targets, classes, ACC, given, layout)
+        mass, entropy = shared_sums(batch, ACC, given, layout)
     else:
         b, mass, entropy = 0, 0, 0  # of each row
     factors = factors_of(batch, ACC)
@@ -518,14 +490,16 @@ def divergence_kernel(
         extent(rows, inner, classes, layout),
         operand(q, q_outer, q_inner, q_class, layout),
         operand(q_grad, grad_outer, grad_inner, grad_class, layout),
-        targets_at(target, minus, target_outer, target_inner, target_class, SHARED, layout),
+        target_operand(target, target_outer, target_inner, target_class, SHARED, layout),
+        target_operand(minus, target_outer, target_inner, target_class, SHARED, layout),
         target_gradient, inverse, weight, target_weight, scale,
     )  # fmt: skip
     batch2 = Batch(
         extent(rows2, inner2, classes, layout),
         operand(q2, q2_outer, q2_inner, q2_class, layout),
         operand(q2_grad, grad2_outer, grad2_inner, grad2_class, layout),
-        targets_at(target2, minus, target2_outer, target2_inner, target2_class, SHARED, layout),
+        target_operand(target2, target2_outer, target2_inner, target2_class, SHARED, layout),
+        target_operand(minus, target2_outer, target2_inner, target2_class, SHARED, layout),
         target_gradient, inverse, weight2, target_weight, scale2,
     )  # fmt: skip
     pid = tl.program_id(0)

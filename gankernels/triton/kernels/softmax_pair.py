@@ -22,7 +22,6 @@ import triton.language as tl
 
 from gankernels.triton.kernels.common import (
     Layout,
-    Operand,
     add_up,
     along_rows,
     base_of,
@@ -39,6 +38,8 @@ from gankernels.triton.kernels.common import (
     row_numbers,
     row_sum,
     rows_at,
+    target_operand,
+    target_rows,
     x_log_x,
 )
 from gankernels.triton.kernels.pair import Pair, load_pair
@@ -140,7 +141,7 @@ def streamed_pair(
     ACC: tl.constexpr = factors.a_inverse.dtype
     inner, classes = pair.extent.inner, pair.extent.classes
     a_row, z_row = rows_at(pair.a, r, inner, layout), rows_at(pair.z, r, inner, layout)
-    minus_row = tl.zeros([1, 1], r.dtype) if given.SHARED else rows_at(minus, r, inner, layout)
+    minus_row = target_rows(minus, r, inner, given.SHARED, layout)
     # Every lane carries its own maxima and sums: see common.py on reductions within loops.
     a_tops, z_tops = each_lane(-float("inf"), ACC, layout), each_lane(-float("inf"), ACC, layout)
     a_sums, z_sums = each_lane(0.0, ACC, layout), each_lane(0.0, ACC, layout)
@@ -259,10 +260,7 @@ def softmax_pair_kernel(
         operand(a_grad, a_grad_outer, a_grad_inner, a_grad_class, layout),
         operand(z_grad, z_grad_outer, z_grad_inner, z_grad_class, layout),
     )
-    if SHARED:
-        minus_rows = Operand(minus, minus_outer, minus_inner, minus_class)
-    else:
-        minus_rows = operand(minus, minus_outer, minus_inner, minus_class, layout)
+    minus_rows = target_operand(minus, minus_outer, minus_inner, minus_class, SHARED, layout)
     factors = Factors(
         number(a_inverse, ACC), number(z_inverse, ACC), number(a_weight, ACC), number(z_weight, ACC)
     )
