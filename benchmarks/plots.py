@@ -87,7 +87,7 @@ def bandwidth() -> None:
     axes.set_xlabel("compulsory bytes: both batches read, both gradients written")
     axes.set_ylabel("GB/s")
     axes.set_title(f"realness_d_loss fp32: {_subtitle(found['environment'])}", fontsize=8)
-    axes.legend(fontsize=7)
+    axes.legend(loc="best", fontsize=7)
     _write(figure, "bandwidth")
 
 
@@ -120,7 +120,7 @@ def scaling() -> None:
         _lines(axes, [row for row in found["rows"] if row["axis"] == axis])
         axes.set_xlabel("rows (20 classes)" if axis == "rows" else "classes (16 rows)")
     panels[0].set_ylabel("microseconds, forward + backward")
-    panels[0].legend(fontsize=7)
+    panels[0].legend(loc="best", fontsize=7)
     figure.suptitle(f"realness_d_loss fp32: {_subtitle(found['environment'])}", fontsize=8)
     _write(figure, "scaling")
 

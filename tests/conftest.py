@@ -12,13 +12,15 @@ from typing import Any
 import backends
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from gankernels import _backend
 from gankernels.testing import OPERATORS
 
-# The same examples on every run: a failure is a change in the code.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# The same examples on every run, however busy the machine is: a failure is a change in the code.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gankernels._extras import require
 
-__all__ = ["figure"]
+__all__ = ["figure", "legend"]
 
 
 def figure(width: float, height: float) -> Any:
@@ -18,3 +18,10 @@ def figure(width: float, height: float) -> Any:
     made = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(made)
     return made
+
+
+def legend(axis: Any) -> None:
+    """A legend where it hides least."""
+    # Not left to the default, which is the same place and a warning where the search took a second:
+    # on a busy machine it does.
+    axis.legend(loc="best")

@@ -73,7 +73,7 @@ def anchors(
         f"means {means[0]:+.2f} and {means[1]:+.2f}"
     )
     axis.set(xlabel="realness of the outcome", ylabel="mass")
-    axis.legend()
+    canvas.legend(axis)
     return figure
 
 
@@ -157,7 +157,7 @@ def gradients(
         axis.plot(gaps.tolist(), _magnitudes(loss, gaps, dtype), label=name)
     axis.set(xlabel="logit gap", ylabel="|gradient| at the logit", ylim=(-0.05, 1.1))
     axis.grid(alpha=0.3)
-    axis.legend()
+    canvas.legend(axis)
     return figure
 
 
@@ -206,7 +206,7 @@ def _of_logits(real: Tensor, fake: Tensor) -> Any:
         axis.bar(at.numpy(), mean.numpy(), width, alpha=0.45, color=colour, label=name)
     axis.set_title(f"D of {real.shape[0]:,} real and {fake.shape[0]:,} fake samples")
     axis.set(xlabel="realness of the outcome", ylabel="mean probability")
-    axis.legend()
+    canvas.legend(axis)
     return figure
 
 
@@ -227,7 +227,7 @@ def _maps(real: Tensor, fake: Tensor, steps: list[int], unit: str) -> Any:
         axes[2].plot(steps, (masses @ at).numpy(), color=colour, label=name, marker=".")
     axes[2].set(title="mean realness", xlabel=unit, ylim=(-1.05, 1.05))
     axes[2].grid(alpha=0.3)
-    axes[2].legend()
+    canvas.legend(axes[2])
     return figure
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import gankernels as gk
 from gankernels import plots
@@ -23,11 +28,12 @@ def heights(axis, which):
 def write_run(folder: Path) -> Path:
     drawn = {"real_distribution": [0.2, 0.3, 0.5], "fake_distribution": [0.5, 0.3, 0.2]}
     anchors = {"real_anchor": REAL.tolist(), "fake_anchor": FAKE.tolist()}
+    losses = {"d_loss": 1.0, "g_loss": 2.0}
     first = {"step": 5, "real_distribution": [1.0, 0.0, 0.0], "fake_distribution": [0.0, 1.0, 0.0]}
     lines = [
         first | {"real_anchor": [1.0, 0.0, 0.0]},
         {"step": 10},
-        {"step": 20, **drawn, **anchors},
+        {"step": 20, **drawn, **anchors, **losses},
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -115,6 +121,33 @@ def test_what_cannot_be_drawn_is_refused(draw, message: str, tmp_path: Path) -> 
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match=message):
         draw(tmp_path)
+
+
+@pytest.mark.parametrize("name", plots.__all__)
+def test_a_picture_drawn_on_a_busy_machine_is_no_warning(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """matplotlib warns of a legend that it looked a second for; here every look at the clock is one."""
+    images, points, picture = torch.rand(2, 1, 8, 8), torch.rand(4, 2), tmp_path / "a.png"
+    plots.save_grid(images, picture, value_range=(0, 1))
+    drawn: dict[str, Callable[[], object]] = {
+        "anchors": lambda: plots.anchors((REAL, FAKE), before=(FAKE, REAL)),
+        "gradients": plots.gradients,
+        "read_metrics": lambda: plots.read_metrics(write_run(tmp_path)),
+        "realness": lambda: plots.realness(write_run(tmp_path)),
+        "save_animation": lambda: plots.save_animation([picture], tmp_path / "a.gif"),
+        "save_curves": lambda: plots.save_curves(write_run(tmp_path)),
+        "save_grid": lambda: plots.save_grid(images, picture, value_range=(0, 1)),
+        "save_samples": lambda: plots.save_samples(images, picture, value_range=(0, 1)),
+        "save_scatter": lambda: plots.save_scatter(points, points, picture),
+    }
+    clock = SimpleNamespace(perf_counter=itertools.count(step=2).__next__)
+    monkeypatch.setattr("matplotlib.legend.time", clock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = drawn[name]()
+        if isinstance(made, Figure):
+            made.savefig(tmp_path / "figure.png")
 
 
 def test_without_matplotlib_the_plots_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
