@@ -11,11 +11,6 @@ namespace gankernels {
 
 namespace {
 
-// d term / d x but for `slope`; the other batch's mean is one more offset.
-Tensor slope_of(const ScalarTerm& term, const Tensor& x, const Tensor& mean) {
-  return slope_of(term, (x - mean - term.offset) * term.sign) * (term.weight * term.sign);
-}
-
 struct RelativisticAutograd {
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits
   static c10::SymInt rows(const Tensor& logits, int64_t) { return logits.sym_numel(); }
@@ -34,12 +29,14 @@ struct RelativisticAutograd {
       return p.reduction == kMean ? grad_output / x.sym_numel() : grad_output;
     };
     const Tensor real = formulas::accumulate(in[0]), fake = formulas::accumulate(in[1]);
-    Tensor g_real = per_element(real) * slope_of(real_term, real, fake.mean());
-    Tensor g_fake = per_element(fake) * slope_of(fake_term, fake, real.mean());
+    Tensor g_real = per_element(real) * weighted_slope_of(real_term, real - fake.mean());
+    Tensor g_fake = per_element(fake) * weighted_slope_of(fake_term, fake - real.mean());
     // Each logit also moves the other batch's terms, through the mean of its own batch.
     const Tensor through_real = g_fake.sum() / real.sym_numel(), through_fake = g_real.sum() / fake.sym_numel();
-    g_real = g_real - through_real + per_element(real) * real_term.slope;
-    g_fake = g_fake - through_fake + per_element(fake) * fake_term.slope;
+    g_real = g_real - through_real;
+    g_fake = g_fake - through_fake;
+    if (real_term.slope != 0) g_real = g_real + per_element(real) * real_term.slope;
+    if (fake_term.slope != 0) g_fake = g_fake + per_element(fake) * fake_term.slope;
     Inputs out;
     if (needed[0]) out[0] = g_real.to(in[0].scalar_type());
     if (needed[1]) out[1] = g_fake.to(in[1].scalar_type());

@@ -62,14 +62,13 @@ struct TermGradients {
     const Tensor& x = list.tensor(p.logits);
     Tensor z = formulas::accumulate(x);
     if (p.other >= 0) z = z - formulas::accumulate(list.tensor(p.other));
-    const Tensor u = (z - term.offset) * term.sign;
     const Tensor per = reduction == kMean ? grad_output / x.sym_numel() : grad_output;
-    Tensor slope = slope_of(term, u) * (term.weight * term.sign) + term.slope;
+    Tensor slope = plus(weighted_slope_of(term, z), term.slope);
     if (p.weight >= 0) {
       const Tensor& w = list.tensor(p.weight);
       // 0 * inf is NaN: what has no weight must not touch the gradient.
       slope = at::where((w == 0).logical_and(slope.isfinite().logical_not()), at::zeros_like(slope), slope * w);
-      Tensor value = value_of(term, u) * term.weight;
+      Tensor value = times(value_of(term, argument_of(term, z)), term.weight);
       if (term.slope != 0) value = value + z * term.slope;
       weight = per * value;
     }

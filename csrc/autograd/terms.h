@@ -11,6 +11,19 @@
 
 namespace gankernels {
 
+// Each operation is a pass over the elements: those that would change nothing are left out.
+inline at::Tensor times(const at::Tensor& t, double factor) {
+  if (factor == 1) return t;
+  return factor == -1 ? t.neg() : t * factor;
+}
+
+inline at::Tensor plus(const at::Tensor& t, double summand) { return summand == 0 ? t : t + summand; }
+
+// What f is of: logits, or these less what they are compared with.
+inline at::Tensor argument_of(const ScalarTerm& term, const at::Tensor& z) {
+  return times(plus(z, -term.offset), term.sign);
+}
+
 inline at::Tensor value_of(const ScalarTerm& term, const at::Tensor& u) {
   switch (term.function) {
     case ScalarFunction::kSoftplus: return at::log_sigmoid(-u).neg();
@@ -30,6 +43,11 @@ inline at::Tensor slope_of(const ScalarTerm& term, const at::Tensor& u) {
     case ScalarFunction::kAbsolute: return u.sign();
     default: return at::ones_like(u);
   }
+}
+
+// d weight f(argument) / dz
+inline at::Tensor weighted_slope_of(const ScalarTerm& term, const at::Tensor& z) {
+  return times(slope_of(term, argument_of(term, z)), term.weight * term.sign);
 }
 
 }  // namespace gankernels
