@@ -12,6 +12,7 @@ namespace {
 // ---- softmax_kl --------------------------------------------------------------------------------------------------
 
 struct SoftmaxKlAutograd {
+  static constexpr const char* kNode = "SoftmaxKlBackward";
   static constexpr size_t kLogits = 0;  // inputs: logits, target
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 
@@ -50,6 +51,7 @@ Tensor softmax_kl(const Tensor& logits, const Tensor& target, int64_t dim, int64
 // ---- softmax_kl_logits -------------------------------------------------------------------------------------------
 
 struct SoftmaxKlLogitsAutograd {
+  static constexpr const char* kNode = "SoftmaxKlLogitsBackward";
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 

@@ -46,6 +46,8 @@ Tensor scaled_gradient(Tensor g, const Tensor& scale, double factor) {
 
 class GradientScale : public Function<GradientScale> {
  public:
+  static constexpr const char* kNode = "GradientScaleBackward";
+
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& scale, double factor) {
     at::AutoDispatchBelowADInplaceOrView guard;
     if (scale.has_value()) ctx->save_for_backward({*scale});

@@ -20,6 +20,7 @@ double log_share(double beta, size_t which) { return which == 0 ? std::log(beta)
 double share(double beta, size_t which) { return which == 0 ? beta : 1 - beta; }
 
 struct JsDivergenceAutograd {
+  static constexpr const char* kNode = "JsDivergenceBackward";
   static constexpr size_t kLogits = 1;  // inputs: p_logits, q_logits
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
 

@@ -3,7 +3,6 @@
 
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/WrapDimUtils.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +10,7 @@
 #include "../compat.h"
 #include "../operators/gradient_scale.h"
 #include "../operators/divergence.h"
+#include "node.h"
 
 namespace gankernels {
 
@@ -116,6 +116,8 @@ inline Evaluated evaluated(TwoGradients outputs, bool first, bool second) {
 template <class Op>
 class Loss : public Function<Loss<Op>> {
  public:
+  static constexpr const char* kNode = Op::kNode;
+
   // Function::apply looks for variables among its arguments one by one, and takes no undefined ones but these.
   static Tensor forward(AutogradContext* ctx, const OptionalTensor& a, const OptionalTensor& b, const OptionalTensor& c,
                         const OptionalTensor& d, const OptionalTensor& e, const OptionalTensor& f,

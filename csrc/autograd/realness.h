@@ -7,6 +7,7 @@
 namespace gankernels {
 
 struct RealnessDAutograd {
+  static constexpr const char* kNode = "RealnessDLossBackward";
   using Operator = RealnessD;
   static constexpr size_t kLogits = 0;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }
@@ -30,6 +31,7 @@ struct RealnessDAutograd {
 };
 
 struct RealnessGAutograd {
+  static constexpr const char* kNode = "RealnessGLossBackward";
   using Operator = RealnessG;
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits, real_anchor, fake_anchor
   static c10::SymInt rows(const Tensor& logits, int64_t dim) { return sym_rows(logits, dim); }

@@ -12,6 +12,7 @@ namespace gankernels {
 namespace {
 
 struct RelativisticAutograd {
+  static constexpr const char* kNode = "RelativisticLossBackward";
   static constexpr size_t kLogits = 1;  // inputs: real_logits, fake_logits
   static c10::SymInt rows(const Tensor& logits, int64_t) { return logits.sym_numel(); }
   static bool couples_rows(const Parameters& p) { return p.reduction == kNone; }

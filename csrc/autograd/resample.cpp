@@ -13,6 +13,8 @@ namespace {
 
 class Resample : public Function<Resample> {
  public:
+  static constexpr const char* kNode = "ResampleBackward";
+
   static Tensor forward(AutogradContext* ctx, const Tensor& statistics, const Tensor& noise, int64_t dim) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor z = Kernel<ResampleForward>::call(statistics, noise, dim);

@@ -66,6 +66,8 @@ namespace {
 // Autograd around either: inputs are real and fake statistics, real and fake anchor, real and fake noise.
 template <class Inner>
 struct Resampled {
+  static constexpr const char* kNode = "ResampledRealnessBackward";
+
   static constexpr size_t kLogits = Inner::kLogits;
   static c10::SymInt rows(const Tensor& statistics, int64_t dim) { return sym_rows(statistics, dim); }
 

@@ -80,6 +80,8 @@ struct TermGradients {
 
 class Terms : public Function<Terms> {
  public:
+  static constexpr const char* kNode = "ScalarLossBackward";
+
   static variable_list forward(AutogradContext* ctx, at::TensorList tensors, const TermParameters& parameters) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const std::vector<int64_t> wanted = wanted_of(tensors);

@@ -5,14 +5,13 @@
 // autograd.
 #pragma once
 
-#include <ATen/ops/empty.h>
-
 #include <initializer_list>
 #include <tuple>
 
 #include "checks.h"
 #include "operands.h"
 #include "operator.h"
+#include "outputs.h"
 
 namespace gankernels {
 
@@ -33,18 +32,16 @@ struct Request {
 };
 
 inline Tensor empty_loss(const Tensor& logits, int64_t dim, int64_t reduction) {
-  const auto options = logits.options().dtype(accumulate_type(logits.scalar_type()));
   c10::SymDimVector sizes;
   if (reduction == kNone) {
     for (int64_t i = 0; i < logits.dim(); ++i)
       if (i != dim) sizes.push_back(logits.sym_size(i));
   }
-  return at::empty_symint(sizes, options);
+  return output_of(sizes, logits, accumulate_type(logits.scalar_type()));
 }
 
-// Dense, in the layout of `like` where that is dense itself.
 inline Tensor empty_gradient(const Tensor& like, bool needed) {
-  return needed ? at::empty_like(like) : at::empty({0}, like.options());
+  return needed ? output_like(like) : output_of({c10::SymInt(0)}, like, like.scalar_type());
 }
 
 inline c10::SymInt sym_rows(const Tensor& logits, int64_t dim) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <tuple>
@@ -11,6 +10,7 @@
 
 #include "checks.h"
 #include "operator.h"
+#include "outputs.h"
 
 namespace gankernels {
 
@@ -84,7 +84,7 @@ struct ScaleGradient {
 
   static Outputs<Tensor> prepare(const Arguments& a) {
     check_grad_output("gradient", a.gradient, a.grad_output, a.dim);
-    return {at::empty_like(a.gradient)};
+    return {output_like(a.gradient)};
   }
 
   template <class Backend>
@@ -112,7 +112,7 @@ struct ScaleGradients {
   static Outputs<std::tuple<Tensor, Tensor>> prepare(const Arguments& a) {
     check_grad_output("gradient", a.gradient, a.grad_output, a.dim);
     check_grad_output("other_gradient", a.other, a.grad_output, a.dim);
-    return {{at::empty_like(a.gradient), at::empty_like(a.other)}};
+    return {{output_like(a.gradient), output_like(a.other)}};
   }
 
   template <class Backend>

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <ATen/WrapDimUtils.h>
-#include <ATen/ops/empty.h>
 
 #include "checks.h"
 #include "operands.h"
 #include "operator.h"
+#include "outputs.h"
 
 namespace gankernels {
 
@@ -47,7 +47,7 @@ struct ResampleForward {
   // z is dense and contiguous.
   static Outputs<Tensor> prepare(const Arguments& a) {
     check_resample(a.statistics, a.noise, a.dim);
-    return {at::empty_symint(a.noise.sym_sizes(), a.statistics.options())};
+    return {output_of(a.noise.sym_sizes(), a.statistics, a.statistics.scalar_type())};
   }
 
   template <class Backend>
@@ -82,7 +82,7 @@ struct ResampleBackward {
     check_same_shape("saved", a.saved, "grad", a.grad);
     TORCH_CHECK_TYPE(a.saved.scalar_type() == accumulate_type(a.grad.scalar_type()), "saved must be of ",
                      dtype_name(accumulate_type(a.grad.scalar_type())), ", got ", dtype_name(a.saved.scalar_type()));
-    return {at::empty_symint(a.statistics.sym_sizes(), a.statistics.options())};
+    return {output_of(a.statistics.sym_sizes(), a.statistics, a.statistics.scalar_type())};
   }
 
   template <class Backend>

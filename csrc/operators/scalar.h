@@ -20,8 +20,8 @@ inline ScalarTerm scalar_term(const char* name, at::ArrayRef<double> numbers) {
 }
 
 inline Tensor empty_scalar_loss(const Tensor& logits, int64_t reduction) {
-  const auto options = logits.options().dtype(accumulate_type(logits.scalar_type()));
-  return reduction == kNone ? at::empty_like(logits, options) : at::empty({}, options);
+  const auto dtype = accumulate_type(logits.scalar_type());
+  return reduction == kNone ? output_like(logits, dtype) : output_of({}, logits, dtype);
 }
 
 // Where a term's tensors are in the list of tensors, -1 for none, and which of the outputs it adds to.
@@ -259,7 +259,7 @@ struct ScalarLosses {
     for (const int64_t at : a.wanted) {
       const auto count = static_cast<int64_t>(a.tensors.size());
       TORCH_CHECK_VALUE(at >= 0 && at < count, "wanted must name tensors from 0 to ", count - 1, ", got ", at);
-      gradients.push_back(at::empty_like(list.tensor(at)));
+      gradients.push_back(output_like(list.tensor(at)));
     }
     return {{std::move(losses), std::move(gradients)}};
   }
@@ -299,7 +299,7 @@ struct ScaleTerms {
     scaled.reserve(a.gradients.size());
     for (size_t i = 0; i < a.gradients.size(); ++i) {
       check_grad_output("gradients", a.gradients[i], a.grad_outputs[i], -1);
-      scaled.push_back(at::empty_like(a.gradients[i]));
+      scaled.push_back(output_like(a.gradients[i]));
     }
     return {std::move(scaled)};
   }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract.common import call
+from contract.common import call, with_leaves
 from torch.utils._pytree import tree_leaves
 
 import gankernels
@@ -172,3 +172,21 @@ def test_no_kernel_loses_a_derivative_silently(name: str) -> None:
             arguments |= {**lists, "rows": [-1]}
         given = [arguments[a.name] for a in overload(name)._schema.arguments]
         assert differentiates_or_refuses(overload(name), given, differentiable=False)
+
+
+@every_row
+def test_nodes_have_names_of_their_own(operator: Operator) -> None:
+    """A name worked out from a C++ type, at every backward pass, takes longer than the gradient."""
+    case = next(operator.cases())
+    arguments = operator.draw(case, torch.float32)
+    leaves = with_leaves(arguments, operator.inputs(arguments))
+    waiting = [x.grad_fn for x in tree_leaves(call(operator, leaves))]
+    found = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    names = {node.name() for node in found}
+    assert names
+    assert not [name for name in names if "CppNode" in name]
