@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ OBTAINED = {"tests", "commit", "date"}
 def test_no_two_combinations_have_one_name() -> None:
     names = [combination.name for combination in COMBINATIONS]
     assert len(set(names)) == len(names)
+
+
+def test_marks_that_the_commands_ask_for_are_declared(pytestconfig: pytest.Config) -> None:
+    declared = {re.split(r"[(:]", line)[0] for line in pytestconfig.getini("markers")}
+    makefile = (matrix.ROOT / "Makefile").read_text()
+    asked = [*re.findall(r'-m "(.*)"|^SLOW := (.*)$', makefile, re.M), matrix.CORE[1:]]
+    named = {name for of in asked for name in re.findall(r"\b[a-z]\w*", " ".join(of))}
+    assert {"emulated", "dynamo"} < named
+    assert named - declared == {"and", "or", "not"} & named
 
 
 def test_results_are_of_named_combinations_and_say_how_they_were_obtained() -> None:
