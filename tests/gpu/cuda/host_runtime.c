@@ -8,9 +8,10 @@ int cudaDeviceGetAttribute(int* value, int attribute, int device) {
   *value = 2;
   return 0;
 }
+int gk_most_resident_blocks = 2048;
 int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads, unsigned long shared) {
   (void)kernel, (void)shared;
-  *blocks = 2048 / threads;
+  *blocks = 2048 / threads < gk_most_resident_blocks ? 2048 / threads : gk_most_resident_blocks;
   return 0;
 }
 int cudaGetLastError(void) { return 0; }
