@@ -33,7 +33,7 @@ WORK, RECORD = ROOT / "build" / "matrix", ROOT / "docs" / "results" / "versions.
 # Results and pages may differ from the commit that is named.
 TESTED = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
 # The operators and the training code on a CPU, without what `make test` adds.
-CORE = ("-m", "not (emulated or builds or processes)")
+CORE = ("-m", "not (emulated or builds or inductor or processes)")
 # Every variant of every Triton kernel: compiled for NVIDIA and AMD, and run in the emulator.
 EMULATED = tuple(
     f"tests/gpu/test_triton_{name}.py"

@@ -30,8 +30,9 @@ inline at::Tensor value_of(const ScalarTerm& term, const at::Tensor& u) {
     case ScalarFunction::kHinge: return at::relu(u + 1);
     case ScalarFunction::kSquare: return u * u * 0.5;
     case ScalarFunction::kAbsolute: return u.abs();
-    default: return u;
+    case ScalarFunction::kIdentity: break;
   }
+  return u;
 }
 
 inline at::Tensor slope_of(const ScalarTerm& term, const at::Tensor& u) {
@@ -41,8 +42,9 @@ inline at::Tensor slope_of(const ScalarTerm& term, const at::Tensor& u) {
     case ScalarFunction::kHinge: return at::where(u <= -1, at::zeros_like(u), at::ones_like(u));
     case ScalarFunction::kSquare: return u;
     case ScalarFunction::kAbsolute: return u.sign();
-    default: return at::ones_like(u);
+    case ScalarFunction::kIdentity: break;
   }
+  return at::ones_like(u);
 }
 
 // d weight f(argument) / dz

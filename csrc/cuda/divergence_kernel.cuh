@@ -173,8 +173,9 @@ int launch_divergence_as(const DivergenceLaunch& problem, void* stream) {
     case Positive::kMixture: return start_layout<T, Positive::kMixture>(problem, stream);
     case Positive::kSoftmax: return start_layout<T, Positive::kSoftmax>(problem, stream);
     case Positive::kTarget: return start_layout<T, Positive::kTarget>(problem, stream);
-    default: return start_layout<T, Positive::kAnchor>(problem, stream);
+    case Positive::kAnchor: break;
   }
+  return start_layout<T, Positive::kAnchor>(problem, stream);
 }
 
 }  // namespace gankernels::cuda

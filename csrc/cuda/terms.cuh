@@ -125,7 +125,7 @@ struct Terms {
       case ScalarFunction::kHinge: each(hinge); break;
       case ScalarFunction::kSquare: each(square); break;
       case ScalarFunction::kAbsolute: each(absolute); break;
-      default: each(identity);
+      case ScalarFunction::kIdentity: each(identity); break;
     }
     // 0 * inf is NaN: a slope of zero must not touch the loss.
     if (slope == A(0)) return;

@@ -105,6 +105,7 @@ def test_half_modules_keep_their_averages() -> None:
 
 
 @pytest.mark.dynamo
+@pytest.mark.inductor
 def test_a_compiled_call_updates_the_averages_once() -> None:
     layer, eager = gk.LeCamPenalty(decay=0.5), gk.LeCamPenalty(decay=0.5)
     compiled = torch.compile(layer)

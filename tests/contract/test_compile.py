@@ -79,6 +79,7 @@ def test_whole_graph(
         assert_compiles(function, compiled, arguments, operator.inputs(arguments))
 
 
+@pytest.mark.inductor
 @pytest.mark.parametrize("surround", SURROUNDINGS, ids=lambda f: f.__name__)
 @every_setting
 def test_inductor(

@@ -498,11 +498,11 @@ double kl_rows(const DivergenceProblem& p, int64_t begin, int64_t end, void* scr
       if (p.target_like_logits) return kl_target<T, T, kClassContiguous>(p, begin, end, scratch);
       return kl_target<T, A, kClassContiguous>(p, begin, end, scratch);
     case Positive::kMixture: return kl_mixture<T, kClassContiguous>(p, begin, end, scratch);
-    default:
-      if (p.linear) return kl_softmax<T, kClassContiguous, true, false>(p, begin, end, scratch);
-      if (p.m_target.data == nullptr) return kl_softmax<T, kClassContiguous, false, false>(p, begin, end, scratch);
-      return kl_softmax<T, kClassContiguous, false, true>(p, begin, end, scratch);
+    case Positive::kSoftmax: break;
   }
+  if (p.linear) return kl_softmax<T, kClassContiguous, true, false>(p, begin, end, scratch);
+  if (p.m_target.data == nullptr) return kl_softmax<T, kClassContiguous, false, false>(p, begin, end, scratch);
+  return kl_softmax<T, kClassContiguous, false, true>(p, begin, end, scratch);
 }
 
 }  // namespace gankernels::GK_ISA

@@ -36,7 +36,7 @@ GK_INLINE ValueAndSlope<A> evaluate(Vec<A> u) {
   if constexpr (kFunction == ScalarFunction::kSquare) return {u * u * A(0.5), u};
   if constexpr (kFunction == ScalarFunction::kAbsolute)
     return {u < A(0) ? Vec<A>(-u) : u, u > A(0) ? splat<A>(1) : (u < A(0) ? splat<A>(-1) : Vec<A>{})};
-  return {u, splat<A>(1)};
+  if constexpr (kFunction == ScalarFunction::kIdentity) return {u, splat<A>(1)};
 }
 
 // The logits that are subtracted.
@@ -124,7 +124,7 @@ void scalar_function(const ScalarProblem& p, int64_t begin, int64_t end, ScalarS
     case ScalarFunction::kHinge: return scalar_term<T, ScalarFunction::kHinge>(p, begin, end, sums);
     case ScalarFunction::kSquare: return scalar_term<T, ScalarFunction::kSquare>(p, begin, end, sums);
     case ScalarFunction::kAbsolute: return scalar_term<T, ScalarFunction::kAbsolute>(p, begin, end, sums);
-    default: return scalar_term<T, ScalarFunction::kIdentity>(p, begin, end, sums);
+    case ScalarFunction::kIdentity: return scalar_term<T, ScalarFunction::kIdentity>(p, begin, end, sums);
   }
 }
 

@@ -42,4 +42,5 @@ def value_and_slope(u, FUNCTION: tl.constexpr):
         # |u|, with the slope 0 at 0, as torch.abs has it
         return tl.abs(u), tl.where(u > 0, 1.0, tl.where(u < 0, -1.0, tl.zeros(u.shape, u.dtype)))
     else:
+        tl.static_assert(FUNCTION == 3)
         return u, tl.full(u.shape, 1.0, u.dtype)
