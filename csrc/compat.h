@@ -5,6 +5,7 @@
 //   FuncTorchDynamicLayerFrontMode, c10::impl,
 //   FuncTorchBatched, Batched                   the same from 2.6 on; torch.func has no public name in C++
 //   torch_function_mode_enabled, at::impl       the same from 2.6 on; modes have no public question
+//   CppNode, specialised for its name           the same from 2.6 on; Function::apply takes no node of its caller's
 //   isTracing of torch::jit::tracer             the same from 2.6 on; goes when TorchScript does
 //
 // at::_lazy_clone, copy on write, is not used: it refuses storages that torch did not allocate.
@@ -13,8 +14,11 @@
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/graph_task.h>
 #include <torch/csrc/jit/frontend/tracer.h>
+
+#include <string>
 
 namespace gankernels {
 
@@ -34,4 +38,28 @@ inline bool is_batched(const at::Tensor& t) {
 // Whether a call must go through torch.ops: a mode wants to see it, or the tracer records it.
 inline bool call_is_watched() { return at::impl::torch_function_mode_enabled() || torch::jit::tracer::isTracing(); }
 
+// A Function that says what its node is called.
+template <class T>
+concept Named = requires { T::kNode; };
+
+// The same to torch's own node.
+template <class T>
+struct Backward {
+  static constexpr bool is_traceable = T::is_traceable;
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list& grad_outputs) {
+    return T::backward(ctx, grad_outputs);
+  }
+};
+
 }  // namespace gankernels
+
+namespace torch::autograd {
+
+// At every pass a node is asked for its name, should there be an error, and torch's works it out from its mangled type.
+template <gankernels::Named T>
+struct CppNode<T> : CppNode<gankernels::Backward<T>> {
+  std::string name() const override { return T::kNode; }
+};
+
+}  // namespace torch::autograd

@@ -10,7 +10,6 @@
 #include "../compat.h"
 #include "../operators/gradient_scale.h"
 #include "../operators/divergence.h"
-#include "node.h"
 
 namespace gankernels {
 

@@ -23,6 +23,7 @@ PRIVATE_CXX = re.compile(
     r"|\btorch::jit::(?!Stack\b)\w+"
     r"|\bget_current_graph_task\w*"
     r"|\bFuncTorch\w+"
+    r"|\bCppNode\b"
     # Those of torch/extension.h, which every extension is written with, are promised.
     r"|torch/csrc/(?!autograd/(custom_function|python_variable)\.h|Exceptions\.h|utils/pybind\.h)\S+"
 )
