@@ -6,11 +6,13 @@
 //   FuncTorchBatched, Batched                   the same from 2.6 on; torch.func has no public name in C++
 //   torch_function_mode_enabled, at::impl       the same from 2.6 on; modes have no public question
 //   CppNode, specialised for its name           the same from 2.6 on; Function::apply takes no node of its caller's
+//   empty_cpu, empty_strided_cpu of at::detail  the same from 2.6 on; at::empty and at::empty_strided take longer
 //   isTracing of torch::jit::tracer             the same from 2.6 on; goes when TorchScript does
 //
 // at::_lazy_clone, copy on write, is not used: it refuses storages that torch did not allocate.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -37,6 +39,14 @@ inline bool is_batched(const at::Tensor& t) {
 
 // Whether a call must go through torch.ops: a mode wants to see it, or the tracer records it.
 inline bool call_is_watched() { return at::impl::torch_function_mode_enabled() || torch::jit::tracer::isTracing(); }
+
+// A CPU's memory, without the dispatcher.
+inline at::Tensor cpu_memory(at::IntArrayRef sizes, at::ScalarType dtype) {
+  return at::detail::empty_cpu(sizes, dtype);
+}
+inline at::Tensor cpu_memory(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype) {
+  return at::detail::empty_strided_cpu(sizes, strides, dtype);
+}
 
 // A Function that says what its node is called.
 template <class T>

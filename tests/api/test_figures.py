@@ -127,7 +127,7 @@ def test_what_cannot_be_drawn_is_refused(draw, message: str, tmp_path: Path) -> 
 def test_a_picture_drawn_on_a_busy_machine_is_no_warning(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """matplotlib warns of a legend that it looked a second for; here every look at the clock is one."""
+    """matplotlib warns of a legend that it looked a second for; here each look at the clock takes two."""
     images, points, picture = torch.rand(2, 1, 8, 8), torch.rand(4, 2), tmp_path / "a.png"
     plots.save_grid(images, picture, value_range=(0, 1))
     drawn: dict[str, Callable[[], object]] = {

@@ -19,7 +19,7 @@ PRIVATE_PYTHON = re.compile(
 )
 PRIVATE_CXX = re.compile(
     r"\bat::_[a-z]\w*"
-    r"|\b(at|c10)::impl::\w+"
+    r"|\b(at|c10)::(impl|detail)::\w+"
     r"|\btorch::jit::(?!Stack\b)\w+"
     r"|\bget_current_graph_task\w*"
     r"|\bFuncTorch\w+"
