@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import re
 import sys
 import zlib
 from typing import Any
 
 import backends
+import marks
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -28,10 +28,7 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # --strict-markers for what is asked for: a mark that is renamed would select all or nothing in silence.
-    declared = {re.split(r"[(:]", line)[0] for line in config.getini("markers")}
-    named = re.findall(r"[^\W\d]\w*", config.option.markexpr)
-    if unknown := {*named} - {"and", "or", "not"} - declared:
+    if unknown := marks.undeclared(config, config.option.markexpr):
         raise pytest.UsageError(f"-m names a mark that pyproject.toml does not: {min(unknown)}")
     # Two workers on two cores: more threads would only wait for each other.
     torch.set_num_threads(1)

@@ -33,6 +33,8 @@ BINDINGS = sorted((SOURCES / "cuda").glob("*.cpp"))
 TORCH = Path(torch.__file__).parent
 # The same rounding in every build: nothing is contracted to fma.
 NVCC_OPTIONS = ("-fmad=false",)
+# A switch that leaves out a case of an enumeration is an error here, as where the CPU's kernels are compiled.
+STRICT = ("-Werror=switch",)
 HOST_OPTIONS = ("-x", "c++", "-std=c++20", "-fPIC", "-ffp-contract=off", "-DGANKERNELS_HOST_SHIM")
 # Where the kernels' loads and stores are hidden from the optimiser by alignment, as on the device.
 QUIET = ("-Wno-unknown-pragmas", "-Wno-psabi", "-Wno-attributes")
@@ -108,7 +110,7 @@ def host_object(source: Path, *options: str) -> Path:
     if source == bindings() or source.parent == HERE:
         includes += ["-isystem", TORCH / "include"]
         includes += ["-isystem", TORCH / "include" / "torch" / "csrc" / "api" / "include"]
-    command = [compiler(), *HOST_OPTIONS, *QUIET, *options, *includes, "-c", source, "-o"]
+    command = [compiler(), *HOST_OPTIONS, *STRICT, *QUIET, *options, *includes, "-c", source, "-o"]
     files = [source, *(BINDINGS if source == bindings() else ()), *headers(SOURCES, HERE)]
     return cached(f"{source.name}.o", files, lambda target: run([*command, target]), command)
 

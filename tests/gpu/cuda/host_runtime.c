@@ -11,7 +11,8 @@ int cudaDeviceGetAttribute(int* value, int attribute, int device) {
 int gk_most_resident_blocks = 2048;
 int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads, unsigned long shared) {
   (void)kernel, (void)shared;
-  *blocks = 2048 / threads < gk_most_resident_blocks ? 2048 / threads : gk_most_resident_blocks;
+  const int fit = 2048 / threads;
+  *blocks = fit < gk_most_resident_blocks ? fit : gk_most_resident_blocks;
   return 0;
 }
 int cudaGetLastError(void) { return 0; }
