@@ -24,9 +24,9 @@ RESIDENT_CLASSES_OF_ADJACENT_ROWS = 512
 # registers, for the logits, their exponentials and an anchor. Triton before 3.9 lays a warp across the
 # classes of such a tile, which takes 2 to 4 times the sectors, and spills: none there.
 WHOLE_ROWS = 64 if RELEASE >= (3, 9) else 0
-# Triton 3.4 spills where two softmaxes of the longest rows in registers leave lanes without a class.
-PARTIAL_PAIRS = RELEASE >= (3, 5)
 STREAMED_BLOCK = 4096
+# Of the rows of one operand: 8 elements per thread. With 16 warps Triton 3.4 spills in the loop over the classes.
+STREAMED_WARPS = 16 if RELEASE >= (3, 5) else 8
 STREAMED_BLOCK_OF_ADJACENT_ROWS = 256
 ADJACENT_ROWS = 16
 # Classes of a part, and parts of a row, for which a second launch pays.
@@ -115,8 +115,7 @@ def tile_of(classes: int, adjacent: bool, wide: bool = False, operands: int = 1)
     if adjacent:
         return _tile_of_adjacent_rows(block, registers, operands)
     # An address for each element, as where rows are not aligned, takes registers too.
-    partial = operands > 1 and classes < block and not PARTIAL_PAIRS
-    many = operands * registers >= 4 or classes % 4 != 0 or partial
+    many = operands * registers >= 4 or classes % 4 != 0
     share = 4 if wide and operands > 1 else 2 if many else 1
     if block > RESIDENT_CLASSES // registers // share:
         return _tile_of_streamed_rows(classes, wide, operands)
@@ -135,7 +134,7 @@ def _tile_of_streamed_rows(classes: int, wide: bool, operands: int) -> Tile:
     if wide:  # what exp and log work with takes twice the registers too
         block, warps = STREAMED_BLOCK // (4 * next_power_of_2(operands)), 8
     elif operands == 1:
-        block, warps = STREAMED_BLOCK, 16
+        block, warps = 8 * 32 * STREAMED_WARPS, STREAMED_WARPS
     else:  # two softmaxes carry five values a lane, and unaligned rows their addresses
         block, warps = STREAMED_BLOCK // 4, 4 if classes % 4 == 0 else 8
     return Tile(1, block, warps, True, MOST_AT_ONCE)

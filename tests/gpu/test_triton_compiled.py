@@ -22,6 +22,7 @@ from gpu.triton_compiled import (
     call_everything,
     compile_everything,
     compile_heavy,
+    compile_shared_row,
 )
 from tools.ptxsim import triton_driver
 from tools.ptxsim.loop_reductions import carried_reductions
@@ -111,6 +112,13 @@ def test_amd(arch: str, warp: int, classes: int, launches: list[Any]) -> None:
 def test_no_spills(dtype: torch.dtype, shape: tuple[int, ...], arch: int) -> None:
     triton_driver.install(arch=arch)
     compile_heavy(dtype, shape)
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_no_spills_where_programs_share_a_row(dtype: torch.dtype, arch: int) -> None:
+    triton_driver.install(arch=arch)
+    compile_shared_row(dtype)
 
 
 @triton.jit

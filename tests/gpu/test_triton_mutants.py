@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose compiler the tests run")
 
 from gankernels.triton import divergence as divergence_launcher
-from gankernels.triton import layers, operators, plans
+from gankernels.triton import layers, operators
 from gankernels.triton import relativistic as relativistic_launcher
 from gankernels.triton import scalar as scalar_launcher
 from gankernels.triton import softmax_pair as pair_launcher
@@ -31,6 +31,7 @@ from gankernels.triton.kernels import (
 )
 from gankernels.triton.kernels import layers as layer_kernels
 from gpu.triton_cases import ROWS, Case, check, draw
+from gpu.triton_compiled import many_processors
 from tools.ptxsim import triton_driver
 from tools.ptxsim.simulator import KernelFault
 
@@ -107,16 +108,10 @@ def resampled() -> None:
 
 def split() -> None:
     """A row shared by several programs."""
-    processors = plans.processors
     operator = ROWS["softmax_kl"]
     arguments = draw(operator, Case((1, 25001), empty_bins=True), torch.float32, "mean")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "EMULATED_PROCESSORS", 132)
-        processors.cache_clear()
-        try:
-            check(operator, arguments)
-        finally:
-            processors.cache_clear()
+    with many_processors():
+        check(operator, arguments)
 
 
 FEW = Case((33, 20))

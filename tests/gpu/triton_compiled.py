@@ -50,15 +50,20 @@ HEAVY = [
     (torch.float32, (1, 64, 8, 8)),
     (torch.float32, (1, 128, 8, 8)),
     (torch.float32, (1, 512, 4, 4)),
+    (torch.float32, (2, 32768)),
     (torch.bfloat16, (2, 32768)),
+    (torch.bfloat16, (1, 512, 4, 4)),
+    (torch.bfloat16, (1, 600, 8, 8)),
     (torch.float64, (2, 1024)),
     (torch.float64, (2, 2048)),
     (torch.float64, (2, 3001)),
     (torch.float64, (2, 5000)),
     (torch.float64, (1, 600, 8, 8)),
 ]
-# Bytes: the ptxas of earlier releases keeps up to three values of a loop in local memory with registers left.
-PARKED = 0 if plans.RELEASE >= (3, 9) else 24
+# Bytes: for one more block at a time ptxas lets up to six registers' values wait in local memory while a loop
+# over classes runs, or one or two of rows held in registers for the time of a row. Of a full thread one or two.
+PARKED, PARKED_AT_THE_LIMIT = 24, 8
+LOCAL_SHARE = 1 / 500  # of an innermost loop's instructions
 # Every kernel: rows one after the other and side by side, in registers and streamed.
 SHAPES = [(4, 20), (4, 9000), (4, 20, 8, 8), (4, 600, 8, 8)]
 
@@ -118,6 +123,18 @@ def compilations() -> Iterator[list[Execution]]:
         simulator.Module.launch = original  # type: ignore[method-assign]
 
 
+@contextmanager
+def many_processors() -> Iterator[None]:
+    """As many multiprocessors as an H100 has, so that few long rows are shared out."""
+    plans.processors.cache_clear()
+    few, plans.EMULATED_PROCESSORS = plans.EMULATED_PROCESSORS, 132
+    try:
+        yield
+    finally:
+        plans.EMULATED_PROCESSORS = few
+        plans.processors.cache_clear()
+
+
 def compile_heavy(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """The losses of distributions, with what asks most of registers; fails where a value is spilled."""
     real, fake = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
@@ -132,13 +149,29 @@ def compile_heavy(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         operators.softmax_kl(fake, rows.to(dtype), *gradients)
     assert len(compiled) == 6
     for execution in compiled:
-        assert carried_reductions(execution.ir) == []
-        left = 65536 // execution.threads > execution.registers < 255
-        assert execution.spills <= (PARKED if left else 0), (
-            execution.entry,
-            execution.registers,
-            execution.spills,
-        )
+        check_memory(execution)
+
+
+def compile_shared_row(dtype: torch.dtype) -> None:
+    """A row that several programs share, in two launches; fails where a value is spilled."""
+    with compilations() as compiled, many_processors():
+        row, anchor = torch.zeros((1, 40000), dtype=dtype), torch.zeros(40000)
+        operators.realness_d_loss(row, row, anchor, anchor, 1, MEAN, True, True, True, 1.0)
+        operators.softmax_kl(row, row, 1, MEAN, True, True, True, 1.0)
+    assert [execution.entry for execution in compiled] == ["divergence_kernel"] * 4
+    for execution in compiled:
+        check_memory(execution)
+
+
+def check_memory(execution: Execution) -> None:
+    """No loop carries a reduction, and local memory holds no more than what ptxas parks there."""
+    assert carried_reductions(execution.ir) == []
+    if execution.spills:  # only then is the machine code read
+        limit = min(254, 65536 // execution.threads)
+        parked = PARKED if execution.registers < limit else PARKED_AT_THE_LIMIT
+        found = execution.entry, execution.registers, execution.spills, execution.spills_in_loops
+        assert execution.spills <= parked, found
+        assert execution.spills_in_loops <= LOCAL_SHARE, found
 
 
 def compile_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
@@ -158,6 +191,7 @@ def main() -> None:
         compile_everything(dtype, shape)
     for shape in heavy:
         compile_heavy(dtype, shape)
+    compile_shared_row(dtype)
     print(f"Triton {triton.__version__}: {len(SHAPES)} + {len(heavy)} shapes")
 
 

@@ -60,6 +60,11 @@ class Execution:
         return self.usage["STACK"] + self.usage["LOCAL"]
 
     @property
+    def spills_in_loops(self) -> float:
+        """The largest share that accesses to local memory have in an innermost loop's instructions."""
+        return max((loop.local_share for loop in self.code.innermost), default=0.0)
+
+    @property
     def shared(self) -> int:
         """Bytes of shared memory of a block, static and dynamic."""
         system = SYSTEM_SHARED if self.arch >= 90 else 0

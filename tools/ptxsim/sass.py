@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 PLAIN = {"LDG", "STG", "LDS", "STS", "LDL", "STL", "LD", "ST"}
 MEMORY = frozenset(PLAIN | {"RED", "REDG", "ATOM", "ATOMG", "LDGSTS", "UBLKCP"})
+LOCAL = ("LDL", "STL")
+WIDTHS = (8, 16, 32, 64, 128, 256)  # bits
 # Instructions by the pipe that is certain to execute them, and how many lanes' work each is. Others (moves, IMAD,
 # conversions) have more than one: what is left out only makes a bound on the speed less tight.
 PIPES: dict[str, dict[str, int]] = {
@@ -61,6 +63,14 @@ class Loop:
     memory: collections.Counter[str]
     pipes: dict[str, float]
 
+    def contains(self, other: Loop) -> bool:
+        return other is not self and self.begin <= other.begin and other.end <= self.end
+
+    @property
+    def local_share(self) -> float:
+        """Of its instructions, those that access local memory."""
+        return sum(self.memory[f"{op}.{bits}"] for op in LOCAL for bits in WIDTHS) / self.length
+
 
 @dataclasses.dataclass
 class Sass:
@@ -88,6 +98,13 @@ class Sass:
     def load_bytes(self) -> int:
         """Bytes that one thread's global loads ask for when each runs once."""
         return load_bytes(self.memory)
+
+    @property
+    def innermost(self) -> list[Loop]:
+        """The loops that contain no other."""
+        return [
+            loop for loop in self.loops if not any(loop.contains(other) for other in self.loops)
+        ]
 
 
 def load_bytes(memory: collections.Counter[str]) -> int:
