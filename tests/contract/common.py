@@ -45,6 +45,9 @@ derivative_settings = _rows((o, c) for o in OPERATORS if o.true_derivative for c
 class_settings = _rows((o, case) for o in OPERATORS if o.has_classes for case in _settings(o))
 target_settings = _rows((o, case) for o in OPERATORS if o.targets for case in _settings(o))
 fused_settings = _rows((o, case) for o in OPERATORS if o.fused_operator for case in _settings(o))
+independent_settings = _rows(
+    (o, case) for o in OPERATORS if o.reductions and not o.couples_rows for case in _settings(o)
+)
 bounded_settings = _rows(
     (o, case) for o in OPERATORS if o.reductions and not o.overflows for case in _settings(o)
 )

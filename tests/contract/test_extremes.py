@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 import gankernels as gk
 from contract.common import (
+    assert_same,
     bounded_settings,
     call,
     class_settings,
     dtype_name,
     every_dtype,
+    independent_settings,
     target_settings,
     targets_of,
 )
@@ -271,6 +274,40 @@ def test_infinities_and_nans_are_log_softmaxs(
                 bad = with_row(arguments[name], ROWS[row], dim)
                 undefined = bool(bad.select(1 - dim, 1).float().log_softmax(0).isnan().any())
                 assert_like_reference(operator, {**arguments, name: bad}, names, undefined)
+
+
+BESIDE = [
+    ((70, 5), 1),
+    ((9, 40), 1),
+    ((2, 20, 5, 8), 1),
+]  # rows of a vector's lanes, long ones, and maps
+
+
+def one_row_in_seven(x: Tensor, dim: int | None) -> Tensor:
+    """True there, in the shape of ``x``; where there is no class dimension every element is a row."""
+    row = x if dim is None else x.select(dim, 0)
+    chosen = (torch.arange(row.numel()) % 7 == 1).reshape(row.shape)
+    return chosen if dim is None else chosen.unsqueeze(dim).expand(x.shape)
+
+
+@independent_settings
+def test_a_bad_row_changes_no_bit_of_others(operator: Operator, case: Case) -> None:
+    """Neither of their losses nor of their gradients, though vectors and tiles hold several rows."""
+    for (shape, dim), dtype, bad in in_turn(
+        list(product(BESIDE, (torch.float32, torch.bfloat16), (NAN, INF, -INF)))
+    ):
+        like = Case(shape, dim=dim, options=case.options)
+        arguments = operator.draw(like, dtype, reduction="none")
+        names = operator.inputs(arguments)
+        classes = arguments.get("dim")
+        good = {name: ~one_row_in_seven(arguments[name], classes) for name in names}
+        at = good[names[0]] if classes is None else good[names[0]].select(classes, 0)
+        value, found = differentiate(operator.functional, arguments, names)
+        for name in names:
+            spoiled = {**arguments, name: arguments[name].masked_fill(~good[name], bad)}
+            beside, gradients = differentiate(operator.functional, spoiled, names)
+            assert_same([beside[at]], [value[at]])
+            assert_same([gradients[n][good[n]] for n in names], [found[n][good[n]] for n in names])
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF], ids=str)

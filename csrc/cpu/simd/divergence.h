@@ -157,19 +157,26 @@ GK_INLINE Vec<A> x_log_x(Vec<A> a) {
   return a == A(0) ? Vec<A>{} : Vec<A>(a * log<A>(a));
 }
 
-// b * t, masked only beyond the row's end, where t = -inf and b = 0: NaN tells whether the row has to be masked too.
+// sum + b * t with 0 * (-inf) = 0, rounded as `add_product` rounds it: other rows of a tile may ask for the mask.
+template <class V>
+GK_INLINE V add_masked_product(V sum, V b, V t) {
+  return b == 0 ? sum : V(sum + b * t);
+}
+
+// The same, masked only beyond the row's end, where t = -inf and b = 0: NaN tells whether the row has to be masked too.
 template <class V, class N>
-GK_INLINE V product(V b, V t, N) {
-  if constexpr (std::is_same_v<N, Partial>) return masked_product(b, t);
-  else return b * t;
+GK_INLINE V add_product(V sum, V b, V t, N) {
+  if constexpr (std::is_same_v<N, Partial>) return add_masked_product(sum, b, t);
+  else return sum + b * t;
 }
 
 // sum B t of a row, or of a row in each lane.
 template <class A, class Tile, class T>
 GK_INLINE Vec<A> masked_anchor_dot(const Tile& tile, const A* anchor, Operand<T> z, Vec<A> max) {
   Vec<A> dot{};
-  tile.each(
-      [&](int64_t k, auto n) { dot += masked_product(tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - max)); });
+  tile.each([&](int64_t k, auto n) {
+    dot = add_masked_product(dot, tile.shared(anchor, k, n), Vec<A>(tile.get(z, k, n) - max));
+  });
   return tile.sum(dot);
 }
 
@@ -202,7 +209,7 @@ GK_INLINE auto anchor_row(const Tile& tile, void* scratch) {
     const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - m;
     const Vec<A> e = exp_non_positive<A>(t);
     s += e;
-    dot += product(tile.shared(anchor, k, n), t, n);
+    dot = add_product(dot, tile.shared(anchor, k, n), t, n);
     if constexpr (kGradient) tile.put(exps, k, e, n);
   });
   s = tile.sum(s);
@@ -252,7 +259,7 @@ double kl_anchor_long(const DivergenceProblem& p, int64_t begin, int64_t end, vo
         const Vec<T> t = tile.get(z, k, n, -kInfinity<T>) - top, b = tile.shared(anchor, k, n);
         const Vec<T> e = exp_non_positive<T>(t);
         s += e, seen += b;
-        dot += product(b, t, n);
+        dot = add_product(dot, b, t, n);
         tile.put(grad, k, e, n);
       });
     }
@@ -313,7 +320,7 @@ double kl_target(const DivergenceProblem& p, int64_t begin, int64_t end, void* s
       s += e;
       mass += plus - minus;
       entropy += x_log_x<A>(plus) - x_log_x<A>(minus);
-      dot += masked_product(Vec<A>(plus - minus), t);
+      dot = add_masked_product(dot, Vec<A>(plus - minus), t);
       tile.put(exps, k, e, Full<A>{});
     });
     s = tile.sum(s), mass = tile.sum(mass);
@@ -365,9 +372,9 @@ double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* 
       const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
       const Vec<A> e = exp_non_positive<A>(u), minus = minus_at(k, n);
       p_sum += e;
-      dot_u += product(e, u, n);
-      dot_t += product(e, t, n);
-      minus_dot += product(minus, t, n);
+      dot_u = add_product(dot_u, e, u, n);
+      dot_t = add_product(dot_t, e, t, n);
+      minus_dot = add_product(minus_dot, minus, t, n);
       tile.put(p_exps, k, e, Full<A>{});
       if constexpr (!kLinear) {
         const Vec<A> f = exp_non_positive<A>(t);
@@ -384,9 +391,9 @@ double kl_softmax(const DivergenceProblem& p, int64_t begin, int64_t end, void* 
       tile.each([&](int64_t k, auto n) {
         const Vec<A> u = tile.get(a, k, n, -kInfinity<A>) - a_max, e = tile.get(p_exps, k, n);
         const Vec<A> t = tile.get(z, k, n, -kInfinity<A>) - z_max;
-        dot_u += masked_product(e, u);
-        dot_t += masked_product(e, t);
-        minus_dot += masked_product(minus_at(k, n), t);
+        dot_u = add_masked_product(dot_u, e, u);
+        dot_t = add_masked_product(dot_t, e, t);
+        minus_dot = add_masked_product(minus_dot, minus_at(k, n), t);
       });
     }
     p_sum = tile.sum(p_sum);
