@@ -2,11 +2,11 @@
 
     python tools/aarch64.py [--again]
 
-Needs Debian, root, `debootstrap`, `qemu-user-static` and the kernel's binfmt_misc, which starts QEMU for programs of
-the other architecture. A small Debian with its compiler and Python is unpacked under build/aarch64, and beside it
-torch's own wheel for AArch64, the newest that is for a CPU alone. There the extension is built as setup.py builds it
-anywhere, `gankernels info --check` is run, and a part of the contract's tests. About 25 minutes on two cores.
-Writes docs/results/aarch64.json.
+Needs Debian, root, `debootstrap`, `qemu-user-static` and the kernel's binfmt_misc, which starts QEMU for programs
+of the other architecture. A small Debian with its compiler and Python is unpacked under build/aarch64, and beside
+it torch's own wheel for AArch64, the newest that is for a CPU alone. There the extension is built as setup.py
+builds it anywhere, `gankernels info --check` is run, and a part of the contract's tests. About 25 minutes on two
+cores. Writes docs/results/aarch64.json.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ def inside(*command: str, jobs: int = 2, may_fail: bool = False) -> str:
     return run(words, may_fail, env={**ENVIRONMENT, "MAX_JOBS": str(jobs)})
 
 
+@contextmanager
+def processes() -> Iterator[None]:
+    """/proc, where a test reads how long each thread ran."""
+    proc = WORK / "root" / "proc"
+    run(["mount", "-t", "proc", "proc", proc])
+    try:
+        yield
+    finally:
+        run(["umount", proc])
+
+
 def check_machine() -> None:
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
         raise SystemExit("needs root, and Debian's packages debootstrap and qemu-user-static")
@@ -98,8 +111,8 @@ def unpack_wheels() -> None:
     for wheel in folder.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(site)
     for ninja in site.glob("ninja-*.data/scripts/ninja"):
-        shutil.copy(ninja, WORK / "root/usr/local/bin/ninja")
-        (WORK / "root/usr/local/bin/ninja").chmod(0o755)
+        shutil.copy(ninja, WORK / "root/usr/bin/ninja")
+        (WORK / "root/usr/bin/ninja").chmod(0o755)
 
 
 def unpack_tree() -> None:
@@ -153,7 +166,8 @@ def main() -> None:
     machine = "import platform as p; print(p.machine(), p.python_version())"
     found["machine"], found["python"] = inside("python3", "-c", machine).split()
     found["emulator"] = run(["qemu-aarch64-static", "--version"]).splitlines()[0]
-    found |= tests(arguments.shard)
+    with processes():
+        found |= tests(arguments.shard)
     found |= {"date": datetime.date.today().isoformat(), "commit": commit(TESTED)}
     found["command"] = " ".join(["python", *sys.argv])
     RECORD.write_text(json.dumps(found, indent=1) + "\n")
