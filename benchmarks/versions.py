@@ -1,4 +1,4 @@
-"""The table of what was built and tested, from docs/results/versions.json; tools/matrix.py writes that."""
+"""What was built and tested elsewhere, from what tools/matrix.py and tools/aarch64.py write."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from benchmarks.results import table
+from tools.aarch64 import RECORD as AARCH64
 from tools.matrix import COMBINATIONS, RECORD
 
 
@@ -63,4 +64,22 @@ def versions() -> str:
     return (
         f"{text}\n\nCommand: `make matrix`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commits and "
         f"commands are in `docs/results/versions.json`. Named there and not run: {', '.join(waiting)}."
+    )
+
+
+def aarch64() -> str:
+    """What was built and tested for AArch64, from what tools/aarch64.py writes."""
+    found = json.loads(AARCH64.read_text())
+    (check,) = found["check"].values()
+    outcome = f"{found['passed']:,} passed, {found.get('failed', 0):,} failed, {found['skipped']:,} skipped"
+    emulator = found["emulator"].split(" (")[0]
+    share = found["tests"].split("--shard 0/")[1]
+    failures = len(check["failures"])
+    return (
+        f"On AArch64, under {emulator}, {_compiler(found['compiler'])} built the extension without a warning "
+        f"against torch {found['torch_running']} for Python {found['python']}, and torch loads it: "
+        f"`gankernels info --check` made {check['calls']} calls of {check['operators']} operators, with "
+        f"{failures} failures, and of one in {share} of the contract's and the operators' tests (without "
+        f"`torch.compile`) {outcome}. Command: `{found['command']}`, {found['date']}, commit {found['commit']}; "
+        "`docs/results/aarch64.json`."
     )

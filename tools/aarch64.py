@@ -127,9 +127,9 @@ def tests(shard: str) -> dict[str, Any]:
     folders = ("tests/contract", "tests/operators")
     words = ["pytest", "-q", "-p", "no:cacheprovider", *folders, "-m", MARKS, "--shard", shard]
     said = inside("python3", "-m", *words, may_fail=True).strip()  # a failure is a result too
-    counts = re.findall(r"(\d+) (passed|failed|skipped|error)", said.splitlines()[-1])
-    if not counts:
-        raise SystemExit(f"no test ran: {said[-4000:]}")
+    counts = re.findall(r"(\d+) (passed|failed|skipped)", said.splitlines()[-1])
+    if not counts or re.search(r"\d+ errors?\b", said.splitlines()[-1]):
+        raise SystemExit(f"not all tests ran: {said[-4000:]}")
     failures = re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE)
     found = {name: int(n) for n, name in counts}
     return {"tests": " ".join(words), **found, **({"failures": failures} if failures else {})}
