@@ -288,6 +288,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "GPU steps": gpu_tables.short_steps,
     },
     "docs/backends.md": {"versions": versions.versions},
+    "docs/releasing.md": {"aarch64": versions.aarch64},
     "docs/numerics.md": {"accuracy": accuracy.table, "formulas": accuracy.formula_table},
     "docs/switching.md": {**switching.PARTS, "source": lambda: _source("dropin")},
     "docs/gpu-kernels.md": {"peers": peers_page.section},

@@ -99,6 +99,7 @@ def unpack_debian(mirror: str) -> None:
     run(["debootstrap", *options, DEBIAN, root, mirror])
     for package in sorted((root / "var/cache/apt/archives").glob("*.deb")):
         run(["dpkg-deb", "--extract", package, root])
+    shutil.copy(root / "usr/share/base-passwd/passwd.master", root / "etc/passwd")
     for name, of in (("cc", "gcc"), ("c++", "g++")):
         (root / "usr/bin" / name).symlink_to(of)
 
@@ -116,8 +117,8 @@ def unpack_wheels() -> None:
 
 
 def unpack_tree() -> None:
+    """Over an older one, so that what has not changed since it was built is not built again."""
     tree = WORK / "root" / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
     archive = WORK / "tree.tar"
     run(["git", "archive", "-o", archive, "HEAD"], cwd=ROOT)
     shutil.unpack_archive(archive, tree)

@@ -79,7 +79,7 @@ TORCHES = (
     Combination(NEWEST, "3.13", wheel=True),
     Combination(NEWEST, "3.14"),
 )
-COMPILERS = ("g++-11", "clang++-14", "clang++-15", "clang++-19")
+COMPILERS = ("g++-11", "g++-13", "g++-14", "clang++-14", "clang++-15", "clang++-19")
 TRITONS = ("3.4.0", "3.5.1", "3.6.0", "3.7.1", "3.8.0", "3.9.0")
 COMBINATIONS = (
     *TORCHES,

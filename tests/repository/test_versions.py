@@ -52,6 +52,41 @@ def test_the_table_names_what_was_not_run() -> None:
         assert (f"`{combination.name}`" in table) == (combination.name not in results)
 
 
+# --- AArch64 -------------------------------------------------------------------------------------
+
+EMULATED = {
+    "machine": "aarch64",
+    "emulator": "qemu-aarch64 version 7.2 (Debian)",
+    "compiler": "c++ (Debian 12.2.0) 12.2.0",
+    "torch_running": "2.10.0+cpu",
+    "python": "3.11.2",
+    "check": {"cpu": {"calls": 8, "operators": 3, "failures": ["softmax_kl"]}},
+    "tests": "pytest tests/contract --shard 0/10",
+    "passed": 1700,
+    "failed": 2,
+    "skipped": 4,
+    "date": "2026-01-01",
+    "commit": "0000000",
+    "command": "python tools/aarch64.py",
+}
+
+
+def test_what_failed_on_aarch64_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "AARCH64", tmp_path / "aarch64.json")
+    versions.AARCH64.write_text(json.dumps(EMULATED))
+    said = versions.aarch64()
+    assert "with 1 failures" in said
+    assert "1,700 passed, 2 failed, 4 skipped" in said
+    assert "one in 10" in said
+
+
+def test_the_record_of_aarch64_is_of_a_commit() -> None:
+    found = json.loads(versions.AARCH64.read_text())
+    assert set(found) >= set(EMULATED) - {"failed"}
+    assert found["machine"] == "aarch64"
+    assert "modified" not in found["commit"]
+
+
 # --- the wheel -----------------------------------------------------------------------------------
 
 NAMES = ("gankernels-0.1.0.tar.gz", "gankernels-0.1.0+torch2.11.cu13-cp312-cp312-linux_x86_64.whl")

@@ -129,3 +129,23 @@ def test_roofline_names_what_limits() -> None:
     assert found.limited_by == "bytes in flight"
     # 2048 threads x 2 bytes of 3350 GB/s x 600 ns / 132
     assert found.dram_share == pytest.approx(4096 / (3350 * 600 / 132))
+
+
+LOOPS = """
+.L_x_0:
+        /*0010*/                   IADD3 R0, R0, 0x1, RZ ;
+.L_x_1:
+        /*0020*/                   LDL.64 R2, [R1] ;
+        /*0030*/                   FADD R3, R2, R3 ;
+        /*0040*/               @P0 BRA `(.L_x_1) ;
+        /*0050*/                   STL [R1], R3 ;
+        /*0060*/               @P1 BRA `(.L_x_0) ;
+"""
+
+
+def test_spills_are_found_in_the_loop_where_they_are() -> None:
+    """Not those of the loop around it, which run once for all of its turns."""
+    (loop,) = sass.count(LOOPS).innermost
+    assert (loop.length, loop.local_share) == (3, 1 / 3)
+    (loop,) = sass.count(LOOPS.replace("LDL.64 R2", "LDG.64 R2")).innermost
+    assert loop.local_share == 0
