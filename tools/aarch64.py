@@ -117,11 +117,16 @@ def unpack_wheels() -> None:
 
 
 def unpack_tree() -> None:
-    """Over an older one, so that what has not changed since it was built is not built again."""
-    tree = WORK / "root" / "tree"
-    archive = WORK / "tree.tar"
+    """Over an older one, whose files stay where they are the same: what came of them is not built again."""
+    archive, fresh, tree = WORK / "tree.tar", WORK / "tree", WORK / "root" / "tree"
     run(["git", "archive", "-o", archive, "HEAD"], cwd=ROOT)
-    shutil.unpack_archive(archive, tree)
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.unpack_archive(archive, fresh)
+    for path in (path for path in fresh.rglob("*") if path.is_file()):
+        target = tree / path.relative_to(fresh)
+        if not target.exists() or target.read_bytes() != path.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def tests(shard: str) -> dict[str, Any]:
