@@ -40,7 +40,7 @@ def _line(found: dict[str, Any]) -> list[object]:
         outcome = found["error"]
     else:
         outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
-        outcome += f", {found['skipped']:,} skipped" if found.get("skipped") else ""
+        outcome += f", {found.get('skipped', 0):,} skipped" if found.get("skipped") else ""
         names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
         outcome += f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
     if "wheel" in found:
@@ -71,7 +71,7 @@ def aarch64() -> str:
     """What was built and tested for AArch64, from what tools/aarch64.py writes."""
     found = json.loads(AARCH64.read_text())
     (check,) = found["check"].values()
-    outcome = f"{found['passed']:,} passed, {found.get('failed', 0):,} failed, {found['skipped']:,} skipped"
+    outcome = f"{found['passed']:,} passed, {found.get('failed', 0):,} failed, {found.get('skipped', 0):,} skipped"
     emulator = found["emulator"].split(" (")[0]
     share = found["tests"].split("--shard 0/")[1]
     failures = len(check["failures"])
