@@ -71,7 +71,8 @@ def aarch64() -> str:
     """What was built and tested for AArch64, from what tools/aarch64.py writes."""
     found = json.loads(AARCH64.read_text())
     (check,) = found["check"].values()
-    outcome = f"{found['passed']:,} passed, {found.get('failed', 0):,} failed, {found.get('skipped', 0):,} skipped"
+    counts = {name: found.get(name, 0) for name in ("passed", "failed", "skipped")}
+    outcome = ", ".join(f"{n:,} {name}" for name, n in counts.items())
     emulator = found["emulator"].split(" (")[0]
     share = found["tests"].split("--shard 0/")[1]
     failures = len(check["failures"])

@@ -5,8 +5,8 @@
 Needs Debian, root, `debootstrap`, `qemu-user-static` and the kernel's binfmt_misc, which starts QEMU for programs
 of the other architecture. A small Debian with its compiler and Python is unpacked under build/aarch64, and beside
 it torch's own wheel for AArch64, the newest that is for a CPU alone. There the extension is built as setup.py
-builds it anywhere, `gankernels info --check` is run, and a part of the contract's tests. About 25 minutes on two
-cores. Writes docs/results/aarch64.json.
+builds it anywhere, `gankernels info --check` is run, and a part of the contract's tests. About a quarter of an
+hour on two cores. Writes docs/results/aarch64.json.
 """
 
 from __future__ import annotations
