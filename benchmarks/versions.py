@@ -35,14 +35,16 @@ def _wheel(found: dict[str, Any]) -> str:
     return f"; wheel built, and used in a bare environment ({found['fits']}, {size / 1e6:.1f} MB)"
 
 
+def _outcome(found: dict[str, Any]) -> str:
+    """How many tests passed and failed, and which failed."""
+    outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
+    outcome += f", {found['skipped']:,} skipped" if found.get("skipped") else ""
+    names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
+    return outcome + (f" ({', '.join(f'`{name}`' for name in names)})" if names else "")
+
+
 def _line(found: dict[str, Any]) -> list[object]:
-    if "error" in found:
-        outcome = found["error"]
-    else:
-        outcome = f"{found.get('passed', 0):,} passed, {found.get('failed', 0):,} failed"
-        outcome += f", {found.get('skipped', 0):,} skipped" if found.get("skipped") else ""
-        names = sorted({re.sub(r".*::|\[.*", "", test) for test in found.get("failures", ())})
-        outcome += f" ({', '.join(f'`{name}`' for name in names)})" if names else ""
+    outcome = found["error"] if "error" in found else _outcome(found)
     if "wheel" in found:
         outcome += _wheel(found["wheel"])
     versions = [found.get(key, "") for key in ("torch", "python", "numpy", "triton")]
@@ -71,8 +73,6 @@ def aarch64() -> str:
     """What was built and tested for AArch64, from what tools/aarch64.py writes."""
     found = json.loads(AARCH64.read_text())
     (check,) = found["check"].values()
-    counts = {name: found.get(name, 0) for name in ("passed", "failed", "skipped")}
-    outcome = ", ".join(f"{n:,} {name}" for name, n in counts.items())
     emulator = found["emulator"].split(" (")[0]
     share = found["tests"].split("--shard 0/")[1]
     failures = len(check["failures"])
@@ -81,6 +81,6 @@ def aarch64() -> str:
         f"against torch {found['torch_running']} for Python {found['python']}, and torch loads it: "
         f"`gankernels info --check` made {check['calls']} calls of {check['operators']} operators, with "
         f"{failures} failures, and of one in {share} of the contract's and the operators' tests (without "
-        f"`torch.compile`) {outcome}. Command: `{found['command']}`, {found['date']}, commit {found['commit']}; "
-        "`docs/results/aarch64.json`."
+        f"`torch.compile`) {_outcome(found)}. Command: `{found['command']}`, {found['date']}, commit "
+        f"{found['commit']}; `docs/results/aarch64.json`."
     )

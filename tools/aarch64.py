@@ -15,7 +15,6 @@ import argparse
 import datetime
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.results import commit  # noqa: E402
+from tools.matrix import TESTED, counts  # noqa: E402
 
 WORK, RECORD = ROOT / "build" / "aarch64", ROOT / "docs" / "results" / "aarch64.json"
 DEBIAN, PYTHON = "bookworm", "3.11"
@@ -42,16 +42,15 @@ WHEELS = (
     *("hypothesis", "sortedcontainers", "expecttest", "pytest-xdist", "execnet"),
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-TESTED = ("csrc", "gankernels", "tests", "tools", "setup.py", "pyproject.toml")
 # torch.compile is left out: its tracing takes minutes a test here.
 MARKS = "not (emulated or builds or dynamo or processes)"
 ENVIRONMENT = {
-    **{
-        "HOME": "/root",
-        "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/bin",
-        "PYTHONPATH": "/site:/tree",
-    },
-    **{"GANKERNELS_TEST_BACKENDS": "cpu", "GANKERNELS_REQUIRE_EXT": "1", "GANKERNELS_WERROR": "1"},
+    "HOME": "/root",
+    "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/bin",
+    "PYTHONPATH": "/site:/tree",
+    "GANKERNELS_TEST_BACKENDS": "cpu",
+    "GANKERNELS_REQUIRE_EXT": "1",
+    "GANKERNELS_WERROR": "1",
 }
 
 
@@ -110,9 +109,8 @@ def unpack_wheels() -> None:
     run([sys.executable, "-m", "pip", "download", "--quiet", *wanted, "-d", folder, *WHEELS])
     for wheel in folder.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(site)
-    for ninja in site.glob("ninja-*.data/scripts/ninja"):
-        shutil.copy(ninja, WORK / "root/usr/bin/ninja")
-        (WORK / "root/usr/bin/ninja").chmod(0o755)
+    (ninja,) = site.glob("ninja-*.data/scripts/ninja")
+    Path(shutil.copy(ninja, WORK / "root/usr/bin/ninja")).chmod(0o755)
 
 
 def unpack_tree() -> None:
@@ -131,13 +129,11 @@ def unpack_tree() -> None:
 def tests(shard: str) -> dict[str, Any]:
     folders = ("tests/contract", "tests/operators")
     words = ["pytest", "-q", "-p", "no:cacheprovider", *folders, "-m", MARKS, "--shard", shard]
-    said = inside("python3", "-m", *words, may_fail=True).strip()  # a failure is a result too
-    counts = re.findall(r"(\d+) (passed|failed|skipped)", said.splitlines()[-1])
-    if not counts or re.search(r"\d+ errors?\b", said.splitlines()[-1]):
+    said = inside("python3", "-m", *words, may_fail=True)  # a failure is a result too
+    found = counts(said)
+    if "passed" not in found:
         raise SystemExit(f"not all tests ran: {said[-4000:]}")
-    failures = re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE)
-    found = {name: int(n) for n, name in counts}
-    return {"tests": " ".join(words), **found, **({"failures": failures} if failures else {})}
+    return {"tests": " ".join(words), **found}
 
 
 def mirror_of_apt() -> str:

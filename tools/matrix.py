@@ -98,6 +98,21 @@ def run(command: list[object], log: Path, **options: Any) -> int:
         ).returncode
 
 
+def counts(said: str) -> dict[str, Any]:
+    """How many tests passed, failed and were skipped by pytest's own words, and the first that failed."""
+    last = said.strip().splitlines()[-1]
+    found: dict[str, Any] = {
+        name: int(n) for n, name in re.findall(r"(\d+) (passed|failed|skipped)", last)
+    }
+    if broken := re.search(r"(\d+) error", last):
+        found["failed"] = found.get("failed", 0) + int(broken[1])
+    if not found:
+        raise RuntimeError(f"no test ran: {last}")
+    if failures := sorted(set(re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE))):
+        found["failures"] = failures[:20]
+    return found
+
+
 class Trial:
     """One combination, in a folder of its own."""
 
@@ -148,18 +163,7 @@ class Trial:
     def test(self) -> dict[str, Any]:
         command = [self.python, "-m", "pytest", "-q", "-n", self.jobs, "--dist", "worksteal"]
         run([*command, *self.combination.tests], self.log, cwd=self.tree, env=self.environment)
-        said = self.log.read_text()
-        last = said.strip().splitlines()[-1]
-        counts: dict[str, Any] = {
-            name: int(n) for n, name in re.findall(r"(\d+) (passed|failed|skipped)", last)
-        }
-        if broken := re.search(r"(\d+) error", last):
-            counts["failed"] = counts.get("failed", 0) + int(broken[1])
-        if not counts:
-            raise RuntimeError(f"no test ran: {last}")
-        if failures := sorted(set(re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE))):
-            counts["failures"] = failures[:20]
-        return counts
+        return counts(self.log.read_text())
 
     def wheel(self, tested: str) -> dict[str, Any]:
         """What tools.dist records of a wheel against this torch, or its error."""

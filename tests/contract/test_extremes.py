@@ -276,11 +276,8 @@ def test_infinities_and_nans_are_log_softmaxs(
                 assert_like_reference(operator, {**arguments, name: bad}, names, undefined)
 
 
-BESIDE = [
-    ((70, 5), 1),
-    ((9, 40), 1),
-    ((2, 20, 5, 8), 1),
-]  # rows of a vector's lanes, long ones, and maps
+# Rows of a vector's lanes, long ones, and maps.
+BESIDE = [((70, 5), 1), ((9, 40), 1), ((2, 20, 5, 8), 1)]
 
 
 def one_row_in_seven(x: Tensor, dim: int | None) -> Tensor:

@@ -60,9 +60,13 @@ HEAVY = [
     (torch.float64, (2, 5000)),
     (torch.float64, (1, 600, 8, 8)),
 ]
-# Bytes: for one more block at a time ptxas lets up to six registers' values wait in local memory while a loop
-# over classes runs, or one or two of rows held in registers for the time of a row. Of a full thread one or two.
-PARKED, PARKED_AT_THE_LIMIT = 24, 8
+# Where every release's ptxas parks: for one more block at a time it lets registers' values wait in local memory
+# while a loop over classes runs, or one or two of rows held in registers for the time of a row.
+PARKED = {
+    (torch.float32, (2, 32768)),
+    (torch.bfloat16, (1, 512, 4, 4)),
+    (torch.bfloat16, (1, 600, 8, 8)),
+}
 LOCAL_SHARE = 1 / 500  # of an innermost loop's instructions
 # Every kernel: rows one after the other and side by side, in registers and streamed.
 SHAPES = [(4, 20), (4, 9000), (4, 20, 8, 8), (4, 600, 8, 8)]
@@ -149,7 +153,7 @@ def compile_heavy(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         operators.softmax_kl(fake, rows.to(dtype), *gradients)
     assert len(compiled) == 6
     for execution in compiled:
-        check_memory(execution)
+        check_memory(execution, (dtype, shape) in PARKED)
 
 
 def compile_shared_row(dtype: torch.dtype) -> None:
@@ -160,18 +164,24 @@ def compile_shared_row(dtype: torch.dtype) -> None:
         operators.softmax_kl(row, row, 1, MEAN, True, True, True, 1.0)
     assert [execution.entry for execution in compiled] == ["divergence_kernel"] * 4
     for execution in compiled:
-        check_memory(execution)
+        check_memory(execution, parked=True)
 
 
-def check_memory(execution: Execution) -> None:
+def check_memory(execution: Execution, parked: bool = False) -> None:
     """No loop carries a reduction, and local memory holds no more than what ptxas parks there."""
     assert carried_reductions(execution.ir) == []
     if execution.spills:  # only then is the machine code read
-        limit = min(254, 65536 // execution.threads)
-        parked = PARKED if execution.registers < limit else PARKED_AT_THE_LIMIT
         found = execution.entry, execution.registers, execution.spills, execution.spills_in_loops
-        assert execution.spills <= parked, found
+        full = execution.registers >= min(254, 65536 // execution.threads)
+        assert execution.spills <= allowance(full, parked), found
         assert execution.spills_in_loops <= LOCAL_SHARE, found
+
+
+def allowance(full: bool, parked: bool) -> int:
+    """Bytes of local memory of a thread, which has all registers that it can have or not."""
+    if not full and plans.RELEASE < (3, 9):
+        return 24
+    return 8 if parked or plans.RELEASE < (3, 5) else 0
 
 
 def compile_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:

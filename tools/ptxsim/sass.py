@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 PLAIN = {"LDG", "STG", "LDS", "STS", "LDL", "STL", "LD", "ST"}
 MEMORY = frozenset(PLAIN | {"RED", "REDG", "ATOM", "ATOMG", "LDGSTS", "UBLKCP"})
-LOCAL = ("LDL", "STL")
-WIDTHS = (8, 16, 32, 64, 128, 256)  # bits
+LOCAL = ("LDL.", "STL.")
 # Instructions by the pipe that is certain to execute them, and how many lanes' work each is. Others (moves, IMAD,
 # conversions) have more than one: what is left out only makes a bound on the speed less tight.
 PIPES: dict[str, dict[str, int]] = {
@@ -69,7 +68,7 @@ class Loop:
     @property
     def local_share(self) -> float:
         """Of its instructions, those that access local memory."""
-        return sum(self.memory[f"{op}.{bits}"] for op in LOCAL for bits in WIDTHS) / self.length
+        return sum(n for access, n in self.memory.items() if access.startswith(LOCAL)) / self.length
 
 
 @dataclasses.dataclass
