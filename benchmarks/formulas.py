@@ -44,6 +44,14 @@ def cross_entropy_realness_d(real: Tensor, fake: Tensor, a1: Tensor, a0: Tensor)
     return F.cross_entropy(real, a1.expand_as(real)) + F.cross_entropy(fake, a0.expand_as(fake))
 
 
+def kl_div_js(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence as it is usually written: F.kl_div to the mixture, twice."""
+    log_p, log_q = F.log_softmax(p_logits, 1), F.log_softmax(q_logits, 1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    both = (F.kl_div(log_m, log, reduction="batchmean", log_target=True) for log in (log_p, log_q))
+    return 0.5 * (next(both) + next(both))
+
+
 def bce_logistic_d(real: Tensor, fake: Tensor) -> Tensor:
     """Two BCE-with-logits terms against ones and zeros, as every DCGAN tutorial has them."""
     bce = F.binary_cross_entropy_with_logits
@@ -60,6 +68,7 @@ REALNESS_D = {
     "F.kl_div": kl_div_realness_d,
     "F.cross_entropy": cross_entropy_realness_d,
 }
+JS_DIVERGENCE = {"F.kl_div": kl_div_js}
 LOGISTIC_D = {"BCE with logits": bce_logistic_d, "F.softplus": softplus_logistic_d}
 
 EACH: dict[str, Callable[..., Tensor]] = {

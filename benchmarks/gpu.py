@@ -91,11 +91,18 @@ def logistic_d(shape: tuple[int, ...], dtype: str, device: str = "cuda") -> Case
     return _case("logistic_d_loss", dtype, logits, loss, rivals, "BCE with logits")
 
 
+def js_divergence(n: int, k: int, dtype: str, device: str = "cuda") -> Case:
+    logits = losses.two_batches((n, k), losses.DTYPES[dtype], device)
+    loss, rivals = gk.js_divergence, formulas.JS_DIVERGENCE
+    return _case("js_divergence", dtype, logits, loss, rivals, "F.kl_div")
+
+
 _ROWS = ((128, 20), (128, 51), (4096, 20), (4096, 64), (8192, 1024), (8192, 4096), (1024, 32768))
 CASES: list[Callable[[], Case]] = [
     *(partial(realness_d, n, k, d) for d in DTYPES for n, k in (*_ROWS, (8, 262144))),
     *(partial(logistic_d, s, d) for d in DTYPES for s in ((128,), (64, 1, 30, 30))),
     partial(logistic_d, (4096, 4096), "bf16"),
+    *(partial(js_divergence, n, k, "bf16") for n, k in _ROWS[4:]),
 ]
 _FEW = ("article formula", "F.cross_entropy")  # whose compilation a quick run waits for
 QUICK: list[Callable[[], Case]] = [
@@ -104,6 +111,7 @@ QUICK: list[Callable[[], Case]] = [
     partial(realness_d, 8192, 4096, "fp32", compiled=_FEW),
     partial(logistic_d, (128,), "fp32"),
     partial(logistic_d, (4096, 4096), "bf16"),
+    *(partial(js_divergence, n, k, "bf16") for n, k in _ROWS[5:]),
 ]
 
 

@@ -58,7 +58,12 @@ def test_every_contender_of_a_case_runs(make_case) -> None:
 
 
 def test_the_cases_of_the_gpu_are_right_on_any_device() -> None:
-    for case in (gpu.realness_d(8, 20, "fp32", "cpu"), gpu.logistic_d((8,), "bf16", "cpu")):
+    made = (
+        gpu.realness_d(8, 20, "fp32", "cpu"),
+        gpu.logistic_d((8,), "bf16", "cpu"),
+        gpu.js_divergence(8, 20, "fp32", "cpu"),
+    )
+    for case in made:
         assert case.moved == 4 * math.prod(case.shape) * (4 if case.dtype == "fp32" else 2)
         for name, call in case.contenders.items():
             if not name.endswith("compiled"):
