@@ -4,6 +4,7 @@
 //   get_current_graph_task_keep_graph           the same from 2.6 on; no public function tells backward of retain_graph
 //   FuncTorchDynamicLayerFrontMode, c10::impl,
 //   FuncTorchBatched, Batched                   the same from 2.6 on; torch.func has no public name in C++
+//   SavedTensorDefaultHooks::get_hooks          the same from 2.6 on; no public question tells who sees what is saved
 //   torch_function_mode_enabled, at::impl       the same from 2.6 on; modes have no public question
 //   CppNode, specialised for its name           the same from 2.6 on; Function::apply takes no node of its caller's
 //   empty_cpu, empty_strided_cpu of at::detail  the same from 2.6 on; at::empty and at::empty_strided take longer
@@ -14,6 +15,7 @@
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/SavedTensorHooks.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -26,6 +28,9 @@ namespace gankernels {
 
 // Whether a backward pass may ask its nodes again, so that what they have saved must stay as it is.
 inline bool graph_is_kept() { return torch::autograd::get_current_graph_task_keep_graph(); }
+
+// Whether what a node saves now goes through hooks, which may keep it: save_on_cpu, checkpointing.
+inline bool saved_tensors_are_shown() { return at::SavedTensorDefaultHooks::get_hooks().has_value(); }
 
 // Whether a torch.func transform is at work, which sees only what Python hands to torch.ops.
 inline bool transforms_active() {

@@ -99,16 +99,16 @@ std::tuple<Tensor, Tensor> scale_gradients_autograd(const Tensor& gradient, cons
                                       std::move(other_rows));
 }
 
-std::vector<Tensor> scale_terms_autograd(at::TensorList gradients, at::TensorList grad_outputs,
-                                         c10::SymIntArrayRef rows) {
+template <class Op>
+auto scale_terms_autograd(at::TensorList gradients, at::TensorList grad_outputs, c10::SymIntArrayRef rows) {
   const auto any = [](at::TensorList list) {
     return std::any_of(list.begin(), list.end(), [](const Tensor& t) { return requires_grad(t); });
   };
-  TORCH_CHECK(!any(gradients) && !any(grad_outputs),
-              "gankernels::scale_terms has no derivative: it is the first-order backward of a loss; "
+  TORCH_CHECK(!any(gradients) && !any(grad_outputs), "gankernels::", Op::kName,
+              " has no derivative: it is the first-order backward of a loss; "
               "differentiate the loss with create_graph=True instead");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return Kernel<ScaleTerms>::call(gradients, grad_outputs, rows);
+  return Kernel<Op>::call(gradients, grad_outputs, rows);
 }
 
 }  // namespace
@@ -123,7 +123,8 @@ TORCH_LIBRARY_IMPL(gankernels, CompositeImplicitAutograd, m) {
 TORCH_LIBRARY_IMPL(gankernels, Autograd, m) {
   m.impl("scale_gradient", TORCH_FN(scale_gradient_autograd));
   m.impl("scale_gradients", TORCH_FN(scale_gradients_autograd));
-  m.impl("scale_terms", TORCH_FN(scale_terms_autograd));
+  m.impl("scale_terms", TORCH_FN(scale_terms_autograd<ScaleTerms>));
+  m.impl("scale_terms_", TORCH_FN(scale_terms_autograd<ScaleTermsInPlace>));
 }
 
 }  // namespace gankernels

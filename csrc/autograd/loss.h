@@ -10,6 +10,7 @@
 #include "../compat.h"
 #include "../operators/gradient_scale.h"
 #include "../operators/divergence.h"
+#include "../operators/scalar.h"
 
 namespace gankernels {
 
@@ -25,7 +26,7 @@ struct Parameters {
   double temperature = 1, p_temperature = 1, scale = 1;
   double share = 0;  // of the first distribution in a mixture of two
 
-  // Small numbers in one integer, with `present`, twelve bits of the node's own; terms one after the other, in no list
+  // Small numbers in one integer, with `present`, 13 bits of the node's own; terms one after the other, in no list
   // of their own, as compiled autograd tells nodes apart by a hash, which a list within a tuple has not.
   c10::IValue pack(uint64_t present) const {
     const auto code =
@@ -63,7 +64,7 @@ struct SavedParameters : Parameters {
       }
     }
     reduction = code & 0x7, objective = code >> 4 & 0xf, dim = code >> 32;
-    present = static_cast<uint64_t>(code) >> 8 & 0xfff;
+    present = static_cast<uint64_t>(code) >> 8 & 0x1fff;
   }
   SavedParameters(const SavedParameters&) = delete;
 
@@ -88,6 +89,11 @@ inline bool is_known_one(const Tensor& grad_output) {
   if (at::isTensorSubclassLike(grad_output)) return false;
   return grad_output.scalar_type() == at::kDouble ? *grad_output.const_data_ptr<double>() == 1
                                                   : *grad_output.const_data_ptr<float>() == 1;
+}
+
+// Whether a saved gradient may be overwritten: no other tensor has its memory, and no mode watches.
+inline bool is_sole_owner_of_memory(const Tensor& gradient) {
+  return gradient.has_storage() && gradient.storage().use_count() == 1 && !at::isTensorSubclassLike(gradient);
 }
 
 // fp16 gradients of a mean are saved undivided: 1/rows could underflow before a GradScaler's factor arrives.
@@ -134,6 +140,7 @@ class Loss : public Function<Loss<Op>> {
       saved.push_back(t);
       present |= uint64_t{1} << i;
     }
+    if (saved_tensors_are_shown()) present |= kShown;
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["parameters"] = parameters.pack(present);
     return result.loss;
@@ -160,15 +167,19 @@ class Loss : public Function<Loss<Op>> {
   }
 
  private:
+  static constexpr uint64_t kShown = uint64_t{1} << 2 * kMaxInputs;  // of `present`: hooks were given what was saved
+
   static void scale_all(Inputs& gradients, const Inputs& inputs, const Tensor& grad_output,
-                        const Parameters& parameters) {
+                        const SavedParameters& parameters) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor& logits = inputs[Op::kLogits];
     const bool divide = parameters.reduction == kMean && !folds_mean(logits);
     // The saved gradient itself may be handed out when nobody will ask this node again.
-    if (!divide && !graph_is_kept() && is_known_one(grad_output)) return;
+    const bool last = !graph_is_kept();
+    if (!divide && last && is_known_one(grad_output)) return;
     const int64_t dim = at::maybe_wrap_dim(parameters.dim, logits.dim());
     const auto rows = [&](size_t i) { return divide ? Op::rows(inputs[i], dim) : c10::SymInt(-1); };
+    if (last && !(parameters.present & kShown) && scale_in_place(gradients, grad_output, rows)) return;
     size_t waiting = kMaxInputs;  // a gradient that may share a launch with the next one
     for (size_t i = 0; i < kMaxInputs; ++i) {
       if (!gradients[i].defined()) continue;
@@ -184,6 +195,21 @@ class Loss : public Function<Loss<Op>> {
     }
     if (waiting != kMaxInputs)
       gradients[waiting] = Kernel<ScaleGradient>::call(gradients[waiting], grad_output, dim, rows(waiting));
+  }
+
+  // Whether the gradients could be, all by one factor.
+  template <class Rows>
+  static bool scale_in_place(const Inputs& gradients, const Tensor& grad_output, Rows&& rows) {
+    if (grad_output.dim() != 0 || at::isTensorSubclassLike(grad_output)) return false;
+    std::vector<Tensor> own;
+    std::vector<c10::SymInt> rows_of;
+    for (size_t i = 0; i < kMaxInputs; ++i) {
+      if (!gradients[i].defined()) continue;
+      if (!is_sole_owner_of_memory(gradients[i])) return false;
+      own.push_back(gradients[i]), rows_of.push_back(rows(i));
+    }
+    Kernel<ScaleTermsInPlace>::call(own, std::vector<Tensor>(own.size(), grad_output), rows_of);
+    return true;
   }
 };
 

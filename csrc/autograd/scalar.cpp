@@ -33,13 +33,15 @@ struct SavedTerms {
   std::vector<double> numbers;
   double scale;
   int64_t reduction;
+  bool shown;  // to hooks, which may keep what was saved
   variable_list saved;
   size_t count;  // of tensors
 
   explicit SavedTerms(AutogradContext* ctx) : saved(ctx->get_saved_variables()) {
     const auto& elements = ctx->saved_data["terms"].toTupleRef().elements();
-    const auto terms = static_cast<size_t>(elements[0].toInt() >> 2);
+    const auto terms = static_cast<size_t>(elements[0].toInt() >> 3);
     reduction = elements[0].toInt() & 3;
+    shown = elements[0].toInt() & 4;
     scale = elements[1].toDouble();
     places.reserve(terms * TermPlace::kNumbers), numbers.reserve(terms * kTermNumbers);
     size_t at = 2;
@@ -78,6 +80,28 @@ struct TermGradients {
   }
 };
 
+// Saved gradients, each with a factor, and whose they are.
+class Scaling {
+ public:
+  void add(const Tensor& gradient, const Tensor& factor, c10::SymInt rows, size_t target) {
+    gradients_.push_back(gradient), factors_.push_back(factor);
+    rows_.push_back(std::move(rows)), targets_.push_back(target);
+  }
+
+  // All by one call of `scale`, which leaves the results in the gradients' place.
+  template <class Scale>
+  void run(variable_list& result, Scale&& scale) {
+    if (gradients_.empty()) return;
+    scale(gradients_, factors_, rows_);
+    for (size_t i = 0; i < targets_.size(); ++i) result[targets_[i]] = std::move(gradients_[i]);
+  }
+
+ private:
+  std::vector<Tensor> gradients_, factors_;
+  std::vector<c10::SymInt> rows_;
+  std::vector<size_t> targets_;
+};
+
 class Terms : public Function<Terms> {
  public:
   static constexpr const char* kNode = "ScalarLossBackward";
@@ -93,7 +117,8 @@ class Terms : public Function<Terms> {
     ctx->save_for_backward(std::move(saved));
     // All in one tuple: compiled autograd tells nodes apart by a hash, which a list within a tuple has not.
     const auto terms = static_cast<int64_t>(parameters.places.size() / TermPlace::kNumbers);
-    std::vector<c10::IValue> kept{terms << 2 | parameters.reduction, parameters.scale};
+    const int64_t shown = saved_tensors_are_shown() ? 4 : 0;
+    std::vector<c10::IValue> kept{terms << 3 | shown | parameters.reduction, parameters.scale};
     kept.reserve(2 + parameters.places.size() + parameters.terms.size() + wanted.size());
     kept.insert(kept.end(), parameters.places.begin(), parameters.places.end());
     kept.insert(kept.end(), parameters.terms.begin(), parameters.terms.end());
@@ -140,9 +165,7 @@ class Terms : public Function<Terms> {
         if (saved.reduction == kMean && !folds_mean(x)) rows_of[static_cast<size_t>(at)] = x.sym_numel();
       }
     }
-    std::vector<Tensor> gradients, factors;
-    std::vector<c10::SymInt> rows;
-    std::vector<size_t> targets;
+    Scaling copied, in_place;
     // A saved gradient itself may be handed out when nobody will ask this node again.
     const bool last = !graph_is_kept();
     for (size_t i = 0; i < saved.wanted.size(); ++i) {
@@ -158,11 +181,14 @@ class Terms : public Function<Terms> {
         result[at] = (gradient * factor).to(gradient.scalar_type());
         continue;
       }
-      gradients.push_back(gradient), factors.push_back(grad_output), rows.push_back(rows_of[at]), targets.push_back(at);
+      const bool unseen = last && !saved.shown && is_sole_owner_of_memory(gradient);
+      Scaling& scaling = unseen && !at::isTensorSubclassLike(grad_output) ? in_place : copied;
+      scaling.add(gradient, grad_output, rows_of[at], at);
     }
-    if (gradients.empty()) return;
-    std::vector<Tensor> scaled = Kernel<ScaleTerms>::call(gradients, factors, rows);
-    for (size_t i = 0; i < scaled.size(); ++i) result[targets[i]] = std::move(scaled[i]);
+    in_place.run(result, [](auto&&... arguments) { Kernel<ScaleTermsInPlace>::call(arguments...); });
+    copied.run(result, [](std::vector<Tensor>& gradients, auto&&... arguments) {
+      gradients = Kernel<ScaleTerms>::call(gradients, arguments...);
+    });
   }
 };
 

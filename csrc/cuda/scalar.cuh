@@ -198,6 +198,7 @@ __global__ void __launch_bounds__(kTermThreads) scale_terms_kernel(const ScaleTe
     using T = std::remove_pointer_t<decltype(type)>;
     const A* grad_output = static_cast<const A*>(b.grad_output);
     const A shared = b.by_element ? A(0) : factor_of(grad_output[0], b.average);
+    if (b.in == b.out && shared == A(1)) return;
     const auto runs = [&](auto width) {
       constexpr int kWidth = decltype(width)::value;
       share.each_run<kWidth>(b.elements, [&](int64_t i, int count) {

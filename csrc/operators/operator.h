@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -37,7 +38,10 @@ struct Kernel;
 
 template <class Op, class Result, class... Args>
 struct Kernel<Op, Result(Args...)> {
-  static Result meta(Args... args) { return Op::prepare({std::forward<Args>(args)...}).outputs; }
+  static Result meta(Args... args) {
+    if constexpr (std::is_void_v<Result>) Op::prepare({std::forward<Args>(args)...});
+    else return Op::prepare({std::forward<Args>(args)...}).outputs;
+  }
 
   template <class Backend>
   static Result on(Args... args) {

@@ -14,7 +14,8 @@ namespace gankernels {
 using Losses =
     Operators<SoftmaxKl, SoftmaxKlLogits, JsDivergence, RealnessD, RealnessG, ScalarLosses, RelativisticLoss>;
 using ComposedLosses = Operators<ResampledRealnessD, ResampledRealnessG>;
-using Layers = Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients, ScaleTerms>;
+using Layers =
+    Operators<ResampleForward, ResampleBackward, ScaleGradient, ScaleGradients, ScaleTerms, ScaleTermsInPlace>;
 
 // Of every operator that this library registers.
 std::vector<std::string> operator_names();

@@ -291,27 +291,57 @@ struct ScaleTerms {
     c10::SymIntArrayRef rows;
   };
 
-  static Outputs<std::vector<Tensor>> prepare(const Arguments& a) {
+  static void check(const Arguments& a) {
     TORCH_CHECK_VALUE(a.gradients.size() == a.grad_outputs.size() && a.gradients.size() == a.rows.size(),
                       "gradients, grad_outputs and rows must be of the same length, got ", a.gradients.size(), ", ",
                       a.grad_outputs.size(), " and ", a.rows.size());
+    for (size_t i = 0; i < a.gradients.size(); ++i)
+      check_grad_output("gradients", a.gradients[i], a.grad_outputs[i], -1);
+  }
+
+  static Outputs<std::vector<Tensor>> prepare(const Arguments& a) {
+    check(a);
     std::vector<Tensor> scaled;
     scaled.reserve(a.gradients.size());
-    for (size_t i = 0; i < a.gradients.size(); ++i) {
-      check_grad_output("gradients", a.gradients[i], a.grad_outputs[i], -1);
-      scaled.push_back(output_like(a.gradients[i]));
-    }
+    for (const Tensor& gradient : a.gradients) scaled.push_back(output_like(gradient));
     return {std::move(scaled)};
   }
 
   template <class Backend>
   static std::vector<Tensor> evaluate(const Arguments& a) {
     auto [scaled] = prepare(a);
+    scale<Backend>(a, scaled);
+    return scaled;
+  }
+
+  template <class Backend>
+  static void scale(const Arguments& a, at::TensorList scaled) {
     std::vector<int64_t> rows;
     rows.reserve(a.rows.size());
     for (const c10::SymInt& n : a.rows) rows.push_back(n.guard_int(__FILE__, __LINE__));
     Backend::scale_terms(a.gradients, a.grad_outputs, rows, scaled);
-    return scaled;
+  }
+};
+
+// The same in the gradients' own memory. A GPU's kernel leaves it alone where the factor is one.
+struct ScaleTermsInPlace {
+  static constexpr const char* kName = "scale_terms_";
+  static constexpr const char* kSchema = "(Tensor(a!)[] gradients, Tensor[] grad_outputs, SymInt[] rows) -> ()";
+  using Signature = void(at::TensorList, at::TensorList, c10::SymIntArrayRef);
+  using Arguments = ScaleTerms::Arguments;
+
+  static void prepare(const Arguments& a) {
+    ScaleTerms::check(a);
+    for (const Tensor& gradient : a.gradients)
+      TORCH_CHECK_VALUE(gradient.is_non_overlapping_and_dense(),
+                        "gradients must be dense, to be scaled where they are, got shape ", gradient.sym_sizes(),
+                        " with strides ", gradient.sym_strides());
+  }
+
+  template <class Backend>
+  static void evaluate(const Arguments& a) {
+    prepare(a);
+    ScaleTerms::scale<Backend>(a, a.gradients);
   }
 };
 

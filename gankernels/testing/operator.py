@@ -63,7 +63,7 @@ class Operator:
     reductions: tuple[str, ...] = REDUCTIONS
     public: str | None = None
     fused: str | None = None
-    helpers: tuple[str, ...] = ("scale_gradient", "scale_gradients")
+    helpers: tuple[str, ...] = ("scale_gradient", "scale_gradients", "scale_terms_")
     constants: Mapping[str, Any] = field(default_factory=dict)
     overflows: bool = False
     couples_rows: bool = False

@@ -40,7 +40,7 @@ def _scalar_loss(name: str, loss: ScalarLoss) -> Operator:
         has_classes=False,
         uneven_batches=two and loss.pair is None,
         public="relativistic_loss" if loss.relativistic else "scalar_loss",
-        helpers=("scale_gradient", "scale_gradients") if loss.relativistic else ("scale_terms",),
+        helpers=Operator.helpers if loss.relativistic else ("scale_terms", "scale_terms_"),
         constants=dict.fromkeys(RELATIVISTIC if loss.relativistic else TERMS),
         couples_rows=loss.relativistic,
         terms=loss,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 KERNEL = "gankernels_kernel"
 
@@ -75,4 +76,10 @@ def _first_device(value: Any) -> torch.device | None:
 
 def _on_cpu(name: str, arguments: tuple[Any, ...]) -> Any:
     operator = getattr(torch.ops.gankernels, name).default
-    return _moved(operator(*_moved(arguments, "cpu")), _first_device(arguments) or "cpu")
+    moved = _moved(arguments, "cpu")
+    outputs = operator(*moved)
+    for argument, given, own in zip(operator._schema.arguments, arguments, moved, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            for tensor, written in zip(tree_leaves(given), tree_leaves(own), strict=True):
+                tensor.copy_(written)
+    return _moved(outputs, _first_device(arguments) or "cpu")

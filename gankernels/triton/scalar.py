@@ -215,14 +215,25 @@ def scale(
 ) -> list[Tensor]:
     """gradient * grad_output, divided by its rows where these are positive."""
     outs = [torch.empty_like(g) for g in gradients]
-    given = []
-    for gradient, grad_output, n, out in zip(gradients, grad_outputs, rows, outs, strict=True):
-        if gradient.numel():
-            given.append(_scaled(gradient, grad_output, n, out))
+    given = _given(gradients, grad_outputs, rows, outs)
     while given:
         _scale(given[:MOST_TERMS])
         given = given[MOST_TERMS:]
     return outs
+
+
+def scale_in_place(
+    gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
+) -> list[Tensor]:
+    """The same in the gradients' own memory, dense, which is left alone where the factor is one."""
+    given = _given(gradients, grad_outputs, rows, gradients)
+    if len(given) > MOST_TERMS:
+        # Should the second launch fail, the first one must not have changed anything.
+        for gradient, scaled in zip(gradients, scale(gradients, grad_outputs, rows), strict=True):
+            gradient.copy_(scaled)
+    elif given:
+        _scale(given, in_place=True)
+    return list(gradients)
 
 
 class Scaled(NamedTuple):
@@ -233,6 +244,17 @@ class Scaled(NamedTuple):
     rows: int
 
 
+def _given(
+    gradients: Sequence[Tensor],
+    grad_outputs: Sequence[Tensor],
+    rows: Sequence[int],
+    outs: Sequence[Tensor],
+) -> list[Scaled]:
+    """Those that have elements."""
+    each = zip(gradients, grad_outputs, rows, outs, strict=True)
+    return [_scaled(*one) for one in each if one[0].numel()]
+
+
 def _scaled(gradient: Tensor, grad_output: Tensor, rows: int, out: Tensor) -> Scaled:
     one = not any(n > 1 and s for n, s in zip(grad_output.shape, grad_output.stride(), strict=True))
     factor = grad_output.to(accumulation_dtype(gradient.dtype))
@@ -241,8 +263,10 @@ def _scaled(gradient: Tensor, grad_output: Tensor, rows: int, out: Tensor) -> Sc
     return Scaled(in_order_of(out, gradient), out, factor, not one, rows)
 
 
-def _scale(group: list[Scaled]) -> None:
+def _scale(group: list[Scaled], in_place: bool = False) -> None:
     programs = [-(-g.out.numel() // ELEMENTS) for g in group]
+    if in_place:  # programs that leave at once take their time, too
+        programs = [element_programs(g.out.numel(), g.out.device) for g in group]
     launch(
         scale_terms_kernel,
         sum(programs),
@@ -254,6 +278,7 @@ def _scale(group: list[Scaled]) -> None:
         _firsts(programs),
         BY_ELEMENT=tuple(g.by_element for g in group),
         DIVIDE=tuple(g.rows > 0 for g in group),
+        IN_PLACE=in_place,
         BLOCK=ELEMENTS,
         WIDE=max(g.out.numel() for g in group) > INT32_MAX - TILE_MARGIN,
         num_warps=4,

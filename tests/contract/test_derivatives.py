@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from contract.common import (
     EXACT,
+    assert_same,
     call,
     class_settings,
     dtype_name,
@@ -174,6 +176,70 @@ def test_gradients_of_constants_are_refused(operator: Operator, case: Case) -> N
     assert not value.requires_grad
     with pytest.raises(RuntimeError, match="does not require grad"):
         value.backward()
+
+
+@loss_settings
+def test_what_is_saved_changes_for_nobody_who_sees_it(operator: Operator, case: Case) -> None:
+    """Gradients are multiplied where they lie, unless the graph is kept or hooks were given them."""
+    for reduction in in_turn(operator.reductions):
+        arguments = operator.draw(case, torch.float32, reduction=reduction)
+        value, leaves = with_graph(operator, arguments)
+        factor = 3 * cotangent(value)
+        expected = torch.autograd.grad(value, leaves, factor)
+        value, leaves = with_graph(operator, arguments)
+        first = torch.autograd.grad(value, leaves, factor, retain_graph=True)
+        copies = [x.clone() for x in first]
+        assert_same(torch.autograd.grad(value, leaves, factor), expected)
+        assert_same(first, copies)
+        assert_same(first, expected)
+        shown: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(partial(seen, shown), lambda x: x):
+            value, leaves = with_graph(operator, arguments)
+        copies = [x.detach().clone() for x in shown]
+        assert (
+            copies or operator.terms is not None
+        )  # what is linear is PyTorch's, and saves nothing
+        assert_same(torch.autograd.grad(value, leaves, factor), expected)
+        assert_same(shown, copies)
+
+
+def with_graph(operator: Operator, arguments: Arguments) -> tuple[Tensor, list[Tensor]]:
+    """The loss and the leaves of its graph."""
+    given = with_leaves(arguments, operator.inputs(arguments))
+    return call(operator, given), [given[name] for name in operator.inputs(arguments)]
+
+
+def seen(kept: list[Tensor], tensor: Tensor) -> Tensor:
+    kept.append(tensor)
+    return tensor
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=dtype_name)
+@pytest.mark.parametrize("count", [1, 2, 17, 25])
+def test_gradients_are_scaled_in_place_as_in_new_memory(dtype: torch.dtype, count: int) -> None:
+    """By a number, by one that leaves them alone, by one for each element; divided or not."""
+    sizes = [(3, 4 + i % 5) for i in range(count)]
+    gradients = [
+        torch.randn(s).to(dtype).t() if i % 3 else torch.randn(s) for i, s in enumerate(sizes)
+    ]
+    numbers = [torch.tensor(x) for x in (-0.75, 1.0, 0.0)]
+    factors = [
+        numbers[i % 4] if i % 4 < 3 else torch.randn(g.shape) for i, g in enumerate(gradients)
+    ]
+    rows = [5 if i % 2 else -1 for i in range(count)]
+    expected = torch.ops.gankernels.scale_terms(gradients, factors, rows)
+    places = [g.data_ptr() for g in gradients]
+    torch.ops.gankernels.scale_terms_(gradients, factors, rows)
+    assert [g.data_ptr() for g in gradients] == places
+    assert_same(gradients, expected)
+
+
+@pytest.mark.compiled
+def test_gradients_that_are_not_dense_are_not_scaled_in_place() -> None:
+    for gradient in (torch.ones(4, 6)[:, :3], torch.ones(1, 3).expand(4, 3)):
+        with pytest.raises(ValueError, match="gradients must be dense"):
+            torch.ops.gankernels.scale_terms_([gradient], [torch.tensor(2.0)], [-1])
 
 
 @pytest.mark.compiled

@@ -371,6 +371,7 @@ def aligned_calls(dtype: torch.dtype) -> dict[str, tuple[str, tuple[Any, ...]]]:
         ),
         "relativistic": ("relativistic_loss_value_and_grad", relativistic(20480, dtype, MEAN)),
         "scaled terms": ("scale_terms", ([rows, other], [torch.tensor(0.5)] * 2, [-1] * 2)),
+        "scaled in place": ("scale_terms_", ([rows, other], [torch.tensor(0.5)] * 2, [-1] * 2)),
         "scaled rows": ("scale_gradients", (rows, other, torch.rand(24).to(wide), 1, 1, -1)),
         "resampled": ("resample_forward", (rows, noise, 1)),
         "resampled, backward": ("resample_backward", (half, rows, saved, 1)),
@@ -445,6 +446,19 @@ def test_eight_discriminators_take_one_launch_each_way(dtype: torch.dtype, reduc
     torch.testing.assert_close(gradients, exact[1], rtol=4 * eps, atol=1e-9 + eps**2)
     right = torch.ops.gankernels.scale_terms(gradients, factors, [-1] * 16)
     torch.testing.assert_close(scaled, right, rtol=4 * eps, atol=1e-9 + eps**2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_in_place_move_once_and_not_at_all_by_a_factor_of_one(dtype: torch.dtype) -> None:
+    gradients = [torch.randn(2048 * n).to(dtype) for n in (1, 3)]
+    for factor, share in ((1.5, 1), (1.0, 0)):
+        expected = [(x.double() * factor).to(dtype) for x in gradients]
+        with emulated.launches(90) as found:
+            emulated.operator("scale_terms_")(gradients, [torch.tensor(factor)] * 2, [-1] * 2)
+        assert len(found) == 1
+        assert moved(found[0], "store") == share * size(*gradients)
+        assert moved(found[0], "load") <= share * size(*gradients) + 8192
+        assert all(torch.equal(x, y) for x, y in zip(gradients, expected, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

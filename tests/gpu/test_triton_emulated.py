@@ -80,6 +80,10 @@ def test_layers(arch: int, dtype: torch.dtype) -> None:
         for got, gradient, rows in zip(scaled, gradients, (5, 1), strict=True):
             expected = gradient.double() * grad_output.double() / rows
             torch.testing.assert_close(got.double(), expected, **tolerance)
+    expected = [x.double() * f for x, f in zip(gradients, (1.5 / 5, 1.0), strict=True)]
+    launchers.scale_terms_(gradients, [torch.tensor(1.5), torch.tensor(1.0)], [5, -1])
+    for got, exact in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(got.double(), exact, **tolerance)
     per_row = torch.randn(3, 4)
     gradient = torch.randn(3, 6, 4).to(dtype)
     got = launchers.scale_gradient(gradient, per_row, 1, -1)
@@ -245,6 +249,21 @@ def test_backward_adds_one_launch_at_most() -> None:
     with triton_driver.recorded() as launched:
         launchers.scale_gradients(torch.ones(5, 6), torch.ones(4, 6), torch.tensor(2.0), 1, -1, -1)
     assert len(launched) == 1
+
+
+def test_gradients_in_place_move_once_and_not_at_all_by_a_factor_of_one() -> None:
+    gradients = [
+        torch.randn(n) for n in (40_000, 700)
+    ]  # of several tiles for each program, and one
+    size = 4 * 40_700
+    for factor, share in ((1.5, 1), (1.0, 0)):
+        expected = [x * factor for x in gradients]
+        with triton_driver.recorded() as launched:
+            launchers.scale_terms_(gradients, [torch.tensor(factor)] * 2, [-1, -1])
+        (launch,) = launched
+        assert launch.result.stats["global_store_bytes"] == share * size
+        assert launch.result.stats["global_load_bytes"] <= share * size + 65_536
+        assert all(torch.equal(x, y) for x, y in zip(gradients, expected, strict=True))
 
 
 def test_backward_of_a_sum_of_row_losses_adds_one_launch_too() -> None:

@@ -80,6 +80,16 @@ def scaled() -> None:
     torch.testing.assert_close(both, (torch.full((5, 6), 0.6), torch.full((4, 6), 0.75)))
 
 
+def scaled_in_place() -> None:
+    gradients, factors = (
+        [torch.randn(5000), torch.randn(700)],
+        [torch.tensor(2.0), torch.tensor(3.0)],
+    )
+    expected = torch.ops.gankernels.scale_terms(gradients, factors, [-1, 35])
+    operators.scale_terms_(gradients, factors, [-1, 35])
+    torch.testing.assert_close(gradients, expected)
+
+
 def listed() -> None:
     """A pair with weights that require grad, weights of samples, and enough terms for two launches."""
     x, y, w, z = torch.randn(7, 5), torch.randn(7, 5), torch.rand(7, 5), torch.randn(700, 5)
@@ -303,7 +313,16 @@ MUTANTS = {
         scalar, 'sem="acq_rel", scope="gpu"', 'sem="relaxed", scope="gpu"', listed, "race"
     ),
     "factors of the first gradient": Mutant(
-        scalar, "tl.load(factors[j]).to", "tl.load(factors[0]).to", listed
+        scalar,
+        "factors[j], pid - firsts[j], counts[j], rows[j],",
+        "factors[0], pid - firsts[j], counts[j], rows[j],",
+        listed,
+    ),
+    "in place, all but the first tile forgotten": Mutant(
+        scalar, "tiles = tl.cdiv(counts[j], BLOCK)", "tiles = 1", scaled_in_place
+    ),
+    "in place, two taken for one": Mutant(
+        scalar, "== 1, 0, tiles)", "== 2, 0, tiles)", scaled_in_place
     ),
     "average forgotten": Mutant(layer_kernels, "* number(average, tl.float64)", "* 1.0", scaled),
     "log-variance not halved": Mutant(

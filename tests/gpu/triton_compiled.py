@@ -105,6 +105,7 @@ def call_everything(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
             1.0,
         )
     operators.scale_terms((real, fake), (torch.tensor(1.0), weight), (3, -1))
+    operators.scale_terms_((real.clone(), fake.clone()), (torch.tensor(1.0), weight), (-1, 3))
     operators.scale_gradients(real, fake, torch.tensor(1.0), 1, -1, -1)
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32
     noise = torch.randn(shape[0], shape[1] // 2, *shape[2:]).to(accumulation)

@@ -227,6 +227,25 @@ def term_rows_kernel(
 
 
 @triton.jit
+def scale_tile(
+    gradient, out, factors, tile, count, rows,
+    ACC: tl.constexpr, BY_ELEMENT: tl.constexpr, DIVIDE: tl.constexpr,
+    BLOCK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    i, live = elements_from(tile, count, BLOCK, WIDE)
+    if BY_ELEMENT:
+        factor = tl.load(factors + i, mask=live, other=0.0).to(tl.float64)
+    else:
+        factor = tl.load(factors).to(tl.float64)
+    if DIVIDE:
+        factor = factor / float_of(rows, tl.float64)
+    x = tl.load(gradient + i, mask=live, other=0.0).to(ACC)
+    factor = factor.to(ACC)
+    x = tl.where(factor == 0, 0.0, x * factor)  # what does not count may be NaN
+    tl.store(out + i, x.to(out.dtype.element_ty), mask=live)
+
+
+@triton.jit
 def scale_terms_kernel(
     gradients,
     outs,
@@ -236,22 +255,26 @@ def scale_terms_kernel(
     firsts,
     BY_ELEMENT: tl.constexpr,
     DIVIDE: tl.constexpr,
+    IN_PLACE: tl.constexpr,  # a factor of one leaves alone what is there
     BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """out = gradient * factor, a tile to a program."""
+    """out = gradient * factor, a tile to a program or, in place, every so many tiles."""
     pid = tl.program_id(0)
     for j in tl.static_range(len(BY_ELEMENT)):
         if (pid >= firsts[j]) & (pid < firsts[j + 1]):
             ACC: tl.constexpr = factors[j].dtype.element_ty
-            i, live = elements_from(pid - firsts[j], counts[j], BLOCK, WIDE)
-            if BY_ELEMENT[j]:
-                factor = tl.load(factors[j] + i, mask=live, other=0.0).to(tl.float64)
+            if IN_PLACE:
+                tiles = tl.cdiv(counts[j], BLOCK)
+                if not BY_ELEMENT[j] and not DIVIDE[j]:
+                    tiles = tl.where(tl.load(factors[j]) == 1, 0, tiles)
+                for tile in range(pid - firsts[j], tiles, firsts[j + 1] - firsts[j]):
+                    scale_tile(
+                        gradients[j], outs[j], factors[j], tile, counts[j], rows[j],
+                        ACC, BY_ELEMENT[j], DIVIDE[j], BLOCK, WIDE,
+                    )  # fmt: skip
             else:
-                factor = tl.load(factors[j]).to(tl.float64)
-            if DIVIDE[j]:
-                factor = factor / float_of(rows[j], tl.float64)
-            x = tl.load(gradients[j] + i, mask=live, other=0.0).to(ACC)
-            factor = factor.to(ACC)
-            x = tl.where(factor == 0, 0.0, x * factor)  # what does not count may be NaN
-            tl.store(outs[j] + i, x.to(outs[j].dtype.element_ty), mask=live)
+                scale_tile(
+                    gradients[j], outs[j], factors[j], pid - firsts[j], counts[j], rows[j],
+                    ACC, BY_ELEMENT[j], DIVIDE[j], BLOCK, WIDE,
+                )  # fmt: skip

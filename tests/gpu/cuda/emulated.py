@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import gankernels  # noqa: F401  registers the schemas
 from gpu.cuda import build
@@ -63,6 +64,7 @@ class Setting:
     mutate: Callable[[str], str] | None
     mark: int  # allocations before the operator was called
     far: Sequence[torch.Tensor]
+    written: frozenset[int] = frozenset()  # storages that the operator says it writes, by address
     found: list[Launch] = field(default_factory=list)
     fault: KernelFault | None = None
 
@@ -123,10 +125,10 @@ def as_bytes(address: int, size: int) -> np.ndarray[Any, Any]:
 class _Translation:
     """CPU memory as device memory for one launch: pointers in the parameters, contents there and back."""
 
-    def __init__(self, library: ctypes.CDLL, mark: int, far: Sequence[torch.Tensor]) -> None:
-        self.library, self.mark, self.memory = library, mark, Memory()
+    def __init__(self, library: ctypes.CDLL, setting: Setting) -> None:
+        self.library, self.setting, self.memory = library, setting, Memory()
         self.buffers: dict[int, tuple[Any, np.ndarray[Any, Any], bool]] = {}
-        self.far = [(t.data_ptr(), self._put_far(t), reached(t)[-1][1]) for t in far]
+        self.far = [(t.data_ptr(), self._put_far(t), reached(t)[-1][1]) for t in setting.far]
 
     def _put_far(self, view: torch.Tensor) -> int:
         raw = as_bytes(view.data_ptr(), view.untyped_storage().nbytes())
@@ -150,17 +152,17 @@ class _Translation:
         start, size, number = (int(x) for x in found)
         if start not in self.buffers:
             raw = as_bytes(start, size)
-            made_here = number > self.mark
-            if made_here and (raw == UNTOUCHED).all():
+            writable = number > self.setting.mark or start in self.setting.written
+            if writable and (raw == UNTOUCHED).all():
                 buffer = self.memory.empty(size, np.uint8, "output", misalign=start % 256)
             else:
-                buffer = self.memory.put(raw, "input", not made_here, misalign=start % 256)
-            self.buffers[start] = (buffer, raw, made_here)
+                buffer = self.memory.put(raw, "input", not writable, misalign=start % 256)
+            self.buffers[start] = (buffer, raw, writable)
         return int(self.buffers[start][0].addr) + word - start
 
     def write_back(self) -> None:
-        for buffer, raw, made_here in self.buffers.values():
-            if made_here:
+        for buffer, raw, writable in self.buffers.values():
+            if writable:
                 raw[:] = buffer.get()
 
 
@@ -173,7 +175,7 @@ def _launch(name: bytes, grid: Any, block: Any, arguments: Any) -> int:
         if setting.mutate is not None:
             loaded = Module(setting.mutate(kernel_text(kernel, setting.arch)))
         (parameter,) = loaded.kernels[kernel].params
-        translation = _Translation(library(), setting.mark, setting.far)
+        translation = _Translation(library(), setting)
         raw = translation.parameters(ctypes.string_at(arguments[0], parameter.size))
         extents = tuple(grid[:3]), tuple(block[:3])
         result = loaded.launch(kernel, *extents, [raw], translation.memory, **setting.options)
@@ -265,7 +267,15 @@ def launch(name: str, *args: Any, **kwargs: Any) -> Any:
     """An operator's CUDA kernel, whatever its tensors' device; what there is now counts as its input."""
     if _current is not None:
         _current.mark = library().gk_allocations()
+        _current.written = frozenset(_written(name, args))
     return kernels()[name](*args, **kwargs)
+
+
+def _written(name: str, args: Sequence[Any]) -> Iterator[int]:
+    schema = getattr(torch.ops.gankernels, name).default._schema
+    for argument, given in zip(schema.arguments, args, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from (t.untyped_storage().data_ptr() for t in tree_leaves(given))
 
 
 def operator(name: str) -> Callable[..., Any]:
