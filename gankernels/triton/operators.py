@@ -265,18 +265,12 @@ def scale_terms(
 
 
 @on_device_of(0)
-@replayed(lambda gradients, *_: list(gradients))
-def _scaled_in_place(
-    gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
-) -> list[Tensor]:
-    outputs_of("scale_terms_")(gradients, grad_outputs, rows)
-    return scalar.scale_in_place(gradients, grad_outputs, rows)
-
-
+@replayed(lambda *_: None)
 def scale_terms_(
     gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
 ) -> None:
-    _scaled_in_place(gradients, grad_outputs, rows)
+    outputs_of("scale_terms_")(gradients, grad_outputs, rows)
+    scalar.scale_in_place(gradients, grad_outputs, rows)
 
 
 # --- layers --------------------------------------------------------------------------------------

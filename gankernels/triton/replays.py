@@ -183,7 +183,7 @@ class Recording:
             return None
         scratch = tuple(tuple(s.shape) for s in self.scratch)
         active = driver.active.get_current_device()
-        device = outputs[0].device
+        device = slots[0].device
         return Replay(active, device, scratch, len(self.tickets), tuple(values), tuple(launches))
 
 
@@ -249,6 +249,8 @@ def _picker(indices: list[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:
+    if outputs is None:  # of an operator that writes its arguments
+        return ()
     if isinstance(outputs, Tensor):
         return (outputs,)
     return tuple(tensor for x in outputs for tensor in _tuple(x))

@@ -224,7 +224,7 @@ def scale(
 
 def scale_in_place(
     gradients: Sequence[Tensor], grad_outputs: Sequence[Tensor], rows: Sequence[int]
-) -> list[Tensor]:
+) -> None:
     """The same in the gradients' own memory, dense, which is left alone where the factor is one."""
     given = _given(gradients, grad_outputs, rows, gradients)
     if len(given) > MOST_TERMS:
@@ -233,7 +233,6 @@ def scale_in_place(
             gradient.copy_(scaled)
     elif given:
         _scale(given, in_place=True)
-    return list(gradients)
 
 
 class Scaled(NamedTuple):

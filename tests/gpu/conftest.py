@@ -48,9 +48,11 @@ def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in device/ need a GPU; ``make gpu-test`` insists on one."""
+    """Tests in device/ need a GPU; ``make gpu-test`` insists on one. What compiles there starts interpreters."""
     here = pathlib.Path(__file__).parent / "device"
     waiting = [item for item in items if here in item.path.parents]
+    for item in waiting:
+        item.add_marker(pytest.mark.processes)
     if not waiting or torch.cuda.is_available():
         return
     if os.environ.get("GANKERNELS_REQUIRE_GPU") == "1":

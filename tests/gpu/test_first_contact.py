@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from gpu import conftest
 from tools import gpu_first_contact as contact
 from tools import gpu_replay as replay
 
@@ -38,6 +40,14 @@ def test_dry_run(tmp_path: Path) -> None:
         assert found["within"] == found["differs"] == found["failed"] == 0
     written = {p.name for p in tmp_path.iterdir() if p.suffix != ".pt"}
     assert written == {"summary.json", "log.txt", "replay.json"}
+
+
+def test_what_runs_on_a_device_alone_may_start_interpreters() -> None:
+    """No run without a GPU gets as far as to say that a test there is not marked."""
+    marks: list[Any] = []
+    path = ROOT / "tests" / "gpu" / "device" / "test_execution.py"
+    conftest.pytest_collection_modifyitems([SimpleNamespace(path=path, add_marker=marks.append)])  # type: ignore[list-item]
+    assert marks[0].name == "processes"
 
 
 def command(code: str, name: str = "it") -> Any:

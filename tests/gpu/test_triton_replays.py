@@ -16,6 +16,7 @@ pytest.importorskip("triton", minversion="3.4", reason="needs Triton, whose comp
 
 from triton import knobs
 
+from gankernels import triton
 from gankernels.testing import Operator
 from gankernels.triton import operators as launchers
 from gankernels.triton import replays, tickets
@@ -90,6 +91,8 @@ LAYERS: dict[str, Callable[[], tuple[Any, ...]]] = {
         5,
         -1,
     ),
+    "scale_terms": lambda: ([torch.randn(5, 6), torch.randn(7)], [torch.randn(())] * 2, [5, -1]),
+    "scale_terms_": lambda: ([torch.randn(5, 6), torch.randn(7)], [torch.randn(())] * 2, [5, -1]),
     "resample_forward": lambda: (*statistics(torch.float32), 1),
     "resample_backward": lambda: (
         torch.randn(3, 10, 4).bfloat16(),
@@ -97,6 +100,11 @@ LAYERS: dict[str, Callable[[], tuple[Any, ...]]] = {
         1,
     ),
 }
+
+
+def test_every_operator_is_among_those_that_are_replayed_here() -> None:
+    names = {operator.fused_operator for operator in FUSED} | {n.split(" ")[0] for n in LAYERS}
+    assert names == set(triton.implemented())
 
 
 @pytest.mark.parametrize("name", LAYERS)
