@@ -117,21 +117,22 @@ def outcome(row: Row) -> str:
         return f"{found['equal']} equal to the last bit, {found['within']} within the bound, {beyond} beyond"
     if row["status"] == 0:
         return "passed"
-    return f"failed: {row['status']}"
+    stopped = str(row["status"]).startswith("stopped")
+    return str(row["status"]) if stopped else f"failed: {row['status']}"
 
 
 def first_contact() -> str:
     found = json.loads(FIRST_CONTACT.read_text())
     e = found["environment"]
     lines: list[list[object]] = [
-        [stage["stage"], row["name"], outcome(row), f"{row['seconds']:.0f}"]
+        [stage["stage"], row["name"], outcome(row), f"{row['seconds']:.0f}", row["commit"]]
         for stage in found["stages"]
         for row in stage["commands"]
     ]
-    text = table(["stage", "command", "outcome", "seconds"], lines)
+    text = table(["stage", "command", "outcome", "seconds", "commit"], lines)
     return (
         f"{text}\n\n{e['gpu']} (driver {e['driver']}), torch {e['torch']}, Triton {e['triton']}, Python "
-        f"{e['python']}, CUDA {e['torch_cuda']}, {e['date']}, commit {e['commit']}. Command: "
+        f"{e['python']}, CUDA {e['torch_cuda']}, {e['date']}. Command: "
         f"`python tools/gpu_first_contact.py`; all of it is in `docs/results/gpu-first-contact.json`."
     )
 

@@ -3,9 +3,9 @@
     python tools/gpu_first_contact.py --out DIR        # half an hour at most; needs no network and no git
     python tools/gpu_first_contact.py --dry-run        # without a GPU: collects, imports, replays in the emulator
 
-Stages run one after another, each within a time limit of its own, and none stops the next. What is found is
-written as it is found: summary.json, log.txt, replay.json and the tables of the benchmarks, small text all of
-it. The exit status is 1 if anything failed.
+Stages run one after another, each within a time limit of its own, and none stops the next. What a command
+finds is written when it ends: summary.json, log.txt, replay.json and the tables of the benchmarks, small text
+all of it. The exit status is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sysconfig
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -342,15 +342,17 @@ def without(chosen: Iterable[Stage], left_out: Sequence[str]) -> Iterator[Stage]
             yield dataclasses.replace(stage, commands=kept)
 
 
-def run_group(group: list[Stage], left: float) -> list[list[dict[str, Any]]]:
-    """What came of each stage's commands, each ended at the limit of its stage."""
+def run_group(group: list[Stage], left: float) -> Iterator[tuple[Stage, dict[str, Any]]]:
+    """What comes of each stage's commands, as they end, each at the limit of its stage at the latest."""
     workers = 1 if group[0].alone else sum(len(stage.commands) for stage in group)
     with ThreadPoolExecutor(workers) as pool:
-        runs = [
-            [pool.submit(run, command, min(stage.seconds, left)) for command in stage.commands]
+        runs = {
+            pool.submit(run, command, min(stage.seconds, left)): stage
             for stage in group
-        ]
-        return [[r.result() for r in of_stage] for of_stage in runs]
+            for command in stage.commands
+        }
+        for done in as_completed(runs):
+            yield runs[done], done.result()
 
 
 def counts(report: Path) -> dict[str, Any]:
@@ -373,7 +375,7 @@ def counts(report: Path) -> dict[str, Any]:
 
 
 class Results:
-    """What was found, on the disk after every stage."""
+    """What was found, on the disk after every command: whoever ends this process loses what runs, no more."""
 
     def __init__(self, out: Path, found: dict[str, Any], missing: list[str]) -> None:
         self.out, self.began = out, time.time()
@@ -384,26 +386,32 @@ class Results:
     def write(self) -> None:
         (self.out / "summary.json").write_text(json.dumps(self.summary, indent=1) + "\n")
 
-    def add(self, stage: Stage, outcomes: list[dict[str, Any]]) -> None:
-        rows = []
+    def add(self, stage: Stage, outcome: dict[str, Any]) -> None:
+        text = outcome.pop("output") or ""
         with (self.out / "log.txt").open("a") as log:
-            for outcome in outcomes:
-                text = outcome.pop("output") or ""
-                log.write(f"\n===== {stage.name}: {outcome['name']} ({outcome['status']})\n")
-                log.write(text[-LOG_OF_A_COMMAND:])
-                last = [line for line in text.splitlines() if line.strip()][-1:]
-                report = self.out / f"{outcome['name']}.xml"
-                tests = counts(report) if report.exists() else {}
-                report.unlink(missing_ok=True)
-                rows.append({**outcome, "last_line": "".join(last)[:300], **tests})
-        self.summary["stages"].append({"stage": stage.name, "commands": rows})
+            log.write(f"\n===== {stage.name}: {outcome['name']} ({outcome['status']})\n")
+            log.write(text[-LOG_OF_A_COMMAND:])
+        last = [line for line in text.splitlines() if line.strip()][-1:]
+        report = self.out / f"{outcome['name']}.xml"
+        tests = counts(report) if report.exists() else {}
+        report.unlink(missing_ok=True)
+        commit = self.summary["environment"].get("commit")
+        row = {**outcome, "commit": commit, "last_line": "".join(last)[:300], **tests}
+        self.rows_of(stage).append(row)
         self.write()
-        for row in rows:
-            print(
-                f"{stage.name:12} {row['name']:20} {row['status']!s:6} {row['seconds']:7.1f} s  ",
-                end="",
-            )
-            print(row["last_line"][:100], flush=True)
+        print(
+            f"{stage.name:12} {row['name']:20} {row['status']!s:6} {row['seconds']:7.1f} s  ",
+            end="",
+        )
+        print(row["last_line"][:100], flush=True)
+
+    def rows_of(self, stage: Stage) -> list[dict[str, Any]]:
+        stages: list[dict[str, Any]] = self.summary["stages"]
+        for found in stages:
+            if found["stage"] == stage.name:
+                return found["commands"]  # type: ignore[no-any-return]
+        stages.append({"stage": stage.name, "commands": []})
+        return stages[-1]["commands"]  # type: ignore[no-any-return]
 
     def gather(self) -> None:
         """One file of all replays; the tables of the benchmarks beside it."""
@@ -467,8 +475,8 @@ def main() -> None:
         if left < 5:
             print(f"{', '.join(s.name for s in group)}: no time is left")
             continue
-        for stage, outcomes in zip(group, run_group(group, left), strict=True):
-            results.add(stage, outcomes)
+        for stage, outcome in run_group(group, left):
+            results.add(stage, outcome)
     results.gather()
     if results.failed:
         raise SystemExit(f"failed: {', '.join(results.failed)}")

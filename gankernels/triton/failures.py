@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 KERNEL = "gankernels_kernel"
 
@@ -67,11 +66,12 @@ def _moved(value: Any, device: torch.device | str) -> Any:
     return value
 
 
-def _first_device(value: Any) -> torch.device | None:
+def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return value.device
-    items = value if isinstance(value, list | tuple) else ()
-    return next((d for d in map(_first_device, items) if d is not None), None)
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
 
 
 def _on_cpu(name: str, arguments: tuple[Any, ...]) -> Any:
@@ -80,6 +80,6 @@ def _on_cpu(name: str, arguments: tuple[Any, ...]) -> Any:
     outputs = operator(*moved)
     for argument, given, own in zip(operator._schema.arguments, arguments, moved, strict=False):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            for tensor, written in zip(tree_leaves(given), tree_leaves(own), strict=True):
+            for tensor, written in zip(_tensors(given), _tensors(own), strict=True):
                 tensor.copy_(written)
-    return _moved(outputs, _first_device(arguments) or "cpu")
+    return _moved(outputs, next(_tensors(arguments)).device)

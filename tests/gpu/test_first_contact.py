@@ -62,13 +62,27 @@ def test_no_stage_stops_the_next_and_each_has_its_limit(tmp_path: Path) -> None:
     absent = contact.Stage("absent", 5, (contact.Command("none", ["/no/such/program"]),))
     works = contact.Stage("works", 60, (command("print('done')", "one"), command("pass", "two")))
     for stage in (fails, hangs, absent, works):
-        results.add(stage, contact.run_group([stage], 60.0)[0])
+        for outcome in contact.run_group([stage], 60.0):
+            results.add(*outcome)
     assert results.failed == ["it", "hanging", "none"]
     saved = json.loads((tmp_path / "summary.json").read_text())["stages"]
     status = {row["name"]: row["status"] for stage in saved for row in stage["commands"]}
     expected = {"it": 3, "hanging": "stopped after 2 s", "none": 127, "one": 0, "two": 0}
     assert status == expected
     assert "before" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.processes
+def test_what_ended_is_on_the_disk_while_others_beside_it_run(tmp_path: Path) -> None:
+    results = contact.Results(tmp_path, {}, [])
+    slow = contact.Stage("slow", 60, (command("import time; time.sleep(3)", "slow"),))
+    quick = contact.Stage("quick", 60, (command("print('done')", "quick"),))
+    written = []
+    for outcome in contact.run_group([slow, quick], 60.0):
+        results.add(*outcome)
+        saved = json.loads((tmp_path / "summary.json").read_text())["stages"]
+        written.append([stage["stage"] for stage in saved])
+    assert written == [["quick"], ["quick", "slow"]]
 
 
 def test_stages_that_run_alone_share_no_group() -> None:

@@ -25,7 +25,7 @@ def _run(arch: int, call: Callable[[], Any]) -> emulated.Launch:
     return launch
 
 
-def _execution(arch: int, launch: emulated.Launch) -> Execution:
+def execution_of(arch: int, launch: emulated.Launch) -> Execution:
     cubin = build.compiled(emulated.source_of(launch.entry), arch).cubin
     return Execution(launch.entry, arch, cubin, math.prod(launch.block), 0, launch.result)
 
@@ -67,7 +67,7 @@ def _d_loss(
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
         launched, ideal = once(arch, 2 * sample)
-        return _execution(arch, launched), ideal
+        return execution_of(arch, launched), ideal
 
     meaning = " × ".join(map(str, (rows, *shape)))
     return Case(
@@ -105,7 +105,7 @@ def _pair(
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
         launched, ideal = once(arch, 2 * sample)
-        return _execution(arch, launched), ideal
+        return execution_of(arch, launched), ideal
 
     return Case(
         name, family, f"{rows} × {classes}", NAMES[dtype], rows,
@@ -126,9 +126,9 @@ def elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element:
                     [x], "f", ONE, terms, 1.0, MEAN, (0,), True, 1.0
                 )
                 outputs[:] = [*losses, *gradients]
-            elif name == "scale_terms":
-                x, half = torch.randn(n).to(dtype), torch.tensor(0.5)
-                outputs[:] = emulated.operator("scale_terms")([x], [half], [-1])
+            elif name == "scale_terms_":
+                outputs[:] = [torch.randn(n).to(dtype)]
+                emulated.operator("scale_terms_")(outputs, [torch.tensor(0.5)], [-1])
             elif name == "scale_gradients":
                 x = torch.randn(n).to(dtype)
                 outputs[:] = [emulated.operator("scale_gradient")(x, torch.tensor(0.5), 0, -1)]
@@ -142,14 +142,14 @@ def elements(name: str, count: int, dtype: torch.dtype, sample: int, of_element:
             ideal += _of_sums(launch, outputs[0])
         elif name == "scale_gradients":
             ideal += 4 * n * dtype.itemsize // 16  # grad_output, once for each run: from L1
-        elif name == "scale_terms":
+        elif name == "scale_terms_":
             ideal += 4 * launch.grid[0] * launch.block[0]  # and here once for each thread
         return launch, ideal
 
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
         launched, ideal = once(arch, 2 * sample)
-        return _execution(arch, launched), ideal
+        return execution_of(arch, launched), ideal
 
     return Case(
         name, "elements", str(count), NAMES[dtype], count, of_element, 2 * sample, launch
@@ -177,7 +177,7 @@ def discriminators(count: int, dtype: torch.dtype, sample: int, of: int = 8) -> 
     def launch(arch: int) -> tuple[Execution, int]:
         emulated.library()  # knows the memory of tensors from now on
         launched, ideal = once(arch, 2 * sample)
-        return _execution(arch, launched), ideal
+        return execution_of(arch, launched), ideal
 
     name = "scalar_loss, eight discriminators" if of == 8 else "logistic_d_loss"
     return Case(
@@ -204,5 +204,6 @@ def cuda_cases() -> list[Case]:
         elements("scalar_loss", 1 << 22, BF16, 16384, 4),
         discriminators(1 << 22, BF16, 16384),
         elements("scale_gradients", 1 << 22, BF16, 16384, 4),
+        elements("scale_terms_", 1 << 22, BF16, 16384, 4),
         elements("resample_logits", 1 << 22, BF16, 16384, 2 + 2 + 2 + 4),
     ]

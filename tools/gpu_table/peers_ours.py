@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from gpu.cuda import emulated
+from torch import Tensor
 
 from tools.gpu_table.cases import NAMES, Case
-from tools.gpu_table.cuda_cases import cuda_cases, discriminators, elements
-from tools.gpu_table.peers_counts import ARCH, Launch, Problem, launches
+from tools.gpu_table.cuda_cases import cuda_cases, discriminators, execution_of
+from tools.gpu_table.peers_counts import ARCH, Launch, Problem
 from tools.gpu_table.table import Row
 from tools.gpu_table.triton_cases import triton_cases
+from tools.ptxsim import triton_driver
+from tools.ptxsim.execution import Execution
 from tools.ptxsim.roofline import SECTOR
 
 
@@ -43,17 +47,26 @@ def triton(problem: Problem) -> list[Launch]:
     return [of_case(shown(triton_cases(), problem), problem)]
 
 
+def left_alone(problem: Problem, execution: Execution) -> Launch:
+    """The launch of the backward pass: the gradient of the loss is a one, and nothing else is read."""
+    stats = execution.result.stats
+    assert stats["global_store_bytes"] == 0
+    assert stats["global_load_bytes"] < problem.ideal / 10, "more than the factor, for each thread"
+    return Launch("scale_terms_", 0, 0, 0.0, "issue", 0, execution)
+
+
+def gradients_and_ones(problem: Problem) -> tuple[list[Tensor], list[Tensor], list[int]]:
+    gradients = [x.detach().clone() for x in problem.inputs()[:2]]
+    return gradients, [torch.tensor(1.0)] * 2, [-1, -1]
+
+
 def triton_backward(problem: Problem) -> list[Launch]:
     from gankernels.triton import operators
 
-    gradients = [x.detach() for x in problem.inputs()[:2]]
-    half = torch.tensor(0.5)
-    with launches() as found:
-        if problem.operator == "realness_d_loss":
-            operators.scale_gradients(*gradients, half, 0, -1, -1)
-        else:
-            operators.scale_terms(gradients, [half, half], [-1, -1])
-    return [*triton(problem), *(launch for launch in found if launch.execution is not None)]
+    triton_driver.install(arch=ARCH)
+    with triton_driver.recorded() as found:
+        operators.scale_terms_(*gradients_and_ones(problem))
+    return [*triton(problem), *(left_alone(problem, execution) for execution in found)]
 
 
 def cuda(problem: Problem) -> list[Launch]:
@@ -63,9 +76,9 @@ def cuda(problem: Problem) -> list[Launch]:
 
 
 def cuda_backward(problem: Problem) -> list[Launch]:
-    name = "scale_gradients" if problem.operator == "realness_d_loss" else "scale_terms"
-    scale = elements(name, problem.elements, problem.dtype, 16384, 2 * problem.dtype.itemsize)
-    return [*cuda(problem), of_case(scale, problem)]
+    with emulated.launches(ARCH) as found:
+        emulated.operator("scale_terms_")(*gradients_and_ones(problem))
+    return [*cuda(problem), *(left_alone(problem, execution_of(ARCH, launch)) for launch in found)]
 
 
 CONTENDERS: dict[str, Callable[[Problem], list[Launch]]] = {

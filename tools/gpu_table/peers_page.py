@@ -102,8 +102,8 @@ What a user would run instead, forward and backward of the same loss, through th
 emulator for one architecture. No peer's code is kept here.
 
 - **gankernels `value_and_grad`**: one launch for the loss and its gradients. **`backward()`**: the same launch
-  and, when autograd comes back, one that multiplies the gradients by that of the loss. Both compilers, as
-  above.
+  and, when autograd comes back, one that would multiply the gradients by that of the loss where they lie: it is a
+  one here, which the kernel sees, and it leaves. Both compilers, as above.
 - **compiled**: the Triton code that Inductor generates for the formulas of `benchmarks/formulas.py`, forward
   and backward cut as torch.compile cuts them, for a GPU of which it is told the properties. Inductor names
   several configurations of a kernel and takes the fastest by the clock; here the one with the best bound. Those

@@ -247,6 +247,17 @@ def _scale(count: int, dtype: torch.dtype) -> Case:
     return _elementwise("scale_gradients", count, dtype, 2 * dtype.itemsize, run, batches=2)
 
 
+def _scale_in_place(count: int, dtype: torch.dtype) -> Case:
+    def run(samples: int) -> int:
+        gradients = [torch.randn(samples).to(dtype)]
+        factor = torch.tensor(0.5)
+        operators.scale_terms_(gradients, [factor], [-1])
+        turns = samples // plans.ELEMENTS + plans.element_programs(samples, factor.device)
+        return 2 * bytes_of(*gradients) + 128 * bytes_of(factor) * turns
+
+    return _elementwise("scale_terms_", count, dtype, 2 * dtype.itemsize, run)
+
+
 def _resample(count: int, dtype: torch.dtype, backward: bool) -> Case:
     def run(samples: int) -> int:
         statistics, noise = torch.randn(2, samples).to(dtype), torch.randn(1, samples)
@@ -283,6 +294,7 @@ def triton_cases() -> list[Case]:
         _scalar("logistic_d_loss", 1 << 20, FP32),
         _discriminators(1 << 20, BF16),
         _scale(1 << 20, BF16),
+        _scale_in_place(1 << 20, BF16),
         _resample(1 << 20, BF16, backward=False),
         _resample(1 << 20, BF16, backward=True),
     ]

@@ -6,12 +6,12 @@ import re
 from typing import NamedTuple
 
 KERNEL = re.compile(r"tt\.func public @.*")
-ARGUMENT = re.compile(r"(%\w+): (!tt\.ptr)?")
+ARGUMENT = re.compile(r"(%[\w.]+): (!tt\.ptr)?")
 # What derives one pointer from another.
-DERIVED = re.compile(r"(%\w+) = tt\.(?:addptr|splat|broadcast|expand_dims|bitcast) (%\w+)")
-LOAD = re.compile(r"= tt\.load (%\w+)")
-STORE = re.compile(r"tt\.store (%\w+)")
-ATOMIC = re.compile(r"= tt\.atomic_\w+ (?:\w+, ){0,3}(%\w+)")
+DERIVED = re.compile(r"(%[\w.]+) = tt\.(?:addptr|splat|broadcast|expand_dims|bitcast) (%[\w.]+)")
+LOAD = re.compile(r"= tt\.load (%[\w.]+)")
+STORE = re.compile(r"tt\.store (%[\w.]+)")
+ATOMIC = re.compile(r"= tt\.atomic_\w+ (?:\w+, ){0,3}(%[\w.]+)")
 
 
 class Use(NamedTuple):

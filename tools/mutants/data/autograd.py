@@ -11,6 +11,7 @@ from tools.mutants.data.selections import (
     PORTABLE,
     RESAMPLE,
     REVERSAL,
+    SAVED,
     SECOND_ORDER,
     VALUES,
 )
@@ -18,6 +19,44 @@ from tools.mutants.mutant import Mutant, Tests
 
 AUTOGRAD: tuple[Mutant, ...] = (
     # --- second-order terms and the backward pass
+    Mutant(
+        "backward-overwrites-a-kept-graph",
+        ("softmax_kl", "realness_d_loss", "scale_terms_"),
+        "csrc/autograd/loss.h",
+        "const bool last = !graph_is_kept();",
+        "const bool last = true;",
+        SAVED,
+        "a second backward pass multiplies what the first one has multiplied",
+        LOSSES,
+    ),
+    Mutant(
+        "backward-overwrites-what-hooks-saw",
+        ("softmax_kl", "realness_d_loss", "scale_terms_"),
+        "csrc/autograd/loss.h",
+        "if (last && !(parameters.present & kShown) && scale",
+        "if (last && scale",
+        SAVED,
+        "a tensor that hooks were given changes",
+        LOSSES,
+    ),
+    Mutant(
+        "backward-of-lists-overwrites-a-kept-graph",
+        ("scalar_loss", "scale_terms_"),
+        "csrc/autograd/scalar.cpp",
+        "const bool last = !graph_is_kept();",
+        "const bool last = true;",
+        SAVED,
+        "a second backward pass multiplies what the first one has multiplied",
+    ),
+    Mutant(
+        "backward-of-lists-overwrites-what-hooks-saw",
+        ("scalar_loss", "scale_terms_"),
+        "csrc/autograd/scalar.cpp",
+        "last && !saved.shown && is_sole",
+        "last && is_sole",
+        SAVED,
+        "a tensor that hooks were given changes",
+    ),
     Mutant(
         "formula-logits-gradient-sign",
         ("softmax_kl", "realness_d_loss", "realness_g_loss"),
