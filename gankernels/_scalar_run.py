@@ -20,10 +20,10 @@ from gankernels._scalar_call import (
     arranged,
     check_outputs,
     parts_of,
-    prepared,
     scale_of,
     unweighted,
 )
+from gankernels._scalar_prepared import prepared
 
 _TERMS: dict[str, Term] = {
     name: tuple(

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gankernels import _scalar_run as run
 from gankernels._checks import check_factor
-from gankernels._scalar_call import parts_of_maps, prepared
+from gankernels._scalar_call import parts_of_maps
+from gankernels._scalar_prepared import prepared
 
 __all__ = ["feature_matching_loss"]
 

@@ -33,9 +33,9 @@ from gankernels._scalar_call import (
     by_name,
     parts_of,
     parts_of_maps,
-    prepared,
     scale_of,
 )
+from gankernels._scalar_prepared import prepared
 
 __all__ = [
     "feature_matching_loss",

@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gankernels import plots
-from gankernels._extras import require
 from gankernels.lecam import LeCamPenalty
 from gankernels.modules import RealnessLoss
 from gankernels.training import (
@@ -41,6 +40,7 @@ from gankernels.training.losses import check_loss
 from gankernels.training.metrics import MetricLog, NonFiniteError
 from gankernels.training.modes import same_randomness
 from gankernels.training.players import Metrics, Players, adam, grad_scaler, prepare
+from gankernels.training.progress import Silent, bar_of
 from gankernels.training.sampling import fixed_noise, generate
 from gankernels.training.updates import continue_average
 
@@ -174,7 +174,9 @@ class Trainer:
             print(self.data_summary)
         self._open(progress)
         config = self.config
-        with stop_signals() as stop, self._bar(progress) as bar:
+        name = f"{self.config.recipe} on {self.data_name}"
+        bar_of_run = bar_of(name, self.config.steps, self.done) if progress else Silent()
+        with stop_signals() as stop, bar_of_run as bar:
             while self.done < config.steps:
                 self.step()
                 bar.update()
@@ -237,18 +239,6 @@ class Trainer:
             return
         self._writer = SummaryWriter(
             str(self.run_dir / "tensorboard"), purge_step=self.done + 1 if self.done else 0
-        )
-
-    def _bar(self, progress: bool) -> Any:
-        if not progress:
-            return _Silent()
-        return require("tqdm").tqdm(
-            total=self.config.steps,
-            initial=self.done,
-            desc=f"{self.config.recipe} on {self.data_name}",
-            unit="step",
-            dynamic_ncols=True,
-            mininterval=0.5,
         )
 
     def _log(self, bar: Any) -> None:
@@ -395,22 +385,6 @@ class Trainer:
         if len(processes) == self.world.size:
             return None
         return f"the noise is shared out anew (processes {len(processes)} -> {self.world.size})"
-
-
-class _Silent:
-    """A progress bar that shows nothing and needs no package."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self) -> None:
-        pass
-
-    def set_postfix(self, *_: object, **__: object) -> None:
-        pass
 
 
 def _seed(seed: int) -> None:
