@@ -103,8 +103,9 @@ def _linear(name: str, logits: Tensor, scale: float) -> Tensor:
     """The losses of elements, in one operation: nothing is there to fuse."""
     factor = _LINEAR[name] * check_factor("scale", scale)
     dtype = reference.accumulation_dtype(logits.dtype)
-    # Its derivative costs nothing, that of a product a pass.
-    return logits.to(dtype, copy=True) if factor == 1 else _times(logits.to(dtype), factor)
+    if factor == 1:  # a copy's derivative costs nothing, that of a product a pass
+        return logits.to(dtype, copy=True)
+    return _times(logits if logits.dtype == dtype else logits.to(dtype), factor)
 
 
 def _linear_of_two(name: str, real: Tensor, fake: Tensor, scale: float) -> Tensor:

@@ -5,14 +5,15 @@
 #include "binding.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/Exceptions.h>
-#include <torch/csrc/autograd/python_variable.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "../compat.h"
+#include "../operators/relativistic.h"
+#include "../operators/scalar.h"
+#include "typed.h"
 
 namespace gankernels {
 
@@ -24,7 +25,26 @@ struct Binding {
   c10::OperatorHandle op;
   std::vector<Kind> kinds;
   PyObject* overload;  // of torch.ops, which takes every call; none where only the outputs are prepared
+  PyObject* (*typed)(PyObject* const*, Py_ssize_t) = nullptr;  // where there is one: without boxed values
 };
+
+// Operators with lists among their arguments, the differentiable ones by their schemas in operators.cpp.
+struct PublicScalarLoss {
+  static constexpr const char* kName = "scalar_loss";
+  using Signature = std::vector<Tensor>(at::TensorList, c10::string_view, at::IntArrayRef, at::ArrayRef<double>, double,
+                                        int64_t);
+};
+struct PublicRelativisticLoss {
+  static constexpr const char* kName = "relativistic_loss";
+  using Signature = Tensor(const Tensor&, const Tensor&, at::ArrayRef<double>, at::ArrayRef<double>, int64_t);
+};
+
+template <class... Ops>
+auto typed_call(const std::string& name) -> decltype(Binding::typed) {
+  decltype(Binding::typed) found = nullptr;
+  ((name == std::string("gankernels::") + Ops::kName ? void(found = TypedCall<Ops>::run) : void()), ...);
+  return found;
+}
 
 Kind kind_of(const c10::Argument& argument) {
   const auto& type = *argument.type();
@@ -47,33 +67,11 @@ Kind kind_of(const c10::Argument& argument) {
   }
 }
 
-std::optional<int64_t> integer(PyObject* value) {
-  if (!PyLong_CheckExact(value)) return std::nullopt;
-  int overflow = 0;
-  const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
-  return overflow == 0 ? std::optional<int64_t>(number) : std::nullopt;
-}
-
-std::optional<double> real(PyObject* value) {
-  return PyFloat_CheckExact(value) ? std::optional<double>(PyFloat_AS_DOUBLE(value)) : std::nullopt;
-}
-
-std::optional<at::Tensor> tensor(PyObject* value) {
-  return THPVariable_CheckExact(value) ? std::optional<at::Tensor>(THPVariable_Unpack(value)) : std::nullopt;
-}
-
 // A tuple or list of what `parse` takes.
 template <class Parse>
 auto list_of(PyObject* value, Parse&& parse) -> std::optional<c10::IValue> {
-  if (!PyTuple_CheckExact(value) && !PyList_CheckExact(value)) return std::nullopt;
   std::vector<std::decay_t<decltype(*parse(value))>> items;
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(value);
-  items.reserve(static_cast<size_t>(count));
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    auto item = parse(PySequence_Fast_GET_ITEM(value, i));
-    if (!item.has_value()) return std::nullopt;
-    items.push_back(std::move(*item));
-  }
+  if (!append_all(items, value, parse)) return std::nullopt;
   return c10::IValue(std::move(items));
 }
 
@@ -94,43 +92,26 @@ std::optional<c10::IValue> parse(Kind kind, PyObject* value) {
     case Kind::kInts: return list_of(value, integer);
     case Kind::kFloat: return wrapped(real(value));
     case Kind::kFloats: return list_of(value, real);
-    case Kind::kBool:
-      if (PyBool_Check(value)) return c10::IValue(value == Py_True);
-      break;
+    case Kind::kBool: return wrapped(boolean(value));
     case Kind::kString:
-      if (PyUnicode_CheckExact(value)) {
-        Py_ssize_t size = 0;
-        if (const char* text = PyUnicode_AsUTF8AndSize(value, &size))
-          return c10::IValue(std::string(text, static_cast<size_t>(size)));
-        PyErr_Clear();
-      }
+      if (const auto found = text(value)) return c10::IValue(std::string(found->data(), found->size()));
       break;
     case Kind::kOther: break;
   }
   return std::nullopt;
 }
 
-// A tensor, or a list of tensors as a tuple.
-PyObject* wrap(c10::IValue&& value);
+PyObject* wrap_boxed(c10::IValue&& value) {
+  if (value.isTensor()) return wrap(std::move(value).toTensor());
+  return wrap(std::move(value).toTensorVector());
+}
 
-template <class Values>
-PyObject* wrap_all(Values& values, size_t count) {
-  PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(count));
-  if (tuple == nullptr) throw python_error();
-  for (size_t i = 0; i < count; ++i)
-    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), wrap(c10::IValue(std::move(values[i]))));
+PyObject* wrap_all(torch::jit::Stack& results) {
+  if (results.size() == 1) return wrap_boxed(std::move(results[0]));
+  PyObject* tuple = new_tuple(results.size());
+  for (size_t i = 0; i < results.size(); ++i)
+    PyTuple_SET_ITEM(tuple, static_cast<Py_ssize_t>(i), wrap_boxed(std::move(results[i])));
   return tuple;
-}
-
-PyObject* wrap(c10::IValue&& value) {
-  if (value.isTensor()) return THPVariable_Wrap(std::move(value).toTensor());
-  std::vector<at::Tensor> tensors = std::move(value).toTensorVector();
-  return wrap_all(tensors, tensors.size());
-}
-
-PyObject* wrap(torch::jit::Stack& results) {
-  if (results.size() == 1) return wrap(std::move(results[0]));
-  return wrap_all(results, results.size());
 }
 
 constexpr const char* kCapsule = "gankernels.Binding";
@@ -153,13 +134,17 @@ PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   const auto* binding = static_cast<const Binding*>(PyCapsule_GetPointer(self, kCapsule));
   const auto torch_ops = [&] { return PyObject_Vectorcall(binding->overload, arguments, count, nullptr); };
   if (call_is_watched()) return torch_ops();
+  if (binding->typed != nullptr) {
+    PyObject* result = binding->typed(arguments, count);
+    return result != nullptr ? result : torch_ops();
+  }
   auto stack = parse_all(*binding, arguments, count);
   if (!stack.has_value() || stack->size() != binding->kinds.size()) return torch_ops();
   {
     pybind11::gil_scoped_release no_gil;
     binding->op.callBoxed(*stack);
   }
-  return wrap(*stack);
+  return wrap_all(*stack);
   END_HANDLE_TH_ERRORS
 }
 
@@ -177,7 +162,7 @@ PyObject* prepare(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
   }
   TORCH_CHECK_TYPE(stack.has_value(), binding->op.schema().name(), " takes the arguments ", binding->op.schema());
   binding->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::Meta), &*stack);
-  return wrap(*stack);
+  return wrap_all(*stack);
   END_HANDLE_TH_ERRORS
 }
 
@@ -198,7 +183,8 @@ PyObject* bind(const char* name, PyObject* overload, PyMethodDef& method) {
   std::vector<Kind> kinds;
   for (const c10::Argument& argument : op.schema().arguments()) kinds.push_back(kind_of(argument));
   Py_XINCREF(overload);
-  PyObject* capsule = PyCapsule_New(new Binding{op, std::move(kinds), overload}, kCapsule, release);
+  const auto typed = typed_call<PublicScalarLoss, PublicRelativisticLoss, ScalarLosses, RelativisticLoss>(name);
+  PyObject* capsule = PyCapsule_New(new Binding{op, std::move(kinds), overload, typed}, kCapsule, release);
   if (capsule == nullptr) throw python_error();
   PyObject* function = PyCFunction_New(&method, capsule);
   Py_DECREF(capsule);
