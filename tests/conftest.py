@@ -39,6 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(gpu, "gpu-conftest")
 
 
+def pytest_collection() -> None:
+    gc.disable()  # tests that are collected stay
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--operator", help="only the tests of one row of the operator table")
     parser.addoption("--shard", default="0/1", help="i/n: every n-th test, from the i-th on")
@@ -92,6 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """Every full collection of garbage would go through the fifty thousand tests."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

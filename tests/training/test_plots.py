@@ -12,6 +12,8 @@ from PIL import Image
 
 from gankernels import _files, plots
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def opened(path):
     with Image.open(path) as picture:

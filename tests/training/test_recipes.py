@@ -36,6 +36,8 @@ from gankernels.training.losses import LOSSES
 from gankernels.training.networks import has_batchnorm
 from gankernels.training.sampling import fixed_noise
 
+pytestmark = pytest.mark.usefixtures("drawn")  # of every preset
+
 ROOT = Path(__file__).parents[2]
 PRESETS = [(r.name, p) for r in RECIPES.values() for p in r.presets]
 SHORT: dict[str, Any] = {

@@ -13,6 +13,8 @@ from PIL import Image
 from gankernels import plots
 from gankernels.training.report import write_report
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 CONFIG = {
     "recipe": "dcgan",
     "loss": "<logistic> & more",

@@ -185,6 +185,7 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(
     ("recipe", "changes"),
     [

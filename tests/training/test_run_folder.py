@@ -58,6 +58,7 @@ def test_the_list_names_every_file_that_a_run_writes(clean: Path) -> None:
     assert written == listed
 
 
+@pytest.mark.usefixtures("drawn")
 def test_what_an_older_run_left_is_gone_and_the_users_files_stay(
     clean: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_run_in_a_folder_that_is_called_samples(tmp_path: Path) -> None:
     assert not list(folder.iterdir())
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(clean: Path, tmp_path: Path) -> None:
     run(tmp_path, steps=2)
     for step in (3, 4, 100):

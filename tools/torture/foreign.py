@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.testing._internal.common_methods_invocations import op_db
 
 from gankernels.testing import DTYPES, OPERATORS, Arguments, compare
 from tools.torture.attack import Found
@@ -17,6 +16,8 @@ SOURCES = ("kl_div", "cross_entropy", "binary_cross_entropy_with_logits", "softp
 
 def tensors(name: str, dtype: torch.dtype) -> Iterator[Tensor]:
     """What PyTorch tries a function with."""
+    from torch.testing._internal.common_methods_invocations import op_db  # which takes two seconds
+
     for info in op_db:
         if info.name == f"nn.functional.{name}" and dtype in info.dtypes:
             for sample in info.sample_inputs("cpu", dtype):
