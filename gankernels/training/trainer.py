@@ -389,7 +389,10 @@ class Trainer:
 
 def _seed(seed: int) -> None:
     """Seed every global generator; the run itself draws from PyTorch's alone."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # where there is none, torch.manual_seed keeps a stack trace for each kind that there might be
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 

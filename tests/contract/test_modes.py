@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from backends import affordable, in_turn
@@ -26,7 +29,9 @@ OPCHECKS = (
     "test_schema",
     "test_autograd_registration",
     "test_faketensor",
-    "test_aot_dispatch_dynamic",
+    pytest.param(
+        "test_aot_dispatch_dynamic", marks=pytest.mark.dynamo
+    ),  # traces, as torch.compile does
 )
 
 
@@ -175,14 +180,24 @@ def test_opcheck_of_value_and_grad(operator: Operator, case: Case, check: str) -
         torch.library.opcheck(overload, arguments, test_utils=check)
 
 
+SCALING: dict[str, Callable[[Tensor, Tensor, int], tuple[Any, ...]]] = {
+    "scale_gradient": lambda gradient, factor, rows: (gradient, factor, 1, rows),
+    "scale_gradients": lambda gradient, factor, rows: (gradient, -gradient, factor, 1, rows, 2),
+    "scale_terms": lambda gradient, _, rows: ([gradient], [torch.tensor(2.0)], [rows]),
+    "scale_terms_": lambda gradient, _, rows: ([gradient], [torch.tensor(2.0)], [rows]),
+}
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("check", OPCHECKS)
 @pytest.mark.parametrize("rows", [-1, 3])
-def test_opcheck_of_scale_gradient(check: str, rows: int) -> None:
-    overload = torch.ops.gankernels.scale_gradient.default
-    gradient = torch.randn(3, 4)
+@pytest.mark.parametrize("name", SCALING)
+def test_opcheck_of_what_scales_gradients(name: str, rows: int, check: str) -> None:
+    overload = getattr(torch.ops.gankernels, name).default
     for factor in (torch.tensor(2.0), torch.randn(3)):
-        torch.library.opcheck(overload, (gradient, factor, 1, rows), test_utils=check)
+        torch.library.opcheck(
+            overload, SCALING[name](torch.randn(3, 4), factor, rows), test_utils=check
+        )
 
 
 @pytest.mark.compiled
