@@ -137,6 +137,20 @@ def first_contact() -> str:
     )
 
 
+def short_losses() -> str:
+    """For the README: what the device takes, beside the best that PyTorch makes of any formula."""
+    triton = by_case("gpu-triton")
+    lines: list[list[object]] = []
+    for (operator, shape, dtype), case in by_case("gpu-cuda").items():
+        line: list[object] = [f"`{operator}`", results.written(shape), dtype]
+        line += [f"{_us(case[OURS], 'replay_us')} µs"]
+        line += [f"{_us(triton[operator, shape, dtype][OURS], 'replay_us')} µs"]
+        lines.append([*line, *(_best(case, compiled, "replay_us") for compiled in (False, True))])
+    head = ["forward + backward", "shape", "dtype", "CUDA C++", "Triton"]
+    head += ["best eager rival / CUDA C++", "best compiled rival / CUDA C++"]
+    return f"{table(head, lines)}\n\n{source('gpu-cuda')}"
+
+
 SHORT_STEPS = ("article's loop", "the same, mode=reduce-overhead", "as a CUDA graph")
 
 

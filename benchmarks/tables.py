@@ -285,6 +285,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "benchmark table": losses,
         "steps table": short_steps,
+        "GPU losses": gpu_tables.short_losses,
         "GPU steps": gpu_tables.short_steps,
     },
     "docs/backends.md": {"versions": versions.versions},

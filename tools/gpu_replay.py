@@ -109,6 +109,10 @@ def layers() -> Iterator[Call]:
             (first, second, scalar, 1, 4, -1),
         )
         yield f"scale_gradient {name}", "scale_gradient", (first, rows, 1, -1)
+        for operator in ("scale_terms", "scale_terms_"):
+            for factor in (0.3, 1.0):
+                factors = [torch.tensor(factor)] * 2
+                yield f"{operator} {factor} {name}", operator, ([first, second], factors, [4, -1])
 
 
 def calls() -> Iterator[Call]:
@@ -155,6 +159,15 @@ def results(outputs: Any) -> list[Tensor]:
     return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
 
 
+def outcome(run: Callable[..., Any], operator: str, arguments: tuple[Any, ...]) -> list[Tensor]:
+    """An operator's results; of one in place, what it wrote into copies."""
+    if not operator.endswith("_"):
+        return results(run(operator, *arguments))
+    written = [x.clone() for x in arguments[0]]
+    run(operator, written, *arguments[1:])
+    return written
+
+
 def approximates(launched: list[Any]) -> bool:
     """Whether a launch's kernel has an instruction whose result is within an error, not to the last bit."""
     return any("approx" in ins.mods for x in launched for ins in x.result.kernel.code)
@@ -164,12 +177,12 @@ def recorded(backend: str, call: Call) -> tuple[Any, ...]:
     """The call, its results, by how much noise moved each, and whether there was any to move them."""
     label, operator, arguments = call
     with emulated(backend, 0.0, 0) as (run, launched):
-        exact = [t.clone() for t in results(run(operator, *arguments))]
+        exact = [t.clone() for t in outcome(run, operator, arguments)]
         approximate = approximates(launched)
     bounds = [0.0] * len(exact)
     for seed in (1, 2) if approximate else ():
         with emulated(backend, NOISE, seed) as (run, _):
-            noisy = results(run(operator, *arguments))
+            noisy = outcome(run, operator, arguments)
         bounds = [max(b, deviation(x, y)) for b, x, y in zip(bounds, noisy, exact, strict=True)]
     return label, operator, arguments, exact, bounds, approximate
 
@@ -261,14 +274,17 @@ def compared(
 
 
 def on_device(operator: str, arguments: tuple[Any, ...]) -> list[Tensor]:
-    got = results(getattr(torch.ops.gankernels, operator).default(*map(on_gpu, arguments)))
+    def run(name: str, *given: Any) -> Any:
+        return getattr(torch.ops.gankernels, name).default(*given)
+
+    got = outcome(run, operator, tuple(map(on_gpu, arguments)))
     torch.cuda.synchronize()
     return got
 
 
 def in_emulator(backend: str, operator: str, arguments: tuple[Any, ...]) -> list[Tensor]:
     with emulated(backend, 0.0, 0) as (run, _):
-        return results(run(operator, *arguments))
+        return outcome(run, operator, arguments)
 
 
 def check(path: Path, again: bool) -> dict[str, Any]:

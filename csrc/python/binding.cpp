@@ -25,7 +25,7 @@ struct Binding {
   c10::OperatorHandle op;
   std::vector<Kind> kinds;
   PyObject* overload;  // of torch.ops, which takes every call; none where only the outputs are prepared
-  PyObject* (*typed)(PyObject* const*, Py_ssize_t) = nullptr;  // where there is one: without boxed values
+  std::optional<PyObject*> (*typed)(PyObject* const*, Py_ssize_t) = nullptr;  // where there is one: nothing is boxed
 };
 
 // Operators with lists among their arguments, the differentiable ones by their schemas in operators.cpp.
@@ -135,8 +135,8 @@ PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   const auto torch_ops = [&] { return PyObject_Vectorcall(binding->overload, arguments, count, nullptr); };
   if (call_is_watched()) return torch_ops();
   if (binding->typed != nullptr) {
-    PyObject* result = binding->typed(arguments, count);
-    return result != nullptr ? result : torch_ops();
+    const auto result = binding->typed(arguments, count);
+    return result.has_value() ? *result : torch_ops();
   }
   auto stack = parse_all(*binding, arguments, count);
   if (!stack.has_value() || stack->size() != binding->kinds.size()) return torch_ops();

@@ -130,17 +130,17 @@ PyObject* wrap(std::tuple<Values...> values) {
   return tuple;
 }
 
-// The operator's results, or null without an error where the arguments are not those of its signature.
+// The operator's results; nothing where the arguments are not those of its signature.
 template <class Op, class Signature = typename Op::Signature>
 struct TypedCall;
 
 template <class Op, class Result, class... Args>
 struct TypedCall<Op, Result(Args...)> {
-  static PyObject* run(PyObject* const* arguments, Py_ssize_t count) {
-    if (static_cast<size_t>(count) != sizeof...(Args)) return nullptr;
+  static std::optional<PyObject*> run(PyObject* const* arguments, Py_ssize_t count) {
+    if (static_cast<size_t>(count) != sizeof...(Args)) return std::nullopt;
     std::tuple<ParserOf<Args>...> parsed;
     const bool all = std::apply([&](auto&... each) { return (each.take(*arguments++) && ...); }, parsed);
-    if (!all) return nullptr;
+    if (!all) return std::nullopt;
     auto result = [&] {
       pybind11::gil_scoped_release no_gil;
       return std::apply([](const auto&... each) { return Kernel<Op>::call(each.get()...); }, parsed);

@@ -93,6 +93,23 @@ def test_backward_adds_one_launch() -> None:
     assert len(launched) <= 2, launched
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_backward_takes_no_memory_of_its_own(factor: float) -> None:
+    """Gradients are multiplied where they lie."""
+    real, fake = (torch.randn(2048, 4096, device="cuda", requires_grad=True) for _ in range(2))
+    anchor = torch.softmax(torch.randn(4096, device="cuda"), 0)
+    grad_output = torch.tensor(factor, device="cuda")
+    for _ in range(2):  # scratch memory is there from then on
+        real.grad = fake.grad = None
+        loss = gk.realness_d_loss(real, fake, anchor, anchor)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss.backward(grad_output)
+        more = torch.cuda.max_memory_allocated() - before
+    assert more < real.numel() * real.element_size() / 2
+
+
 class Step:
     """A whole training step of a small GAN: D on both batches, then G, two optimizers."""
 
