@@ -18,6 +18,7 @@ from gankernels._through_autograd import (
     wanted,
 )
 from gankernels.divergence_losses import _value_and_grad as _of_distributions
+from gankernels.divergence_losses import kl, realness, resampled
 
 
 def value_and_grad(loss_fn: Callable[..., Tensor]) -> ValueAndGrad:
@@ -116,15 +117,7 @@ def _scalar(name: str) -> ValueAndGrad:
     return compute
 
 
-_OF_DISTRIBUTIONS = (
-    "softmax_kl",
-    "softmax_kl_logits",
-    "js_divergence",
-    "realness_d_loss",
-    "realness_g_loss",
-    "resampled_realness_d_loss",
-    "resampled_realness_g_loss",
-)
+_OF_DISTRIBUTIONS = (*kl.__all__, *realness.__all__, *resampled.__all__)
 _FUSED: dict[Callable[..., Tensor], ValueAndGrad] = {
     **{getattr(functional, name): getattr(_of_distributions, name) for name in _OF_DISTRIBUTIONS},
     **{getattr(functional, name): _scalar(name) for name in SCALAR_LOSSES},

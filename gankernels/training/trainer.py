@@ -174,9 +174,9 @@ class Trainer:
             print(self.data_summary)
         self._open(progress)
         config = self.config
-        name = f"{self.config.recipe} on {self.data_name}"
-        bar_of_run = bar_of(name, self.config.steps, self.done) if progress else Silent()
-        with stop_signals() as stop, bar_of_run as bar:
+        name = f"{config.recipe} on {self.data_name}"
+        shown = bar_of(name, config.steps, self.done) if progress else Silent()
+        with stop_signals() as stop, shown as bar:
             while self.done < config.steps:
                 self.step()
                 bar.update()

@@ -74,12 +74,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
+def written(operator: Any, arguments: tuple[Any, ...]) -> Iterator[Tensor]:
+    """The tensors of a call that the operator's schema says it writes."""
+    for argument, given in zip(operator._schema.arguments, arguments, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from _tensors(given)
+
+
 def _on_cpu(name: str, arguments: tuple[Any, ...]) -> Any:
     operator = getattr(torch.ops.gankernels, name).default
     moved = _moved(arguments, "cpu")
     outputs = operator(*moved)
-    for argument, given, own in zip(operator._schema.arguments, arguments, moved, strict=False):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            for tensor, written in zip(_tensors(given), _tensors(own), strict=True):
-                tensor.copy_(written)
+    for tensor, own in zip(written(operator, arguments), written(operator, moved), strict=True):
+        tensor.copy_(own)
     return _moved(outputs, next(_tensors(arguments)).device)

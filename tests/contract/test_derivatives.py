@@ -183,10 +183,12 @@ def test_what_is_saved_changes_for_nobody_who_sees_it(operator: Operator, case: 
     """Gradients are multiplied where they lie, unless the graph is kept or hooks were given them."""
     for reduction in in_turn(operator.reductions):
         arguments = operator.draw(case, torch.float32, reduction=reduction)
-        value, leaves = with_graph(operator, arguments)
+        function, inputs = of_tensors(operator, arguments, operator.inputs(arguments))
+        leaves = [x.requires_grad_() for x in inputs]
+        value = function(*leaves)
         factor = 3 * cotangent(value)
         expected = torch.autograd.grad(value, leaves, factor)
-        value, leaves = with_graph(operator, arguments)
+        value = function(*leaves)
         first = torch.autograd.grad(value, leaves, factor, retain_graph=True)
         copies = [x.clone() for x in first]
         assert_same(torch.autograd.grad(value, leaves, factor), expected)
@@ -194,19 +196,12 @@ def test_what_is_saved_changes_for_nobody_who_sees_it(operator: Operator, case: 
         assert_same(first, expected)
         shown: list[Tensor] = []
         with torch.autograd.graph.saved_tensors_hooks(partial(seen, shown), lambda x: x):
-            value, leaves = with_graph(operator, arguments)
+            value = function(*leaves)
         copies = [x.detach().clone() for x in shown]
-        assert (
-            copies or operator.terms is not None
-        )  # what is linear is PyTorch's, and saves nothing
+        # What is linear is PyTorch's, and saves nothing.
+        assert copies or operator.terms is not None
         assert_same(torch.autograd.grad(value, leaves, factor), expected)
         assert_same(shown, copies)
-
-
-def with_graph(operator: Operator, arguments: Arguments) -> tuple[Tensor, list[Tensor]]:
-    """The loss and the leaves of its graph."""
-    given = with_leaves(arguments, operator.inputs(arguments))
-    return call(operator, given), [given[name] for name in operator.inputs(arguments)]
 
 
 def seen(kept: list[Tensor], tensor: Tensor) -> Tensor:

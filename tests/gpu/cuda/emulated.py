@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import gankernels  # noqa: F401  registers the schemas
+from gankernels.triton.failures import written
 from gpu.cuda import build
 from tools.ptxsim import toolchain
 from tools.ptxsim.occupancy import occupancy
@@ -267,15 +267,10 @@ def launch(name: str, *args: Any, **kwargs: Any) -> Any:
     """An operator's CUDA kernel, whatever its tensors' device; what there is now counts as its input."""
     if _current is not None:
         _current.mark = library().gk_allocations()
-        _current.written = frozenset(_written(name, args))
+        overload = getattr(torch.ops.gankernels, name).default
+        storages = (t.untyped_storage() for t in written(overload, args))
+        _current.written = frozenset(storage.data_ptr() for storage in storages)
     return kernels()[name](*args, **kwargs)
-
-
-def _written(name: str, args: Sequence[Any]) -> Iterator[int]:
-    schema = getattr(torch.ops.gankernels, name).default._schema
-    for argument, given in zip(schema.arguments, args, strict=False):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield from (t.untyped_storage().data_ptr() for t in tree_leaves(given))
 
 
 def operator(name: str) -> Callable[..., Any]:
